@@ -1,0 +1,52 @@
+"""The models, found by the name of their file."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from flax import nnx
+
+from objdisc_jax.models.base import Model
+from objdisc_jax.names import closest
+
+
+def names() -> list[str]:
+    """Names of all models: the files of this package that hold one."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+
+
+def get(name: str) -> ModuleType:
+    """The module of a model, which holds its class and its `default_config()`.
+
+    Raises:
+        ValueError: there is no such model; lists those there are.
+    """
+    if name not in names():
+        raise ValueError(
+            f"model.name: there is no model {name!r}{closest(name, names())}. "
+            f"Models: {', '.join(names())}."
+        )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
+    """Builds a model from its block of the config.
+
+    Args:
+        name: name of the model.
+        settings: the block's other keys, the arguments of the model's class.
+        rngs: source of the initial parameters.
+
+    Raises:
+        ValueError: unknown name, or settings that the model refuses.
+    """
+    module = get(name)
+    (cls,) = (
+        member
+        for member in vars(module).values()
+        if isinstance(member, type)
+        and issubclass(member, Model)
+        and member.__module__ == module.__name__
+    )
+    return cls(**settings, rngs=rngs)

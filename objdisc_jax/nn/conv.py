@@ -1,0 +1,179 @@
+"""Convolutions and transposed convolutions in PyTorch's conventions, NHWC."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from objdisc_jax.nn.initializers import fan_in_uniform
+from objdisc_jax.nn.mlp import activation
+
+
+def conv(
+    in_features: int,
+    out_features: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A square convolution padded by `kernel_size // 2`, PyTorch's default initialisation."""
+    init = fan_in_uniform(in_features * kernel_size**2)
+    pad = kernel_size // 2
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (kernel_size, kernel_size),
+        strides=stride,
+        padding=((pad, pad), (pad, pad)),
+        kernel_init=init,
+        bias_init=init,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class ConvStack(nnx.Module):
+    """Convolutions of one kernel size, each followed by the activation.
+
+    Args:
+        in_features: channels of the input.
+        features: channels of every layer.
+        strides: stride of every layer.
+        kernel_size: side of the kernels; each layer is padded by half of it.
+        activation: name of the activation.
+        dtype: compute type.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: `features` and `strides` differ in length.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: Sequence[int],
+        strides: Sequence[int],
+        *,
+        kernel_size: int = 5,
+        activation: str = "leaky_relu",
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if len(features) != len(strides):
+            raise ValueError(
+                f"channels {tuple(features)} and strides {tuple(strides)} must have the same "
+                "length: one entry a layer."
+            )
+        self.activation = activation
+        self.layers = nnx.List(
+            conv(n_in, n_out, kernel_size, stride=stride, dtype=dtype, rngs=rngs)
+            for n_in, n_out, stride in zip(
+                [in_features, *features[:-1]], features, strides, strict=True
+            )
+        )
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 d"]:
+        """Applies the stack to feature maps."""
+        act = activation(self.activation)
+        for layer in self.layers:
+            x = act(layer(x))
+        return x
+
+
+class ConvTranspose(nnx.Module):
+    """`torch.nn.ConvTranspose2d(k, stride, padding=k//2, output_padding=stride-1)`, odd k.
+
+    The output is exactly `stride` times as large as the input. The kernel is stored HWIO in the
+    orientation of the equivalent correlation over the zero-dilated input, that is flipped in both
+    axes against PyTorch's weight.
+
+    Args:
+        in_features: channels of the input.
+        out_features: channels of the output.
+        kernel_size: side of the kernel, odd.
+        stride: enlargement.
+        dtype: compute type.
+        rngs: source of the initial values (PyTorch's default, whose fan-in is counted over the
+            output channels here).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: got {kernel_size}; a transposed conv needs an odd one.")
+        init = fan_in_uniform(out_features * kernel_size**2)
+        shape = (kernel_size, kernel_size, in_features, out_features)
+        self.stride = stride
+        self.dtype = dtype
+        self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(init(rngs.params(), (out_features,), jnp.float32))
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        """Enlarges feature maps `stride` times.
+
+        On the CPU a strided layer is computed as a sub-pixel convolution, because XLA's gradient
+        of an input-dilated convolution is some fifty times slower there.
+        """
+        dtype = self.dtype or x.dtype
+        kernel, bias, x = (a.astype(dtype) for a in (self.kernel[...], self.bias[...], x))
+        use_subpixel = self.stride > 1 and jax.default_backend() == "cpu"
+        place = subpixel_conv_transpose if use_subpixel else dilated_conv_transpose
+        return place(x, kernel, self.stride) + bias
+
+
+def dilated_conv_transpose(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int
+) -> Float[Array, "b h2 w2 d"]:
+    """Transposed convolution as a correlation over the input dilated with zeros."""
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding=[(half, half + stride - 1)] * 2,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def subpixel_conv_transpose(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int
+) -> Float[Array, "b h2 w2 d"]:
+    """The same function as one stride-1 convolution to stride² · d channels and a shuffle.
+
+    Output pixel `stride·m + r` reads input `m + t` with kernel row `stride·t − r + k//2`, so every
+    phase r has a kernel of its own: a gather from the full one, with zeros where it has no row.
+    """
+    size = kernel.shape[0]
+    half = size // 2
+    first, last = -(half // stride), (half + stride - 1) // stride
+    taps = np.arange(first, last + 1)
+    rows = stride * taps[None, :] - np.arange(stride)[:, None] + half  # [phase, tap]
+    rows = np.where((rows >= 0) & (rows < size), rows, size)  # `size` is a row of zeros
+    padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    phases = padded[rows[:, :, None, None], rows[None, None, :, :]]
+    phases = rearrange(phases, "ry ty rx tx c d -> ty tx c (ry rx d)")
+    out = lax.conv_general_dilated(
+        x,
+        phases,
+        window_strides=(1, 1),
+        padding=[(-int(first), int(last))] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return rearrange(out, "b h w (ry rx d) -> b (h ry) (w rx) d", ry=stride, rx=stride)

@@ -1,0 +1,107 @@
+"""Linear layers and multi-layer perceptrons."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+from flax import nnx
+from jax.nn.initializers import xavier_uniform, zeros
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from objdisc_jax.nn.initializers import fan_in_uniform, kaiming_uniform
+
+Activation = Literal["leaky_relu", "relu"]
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
+    "relu": jax.nn.relu,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """Returns the activation function called `name`.
+
+    Raises:
+        ValueError: the name is not known; lists those that are.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation: got {name!r}; allowed are {sorted(_ACTIVATIONS)}.")
+    return _ACTIVATIONS[name]
+
+
+def linear(
+    in_features: int,
+    out_features: int,
+    *,
+    init: Literal["fan_in", "xavier", "kaiming"] = "fan_in",
+    use_bias: bool = True,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """A linear layer with one of the three initialisations of the published models.
+
+    Args:
+        in_features: size of the last axis of the input.
+        out_features: size of the last axis of the output.
+        init: `fan_in` draws weights and bias from ±1/√fan_in (PyTorch's default); `xavier` and
+            `kaiming` draw uniform weights by Glorot's or He's rule and set the bias to zero.
+        use_bias: whether there is a bias.
+        dtype: compute type; parameters are float32.
+        rngs: source of the initial values.
+    """
+    if init == "fan_in":
+        kernel_init = bias_init = fan_in_uniform(in_features)
+    else:
+        kernel_init = xavier_uniform() if init == "xavier" else kaiming_uniform
+        bias_init = zeros
+    return nnx.Linear(
+        in_features,
+        out_features,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class MLP(nnx.Module):
+    """Linear layers with an activation between them and none after the last.
+
+    Args:
+        features: layer sizes, input first: `(64, 128, 64)` is two layers.
+        activation: name of the activation.
+        init: `fan_in` for every layer (PyTorch's default), or `kaiming` for Kaiming in the first
+            and Xavier in the others, as in the slot attention module.
+        dtype: compute type.
+        rngs: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int],
+        *,
+        activation: str = "relu",
+        init: Literal["fan_in", "kaiming"] = "fan_in",
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.activation = activation
+        self.layers = nnx.List(
+            linear(
+                n_in,
+                n_out,
+                init=init if init == "fan_in" or i == 0 else "xavier",
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for i, (n_in, n_out) in enumerate(zip(features[:-1], features[1:], strict=True))
+        )
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
+        """Applies the layers to the last axis."""
+        act = activation(self.activation)
+        for layer in self.layers[:-1]:
+            x = act(layer(x))
+        return self.layers[-1](x)

@@ -1,0 +1,77 @@
+"""Where a feature sits in the image: coordinate grids and what is added for them."""
+
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from objdisc_jax.nn.mlp import linear
+
+PositionKind = Literal["linear", "fourier"]
+
+
+def coordinates(height: int, width: int) -> Float[Array, "h w 2"]:
+    """Row and column of every cell, each from 0 to 1 inclusive."""
+    rows = jnp.linspace(0.0, 1.0, height)
+    cols = jnp.linspace(0.0, 1.0, width)
+    return jnp.stack(jnp.meshgrid(rows, cols, indexing="ij"), axis=-1)
+
+
+def linear_features(yx: Float[Array, "*n 2"]) -> Float[Array, "*n 4"]:
+    """(y, x, 1 − y, 1 − x): the grid of Slot Attention's position embedding."""
+    return jnp.concatenate([yx, 1.0 - yx], axis=-1)
+
+
+def fourier_features(yx: Float[Array, "*n 2"], num_frequencies: int) -> Float[Array, "*n f"]:
+    """Sines and cosines of both coordinates at `num_frequencies` octaves, f = 4·num_frequencies.
+
+    The wave lengths are 2, 1, 1/2, ... image sides (NeRF, arXiv 2003.08934, eq. 4).
+    """
+    angles = yx[..., None] * (math.pi * 2.0 ** jnp.arange(num_frequencies))
+    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return waves.reshape(*yx.shape[:-1], 4 * num_frequencies)
+
+
+class PositionEmbedding(nnx.Module):
+    """A learned linear map of position features, to be added to `features` channels.
+
+    Args:
+        features: number of channels.
+        kind: `linear` maps (y, x, 1 − y, 1 − x) as the published models do; `fourier` maps those
+            four and the Fourier features, which tells neighbouring pixels apart much better.
+        num_frequencies: octaves of the Fourier features.
+        dtype: compute type.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: `kind` is not one of the two.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        kind: str = "linear",
+        num_frequencies: int = 8,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if kind not in ("linear", "fourier"):
+            raise ValueError(f"position: got {kind!r}; allowed are 'linear' and 'fourier'.")
+        self.num_frequencies = num_frequencies if kind == "fourier" else 0
+        self.dense = linear(4 + 4 * self.num_frequencies, features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, yx: Float[Array, "*n 2"]) -> Float[Array, "*n c"]:
+        """The embedding of coordinates in [0, 1]."""
+        inputs = linear_features(yx)
+        if self.num_frequencies:
+            waves = fourier_features(yx, self.num_frequencies)
+            inputs = jnp.concatenate([inputs, waves], axis=-1)
+        return self.dense(inputs)
+
+    def add_to(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+        """Adds the embedding of the full grid to a feature map."""
+        return x + self(coordinates(*x.shape[-3:-1]))

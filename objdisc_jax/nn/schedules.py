@@ -1,0 +1,14 @@
+"""Annealed quantities as functions of the traced training step."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+
+def cosine_ramp(
+    step: ArrayLike, *, start_value: float, end_value: float, start_step: int, end_step: int
+) -> Float[Array, ""]:
+    """Goes from one value to another along half a cosine, constant outside the two steps."""
+    span = max(end_step - start_step, 1)
+    progress = jnp.clip((jnp.asarray(step) - start_step) / span, 0.0, 1.0)
+    return end_value + (start_value - end_value) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
