@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -42,11 +43,12 @@ def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
         ValueError: unknown name, or settings that the model refuses.
     """
     module = get(name)
-    (cls,) = (
+    (model_class,) = (
         member
         for member in vars(module).values()
         if isinstance(member, type)
         and issubclass(member, Model)
         and member.__module__ == module.__name__
     )
-    return cls(**settings, rngs=rngs)
+    build: Callable[..., Model] = model_class
+    return build(**settings, rngs=rngs)

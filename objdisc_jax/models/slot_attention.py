@@ -96,18 +96,19 @@ class SlotAttentionAutoEncoder(Model):
         rngs: nnx.Rngs,
     ):
         dtype = jnp.dtype(dtype)
-        self.resolution = tuple(resolution)
+        height, width = resolution
+        self.resolution = (height, width)
         self.dtype = dtype
         self.decoder_lattice = decoder_lattice
         self.output = output
         self.separation = separation
         self.separation_weight = separation_weight
-        self.separation_ramp = tuple(separation_ramp)
+        self.separation_ramp = separation_ramp[0], separation_ramp[1]
         self.area_weight = area_weight
-        self.area_ramp = tuple(area_ramp)
+        self.area_ramp = area_ramp[0], area_ramp[1]
         self.area_of_object = area_of_object
 
-        width = encoder_channels[-1]
+        features = encoder_channels[-1]
         self.encoder = ConvStack(
             3,
             encoder_channels,
@@ -118,12 +119,12 @@ class SlotAttentionAutoEncoder(Model):
             rngs=rngs,
         )
         self.encoder_position = PositionEmbedding(
-            width, kind=position, num_frequencies=num_frequencies, dtype=dtype, rngs=rngs
+            features, kind=position, num_frequencies=num_frequencies, dtype=dtype, rngs=rngs
         )
-        self.encoder_layer_norm = layer_norm(width, rngs=rngs) if encoder_norm else None
-        self.encoder_mlp = MLP((width,) * 3, activation=activation, dtype=dtype, rngs=rngs)
+        self.encoder_layer_norm = layer_norm(features, rngs=rngs) if encoder_norm else None
+        self.encoder_mlp = MLP((features,) * 3, activation=activation, dtype=dtype, rngs=rngs)
         self.slot_attention = SlotAttention(
-            width,
+            features,
             num_slots=num_slots,
             slot_size=slot_size,
             mlp_hidden_size=mlp_hidden_size,
@@ -135,7 +136,7 @@ class SlotAttentionAutoEncoder(Model):
         if decoder == "conv":
             self.decoder = ConvBroadcastDecoder(
                 slot_size,
-                grid=tuple(decoder_grid),
+                grid=(decoder_grid[0], decoder_grid[1]),
                 features=decoder_channels,
                 strides=decoder_strides,
                 activation=activation,
@@ -217,11 +218,7 @@ class SlotAttentionAutoEncoder(Model):
         self, slots: Float[Array, "b k d"]
     ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b k h w 3"], Float[Array, "b k h w"]]:
         """Image, colours of every slot, and masks, at all pixels."""
-        if isinstance(self.decoder, MLPBroadcastDecoder):
-            decoded = self.decoder.decode_image(slots, self.resolution)
-        else:
-            decoded = self.decoder(slots)
-        return self._compose(decoded)
+        return self._compose(self.decoder.decode_image(slots, self.resolution))
 
     def _compose(self, decoded: Float[Array, "b k *n 4"]):
         if self.output == "tanh":
@@ -264,7 +261,7 @@ class SlotAttentionAutoEncoder(Model):
             recon, _, masks = self.decode(slots)
             target = image
         mse = jnp.mean((recon - target) ** 2, axis=tuple(range(1, target.ndim)))
-        loss, scalars = mse, {"mse": mse}
+        loss, scalars = mse, {"recon_loss": mse}
         if self.separation != "none":
             scalars["separation"] = separation(masks, self.separation)
             weight = ramp(step, self.separation_weight, self.separation_ramp)

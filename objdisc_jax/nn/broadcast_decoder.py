@@ -63,8 +63,19 @@ class ConvBroadcastDecoder(nnx.Module):
         self.out = ConvTranspose(features[-1], 4, 3, dtype=dtype, rngs=rngs)
         self.output_size = (grid[0] * math.prod(strides), grid[1] * math.prod(strides))
 
-    def __call__(self, slots: Float[Array, "b k d"]) -> Float[Array, "b k h w 4"]:
-        """Colours and mask logit of every slot at every pixel, float32."""
+    def decode_image(
+        self, slots: Float[Array, "b k d"], size: tuple[int, int]
+    ) -> Float[Array, "b k h w 4"]:
+        """Colours and mask logit of every slot at every pixel, float32.
+
+        Raises:
+            ValueError: the decoder's output doesn't have that height and width.
+        """
+        if size != self.output_size:
+            raise ValueError(
+                f"The decoder gives {self.output_size} pixels (grid times the product of its "
+                f"strides), but the image has {size}."
+            )
         height, width = self.grid
         x = repeat(slots, "b k d -> (b k) h w d", h=height, w=width)
         x = self.position.add_to(x)

@@ -1,6 +1,7 @@
 """Linear layers and multi-layer perceptrons."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import jax
@@ -96,7 +97,7 @@ class MLP(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
-            for i, (n_in, n_out) in enumerate(zip(features[:-1], features[1:], strict=True))
+            for i, (n_in, n_out) in enumerate(pairwise(features))
         )
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:

@@ -191,7 +191,7 @@ def test_regularisers_match_published(small, group, regularisers):
     params = published.recipe_params(params, RULES)
     loss, scalars, grads = gradients(graphdef, params, *inputs(config, 2), step=70_000)
     np.testing.assert_allclose(loss, golden[f"{group}/returned_loss"], rtol=1e-4)
-    np.testing.assert_allclose(scalars["mse"], golden[f"{group}/mse_true"], rtol=1e-4)
+    np.testing.assert_allclose(scalars["recon_loss"], golden[f"{group}/mse_true"], rtol=1e-4)
     for name in ("separation", "area"):
         if f"{group}/returned_{name}_loss" in golden:
             expected = golden[f"{group}/returned_{name}_loss"]

@@ -1,0 +1,34 @@
+"""Placeholder header."""
+
+from objdisc_jax.config import experiment
+
+
+def get_config():
+    config = experiment(model="slot_attention", data="tetrominoes")
+    config.batch_size = 32
+    config.num_train_steps = 2000
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.b2 = 0.99
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 300
+    config.schedule.decay_steps = 2000
+    config.eval.every = 1000
+    config.checkpoint.every = 500
+    config.pictures.every = 1000
+    config.data.num_workers = 1
+
+    model = config.model
+    model.resolution = (35, 35)
+    model.num_slots = 4
+    model.num_iterations = 5
+    model.encoder_channels = (64, 64)
+    model.encoder_strides = (5, 1)
+    model.encoder_norm = True
+    model.position = "fourier"
+    model.activation = "relu"
+    model.decoder = "mlp"
+    model.decoder_channels = (64, 64)
+    model.decoder_lattice = 3
+    model.output = "tanh"
+    return config

@@ -1,0 +1,124 @@
+"""Experiments: composing a config, building from it, keeping it with a run.
+
+A config has the training keys (`training/settings.py`), a `model` block and a `data` block, each
+with its defaults beside the model's or data set's code.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from objdisc_jax import models
+from objdisc_jax.data import sets
+from objdisc_jax.errors import ConfigError
+from objdisc_jax.training import settings
+
+CONFIG_FILE = "config.json"
+
+
+def experiment(*, model: str, data: str) -> ConfigDict:
+    """The default config of a model on a data set; an experiment states what differs.
+
+    Raises:
+        ConfigError: there is no such model or data set.
+    """
+    config = settings.default_config()
+    config.model = models.get(model).default_config()
+    config.data = sets.get(data).default_config()
+    return config
+
+
+def build_model(config: ConfigDict) -> models.Model:
+    """The model of a config, initialised from its seed.
+
+    Raises:
+        ConfigError: a setting of the model block is not allowed.
+    """
+    block = config.model.to_dict()
+    try:
+        return models.create(block.pop("name"), block, rngs=nnx.Rngs(config.seed))
+    except ValueError as error:
+        raise ConfigError(f"{error}") from error
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """A config as JSON holds it: tuples are lists, nothing is a reference."""
+    return json.loads(config.to_json())
+
+
+def from_dict(values: dict[str, Any]) -> ConfigDict:
+    """The config that `to_dict` was given; keys it lacks get today's defaults.
+
+    Raises:
+        ConfigError: it names a model or data set that doesn't exist, or has an unknown key.
+    """
+    config = experiment(model=values["model"]["name"], data=values["data"]["name"])
+    try:
+        config.update(values)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"The saved config does not fit this version: {error}") from error
+    return config.lock()
+
+
+def save(config: ConfigDict, workdir: Path) -> None:
+    """Writes the config into a run directory, atomically."""
+    partial = workdir / f"{CONFIG_FILE}.partial"
+    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    os.replace(partial, workdir / CONFIG_FILE)
+
+
+def load(workdir: Path) -> ConfigDict:
+    """Reads the config of a run.
+
+    Raises:
+        ConfigError: the directory holds no run, or its config cannot be read.
+    """
+    file = workdir / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"workdir: {workdir} holds no run ({CONFIG_FILE} is missing). Name the directory of a "
+            "run with --workdir, or train one: python -m objdisc_jax.main --config configs/demo.py"
+        )
+    try:
+        return from_dict(json.loads(file.read_text()))
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ConfigError(
+            f"{file} is not a config that this project wrote ({error}). Restore it from a backup, "
+            "or start a new run in another directory."
+        ) from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Keys at which two configs differ, as `{"a.b": "1 -> 2"}`."""
+    found = {}
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found |= differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found[prefix + key] = f"{before!r} -> {after!r}"
+    return found
+
+
+def check_resumable(saved: ConfigDict, config: ConfigDict, workdir: Path) -> None:
+    """Refuses to continue a run with a config that would make it another run.
+
+    Raises:
+        ConfigError: keys differ that must not; lists them.
+    """
+    changed = {
+        key: change
+        for key, change in differences(to_dict(saved), to_dict(config)).items()
+        if not any(key == free or key.startswith(f"{free}.") for free in settings.MUTABLE)
+    }
+    if changed:
+        listing = "\n".join(f"  {key}: {change}" for key, change in changed.items())
+        raise ConfigError(
+            f"workdir: {workdir} holds a run of another config. These keys differ (saved -> now):\n"
+            f"{listing}\nOnly {', '.join(settings.MUTABLE)} may change when a run is continued. "
+            "Take the saved values, or name another directory with --workdir."
+        )

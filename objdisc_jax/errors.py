@@ -1,0 +1,26 @@
+"""Errors that are the user's to mend, and how entry points report them."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+
+class UserError(ValueError):
+    """Something in the user's hands is wrong: a setting, a file, a folder.
+
+    The message is one complete paragraph: what was found, what is allowed, what to do next. Entry
+    points print it without a traceback.
+    """
+
+
+class ConfigError(UserError):
+    """A config, or one of its settings, cannot be used."""
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Ends the program with status 1 and the message alone where a `UserError` is raised."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,49 @@
+"""Trains or evaluates an experiment.
+
+    python -m objdisc_jax.main --config configs/demo.py [--workdir runs/demo]
+    python -m objdisc_jax.main --config configs/demo.py --mode eval --split test
+
+Training goes on from the latest checkpoint in the workdir. Any key of the config can be set:
+`--config.batch_size=32 --config.model.num_slots=5`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from objdisc_jax.errors import ConfigError
+from objdisc_jax.flags import run
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The run directory. Default: runs/<name of the config file>."
+)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+_SPLIT = flags.DEFINE_string("split", "test", "eval: the split to score on.")
+_STEP = flags.DEFINE_string("step", "latest", "eval: the checkpoint: latest, best, or a step.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Does what the flags say."""
+    if len(argv) > 1:
+        raise ConfigError(f"Unknown arguments: {' '.join(argv[1:])}. Flags begin with --.")
+    config_file = config_flags.get_config_filename(flags.FLAGS["config"]) if _CONFIG.value else None
+    if _WORKDIR.value is None and config_file is None:
+        raise ConfigError("Name an experiment: --config configs/demo.py")
+    workdir = Path(_WORKDIR.value or Path("runs") / Path(config_file).stem)
+    if _MODE.value == "eval":
+        from objdisc_jax.training.report import evaluate
+
+        evaluate(workdir, config=_CONFIG.value, split=_SPLIT.value, which=_STEP.value)
+        return
+    if _CONFIG.value is None:
+        raise ConfigError("Name an experiment to train: --config configs/demo.py")
+    from objdisc_jax.training.loop import train
+
+    train(_CONFIG.value, workdir)
+
+
+if __name__ == "__main__":
+    run(main)

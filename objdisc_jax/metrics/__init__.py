@@ -1,0 +1,26 @@
+"""Metrics of object discovery, one value per image so that the caller decides what to average.
+
+On the device, jitted: the contingency table of two label maps, ARI and FG-ARI from it, and the
+reconstruction error. On the host, in float64 from the same table: mIoU (Hungarian matching) and
+mean best overlap. An image without a true foreground object has no FG-ARI, mIoU or mBO: its value
+is NaN and the caller leaves it out of the mean and reports how many were left out.
+
+    table = contingency_table(true, predicted, num_true=7, num_predicted=4)
+    fg_adjusted_rand_index(table), adjusted_rand_index(table)
+    mean_iou(table), mean_best_overlap(table)
+"""
+
+from objdisc_jax.metrics.contingency import contingency_table
+from objdisc_jax.metrics.overlap import mean_best_overlap, mean_iou
+from objdisc_jax.metrics.rand_index import adjusted_rand_index, fg_adjusted_rand_index
+from objdisc_jax.metrics.reconstruction import mse, mse_sum
+
+__all__ = [
+    "adjusted_rand_index",
+    "contingency_table",
+    "fg_adjusted_rand_index",
+    "mean_best_overlap",
+    "mean_iou",
+    "mse",
+    "mse_sum",
+]

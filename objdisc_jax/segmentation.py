@@ -1,0 +1,124 @@
+"""From soft masks to integer segmentations, with a choice of what counts as background.
+
+Host code on NumPy arrays that knows nothing of models: training pictures, evaluation and prediction
+all turn masks into labels here. Labels mean the same in every mode: 0 is background, i + 1 is
+slot i, so a slot keeps its label (and its colour) whichever mode is chosen.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import ArrayLike
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+
+MODES = ("none", "spread_out", "concentrated", "both")
+REGIONS = ("area", "distance")
+MAX_SLOTS = 255
+
+
+def segment(
+    masks: ArrayLike,
+    *,
+    background: int | None = None,
+    mode: str = "none",
+    region: str = "area",
+    threshold: float = 0.5,
+) -> UInt8[np.ndarray, "b h w"]:
+    """Assigns every pixel to a slot or to the background.
+
+    A pixel belongs to the slot with the largest mask (the first of equals), and then
+        `none`: that is all; label 0 does not occur;
+        `spread_out`: a pixel where every mask is below `threshold` becomes background, for models
+            that smear the background over all slots;
+        `concentrated`: the one slot that extends furthest becomes background, for models that give
+            the background a slot of its own. Extent is that of the convex hull of the slot's
+            pixels: its area, or its diameter (`region="distance"`);
+        `both`: the threshold first, then the furthest region too; background found by the
+            threshold competes, so the two steps may agree on it.
+
+    Args:
+        masks: soft masks [b, k, h, w] that sum to 1 over k (attention masks do as well).
+        background: index of the mask that is the model's own background, if it has one. It becomes
+            label 0 and `mode`, `region` and `threshold` are not used.
+        mode: how background is found.
+        region: what "furthest" compares: "area" or "distance".
+        threshold: in [0, 1], for `spread_out` and `both`.
+
+    Returns:
+        uint8 labels [b, h, w]: 0 is background, i + 1 is slot i.
+
+    Raises:
+        ValueError: on an unknown mode or region, or an argument out of range.
+    """
+    masks = np.asarray(masks, np.float32)
+    _check(masks, background, mode, region, threshold)
+    labels = masks.argmax(1).astype(np.uint8) + np.uint8(1)
+    if background is not None:
+        labels[labels == background + 1] = 0
+        return labels
+    if mode in ("spread_out", "both"):
+        labels[masks.max(1) < threshold] = 0
+    if mode in ("concentrated", "both"):
+        extent = _hull_area if region == "area" else _hull_diameter
+        for image_labels in labels:
+            image_labels[image_labels == _furthest(image_labels, extent)] = 0
+    return labels
+
+
+def _furthest(
+    labels: Int[np.ndarray, "h w"], extent: Callable[[Float[np.ndarray, "n 2"]], float]
+) -> int:
+    """The label whose region has the largest extent; the lowest of equals."""
+    present = np.unique(labels)
+    extents = [extent(_hull(labels == label)) for label in present]
+    return int(present[np.argmax(extents)])
+
+
+def _hull(region: Int[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
+    """Corners (row, column) of the convex hull of a region's pixels, in order.
+
+    Pixels are unit squares, not points: a single pixel or a straight line of them has a hull like
+    any other region. Only the ends of a row can be corners of the hull.
+    """
+    rows = np.flatnonzero(region.any(1))
+    left = region[rows].argmax(1)
+    right = region.shape[1] - region[rows, ::-1].argmax(1)
+    corners = [(rows + down, side) for down in (0, 1) for side in (left, right)]
+    points = np.concatenate([np.stack(corner, -1) for corner in corners]).astype(np.float64)
+    return points[ConvexHull(points).vertices]
+
+
+def _hull_area(corners: Float[np.ndarray, "n 2"]) -> float:
+    y, x = corners.T
+    return 0.5 * abs(np.dot(y, np.roll(x, -1)) - np.dot(x, np.roll(y, -1)))
+
+
+def _hull_diameter(corners: Float[np.ndarray, "n 2"]) -> float:
+    return pdist(corners).max()
+
+
+def _check(
+    masks: np.ndarray, background: int | None, mode: str, region: str, threshold: float
+) -> None:
+    if masks.ndim != 4 or not 1 <= masks.shape[1] <= MAX_SLOTS:
+        raise ValueError(
+            f"masks: got shape {masks.shape}; expected [b, k, h, w] with 1 to {MAX_SLOTS} slots k "
+            "(labels are uint8 and 0 is background). Add the missing axis or use fewer slots."
+        )
+    if background is not None and not 0 <= background < masks.shape[1]:
+        raise ValueError(
+            f"background: got {background}; allowed is the index of one of the {masks.shape[1]} "
+            "masks, or None for a model without a background mask."
+        )
+    if mode not in MODES:
+        raise ValueError(f"mode: got {mode!r}; allowed are {', '.join(MODES)}. Choose one of them.")
+    if region not in REGIONS:
+        raise ValueError(
+            f"region: got {region!r}; allowed are {', '.join(REGIONS)}. Choose one of them."
+        )
+    if not 0 <= threshold <= 1:
+        raise ValueError(
+            f"threshold: got {threshold}; allowed is 0 to 1, the range of a mask. 0.5 is usual."
+        )

@@ -1,0 +1,1 @@
+"""Training and evaluation: everything between a config and a run directory."""

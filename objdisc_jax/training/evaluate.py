@@ -1,0 +1,159 @@
+"""Scores of a model on a split, whatever the batch size or the number of devices."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+from ml_collections import ConfigDict
+
+from objdisc_jax import metrics
+from objdisc_jax.data import loader
+from objdisc_jax.models import base
+from objdisc_jax.training import sharding
+from objdisc_jax.training.step import prepare_images, resize_labels
+
+LABEL_METRICS = ("fg_ari", "ari", "miou", "miou_with_background", "mbo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Means over a split.
+
+    Attributes:
+        means: by name. `fg_ari`, `miou`, `mbo` (and `ari`, `miou_with_background`) where the set
+            has masks; `mse` (mean per element) and `mse_sum` (over channels and pixels), both of
+            images in [0, 1]; `loss` and the parts of it that the model names.
+        num_images: how many images were scored.
+        num_without_objects: how many of them show no true object; they have no FG-ARI, mIoU and
+            mBO and are left out of those means.
+    """
+
+    means: dict[str, float]
+    num_images: int
+    num_without_objects: int
+
+
+class Evaluator:
+    """Evaluates parameters on a split, again and again.
+
+    Every example's noise depends on the seed and its record number alone, padding is masked out,
+    and values are averaged in the order of the records in float64: the scores don't depend on the
+    batch size or the number of devices.
+
+    Args:
+        config: the config; uses `seed`, `eval` and `data.num_workers`.
+        graphdef: the model's static description.
+        dataset: the split.
+        mesh: the devices.
+        num_images: how many examples of the split are used; None means all.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        graphdef: nnx.GraphDef,
+        dataset: loader.Dataset,
+        mesh: Mesh,
+        num_images: int | None = None,
+    ):
+        # Rounded up, for a batch need not divide among the devices: padding fills it.
+        devices = jax.device_count()
+        self._batch_size = -(-config.eval.batch_size // devices) * devices
+        self._num_workers = config.data.num_workers
+        self._dataset = dataset
+        self._mesh = mesh
+        self._num_images = num_images
+        self._step = _make_eval_step(config, graphdef, dataset, mesh)
+
+    def __call__(self, params: base.Params, step: int) -> Scores:
+        """Scores parameters as of a training step (schedules of the loss depend on it)."""
+        batches = loader.eval_batches(
+            self._dataset,
+            batch_size=self._batch_size,
+            num_images=self._num_images,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=self._num_workers,
+        )
+        found = []
+        for batch in batches:
+            batch["index"] = batch["index"].astype(np.int32)
+            found.append(self._step(params, sharding.put_batch(batch, self._mesh), jnp.int32(step)))
+        return self._combine(jax.device_get(found))
+
+    def _combine(self, batches: list[dict[str, Any]]) -> Scores:
+        values = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        valid = values.pop("valid")
+        order = np.argsort(values.pop("index")[valid], kind="stable")
+        values = {name: value[valid][order] for name, value in values.items()}
+        without_objects = 0
+        if "table" in values:
+            table = values.pop("table")
+            background = self._dataset.declaration.background_labels
+            values["miou"] = metrics.mean_iou(table, background)
+            values["miou_with_background"] = metrics.mean_iou(table, ())
+            values["mbo"] = metrics.mean_best_overlap(table, background)
+            without_objects = int(np.isnan(values["fg_ari"]).sum())
+        means = {}
+        for name, value in values.items():
+            if name in LABEL_METRICS:
+                value = value[~np.isnan(value)]
+            means[name] = float(np.mean(value, dtype=np.float64)) if len(value) else math.nan
+        return Scores(means, int(valid.sum()), without_objects)
+
+
+def _make_eval_step(
+    config: ConfigDict, graphdef: nnx.GraphDef, dataset: loader.Dataset, mesh: Mesh
+) -> Callable[[base.Params, dict[str, Array], Array], dict[str, Array]]:
+    """The jitted `(params, batch, step) -> {name: [b, ...]}`, one value an example."""
+    declaration = dataset.declaration
+    seed = config.seed
+
+    def eval_step(params, batch, step):
+        model = base.merge(graphdef, params)
+        image = prepare_images(batch["image"], model.resolution, model.input_range)
+        noise = evaluation_noise(model, seed, batch["index"])
+        prediction = model.predict(image, noise, step=step)
+        loss, scalars = model.loss(image, noise, step=step)
+        recon, image = (to_unit_range(x, model.input_range) for x in (prediction.recon, image))
+        found = {
+            "loss": loss,
+            **scalars,
+            "mse": metrics.mse(recon, image),
+            "mse_sum": metrics.mse_sum(recon, image),
+            "valid": batch["valid"],
+            "index": batch["index"],
+        }
+        if "segmentation" in batch:
+            table = metrics.contingency_table(
+                resize_labels(batch["segmentation"], model.resolution),
+                jnp.argmax(prediction.masks, axis=1),
+                num_true=declaration.num_entities,
+                num_predicted=prediction.masks.shape[1],
+            )
+            found["table"] = table
+            found["ari"] = metrics.adjusted_rand_index(table)
+            found["fg_ari"] = metrics.fg_adjusted_rand_index(table, declaration.background_labels)
+        return found
+
+    return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))
+
+
+def evaluation_noise(model: base.Model, seed: int, index: Int[Array, "b"]) -> base.Noise:
+    """The noise with which examples are evaluated and shown; padding (index −1) gets some too."""
+    # Training folds steps into the key, which never reach this number.
+    key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
+    return base.per_example_noise(model, key, jnp.maximum(index, 0))
+
+
+def to_unit_range(image: Array, input_range: tuple[float, float]) -> Array:
+    """Maps a model's input range to [0, 1]."""
+    low, high = input_range
+    return (image - low) / (high - low)

@@ -1,0 +1,280 @@
+"""The training loop."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+from ml_collections import ConfigDict
+
+from objdisc_jax import config as configs
+from objdisc_jax.data import loader
+from objdisc_jax.errors import UserError
+from objdisc_jax.models import base
+from objdisc_jax.training import pictures, runs, sharding, writers
+from objdisc_jax.training.checkpoint import Checkpoints
+from objdisc_jax.training.evaluate import Evaluator, Scores
+from objdisc_jax.training.step import TrainState, initial_state, make_train_step
+from objdisc_jax.visualize import plot_curves
+
+CURVES_FILE = "curves.png"
+DIVERGED_FILE = "diverged.json"
+TIMING = ("seconds", "train/steps_per_second", "train/images_per_second")
+"""Metrics that differ between two runs of one config."""
+
+
+class Diverged(UserError):
+    """The loss or the gradient became infinite or not a number."""
+
+
+class _Dispatched(NamedTuple):
+    """A step whose numbers have not been read yet."""
+
+    step: int
+    scalars: dict[str, jax.Array]
+    index: np.ndarray
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Trains a config in a run directory, from its latest checkpoint if it has one.
+
+    Args:
+        config: the experiment.
+        workdir: the run directory; made if missing.
+
+    Raises:
+        UserError: a setting, the data or the directory cannot be used, or training diverged.
+    """
+    sharding.check_batch_size("batch_size", config.batch_size, config.accumulate_steps)
+    runs.open_run(workdir, config)
+    _Training(config, workdir).run()
+
+
+class _Training:
+    """One process's training of a run, from where it stands to its last step."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        self.config = config
+        self.workdir = workdir
+        self.train_data = loader.load(config.data, "train")
+        self.val_data = loader.load(config.data, "val")
+        self.mesh = sharding.data_mesh()
+        self.checkpoints = Checkpoints(
+            workdir,
+            keep=config.checkpoint.keep,
+            higher_is_better=self.val_data.has_masks,
+        )
+        self.seconds_before = 0.0
+
+    def run(self) -> None:
+        """Trains to the last step, or until asked to stop."""
+        last_step = self.config.num_train_steps
+        latest = self.checkpoints.latest_step
+        if latest is not None and latest >= last_step:
+            logging.info(
+                "The run in %s has reached its %d steps. To go on, give a larger "
+                "--config.num_train_steps.",
+                self.workdir,
+                last_step,
+            )
+            return
+        state = self._restored_or_initial(latest)
+        first_step = int(state.step)
+        self.writer = writers.create(
+            self.config, self.workdir, last_step=first_step, primary=jax.process_index() == 0
+        )
+        if first_step == 0:
+            self.writer.write_hparams(self.config.copy_and_resolve_references().to_dict())
+        train_step = make_train_step(self.config, self.graphdef)
+        evaluator = Evaluator(
+            self.config, self.graphdef, self.val_data, self.mesh, self.config.eval.num_images
+        )
+        draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
+        self.started = self.logged = time.monotonic()
+        self.logged_step = first_step
+        with self._batches(first_step) as batches, _stop_requests() as stop:
+            dispatched: _Dispatched | None = None
+            for step in range(first_step + 1, last_step + 1):
+                self._profile(step)
+                batch = next(batches)
+                index = batch["index"].astype(np.int32)
+                on_device = sharding.put_batch({"image": batch["image"]}, self.mesh)
+                state, scalars = train_step(state, on_device)
+                self._settle(dispatched)
+                dispatched = _Dispatched(step, scalars, index)
+
+                evaluate, show, save = (
+                    step % every == 0 or step == last_step
+                    for every in (
+                        self.config.eval.every,
+                        self.config.pictures.every,
+                        self.config.checkpoint.every,
+                    )
+                )
+                stopping = stop.requested
+                if not (evaluate or show or save or stopping):
+                    continue
+                self._settle(dispatched)  # nothing is scored, shown or saved after a NaN
+                dispatched = None
+                score = None
+                if evaluate:
+                    score = self._write_scores(step, evaluator(state.params, step))
+                if show:
+                    self._write_picture(step, draw(state.params, step))
+                self.writer.flush()
+                if evaluate or save or stopping:
+                    metadata = {"seconds": self._seconds()}
+                    self.checkpoints.save(step, state, metadata, score)
+                if stopping:
+                    logging.info("Asked to stop: saved step %d. The same command goes on.", step)
+                    break
+        self.checkpoints.close()
+        self.writer.close()
+        if jax.process_index() == 0:
+            plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
+
+    def _restored_or_initial(self, latest: int | None) -> TrainState:
+        """The state to go on from; also sets `graphdef` and the seconds trained before."""
+        replicated = sharding.replicated(self.mesh)
+        if latest is not None:
+            self.graphdef, like = runs.abstract_state(self.config)
+            state, metadata = self.checkpoints.restore(latest, like, replicated)
+            self.seconds_before = metadata["seconds"]
+            logging.info("Going on from step %d of the run in %s.", latest, self.workdir)
+            return state
+        self.graphdef, params = base.split(configs.build_model(self.config))
+        overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+        logging.info("Parameters:\n%s", overview)
+        return sharding.put_replicated(initial_state(self.config, params), self.mesh)
+
+    @contextmanager
+    def _batches(self, first_step: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+        """The training batches from a step on; worker processes end with the context."""
+        batches = loader.train_batches(
+            self.train_data,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=first_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=self.config.data.num_workers,
+        )
+        try:
+            yield batches
+        finally:
+            batches.close()
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _settle(self, dispatched: _Dispatched | None) -> None:
+        """Reads a step's numbers: stops on a NaN, writes them if they are due.
+
+        Called when the next step has been dispatched, so that the devices never wait for it.
+        """
+        if dispatched is None:
+            return
+        step, scalars, _ = dispatched
+        if not scalars.pop("finite"):
+            self._report_divergence(dispatched)
+        last_step = self.config.num_train_steps
+        if step % self.config.log_every and step != last_step:
+            return
+        values = {f"train/{name}": float(value) for name, value in scalars.items()}
+        now = time.monotonic()
+        speed = (step - self.logged_step) / (now - self.logged)
+        self.logged, self.logged_step = now, step
+        timing = dict(
+            zip(TIMING, (self._seconds(), speed, speed * self.config.batch_size), strict=True)
+        )
+        self.writer.write_scalars(step, values | timing)
+        logging.info(
+            "step %d/%d  loss %.5f  %.1f steps/s  %s left",
+            step,
+            last_step,
+            values["train/loss"],
+            speed,
+            duration((last_step - step) / speed),
+        )
+
+    def _report_divergence(self, dispatched: _Dispatched) -> None:
+        file = self.workdir / DIVERGED_FILE
+        step, scalars, index = dispatched
+        values = {name: str(float(value)) for name, value in scalars.items()}
+        report = {"step": step, "scalars": values, "batch_index": index.tolist()}
+        file.write_text(json.dumps(report, indent=2) + "\n")
+        self.checkpoints.wait()
+        kept = self.checkpoints.latest_step
+        raise Diverged(
+            f"Training diverged: step {step} has loss {values['loss']} and gradient norm "
+            f"{values['grad_norm']}. {file} holds the record numbers of its batch. "
+            + (f"The last good checkpoint is step {kept}. " if kept else "Nothing was saved yet. ")
+            + "Lower --config.optimizer.learning_rate or set --config.optimizer.clip_norm, and "
+            "train in a new --workdir."
+        )
+
+    def _write_scores(self, step: int, scores: Scores) -> float:
+        """Writes validation scores and returns the one that picks the best checkpoint."""
+        self.writer.write_scalars(step, {f"val/{k}": v for k, v in scores.means.items()})
+        best_by = "fg_ari" if self.val_data.has_masks else "loss"
+        logging.info(
+            "step %d  validation on %d images: %s",
+            step,
+            scores.num_images,
+            "  ".join(f"{name} {value:.4f}" for name, value in scores.means.items()),
+        )
+        return scores.means[best_by]
+
+    def _write_picture(self, step: int, picture: np.ndarray) -> None:
+        if jax.process_index() == 0:
+            pictures.save(self.workdir, f"step_{step:07d}", picture)
+        self.writer.write_images(step, {"val/panel": picture})
+
+    def _profile(self, step: int) -> None:
+        """Begins or ends the trace that the config asks for."""
+        start: Any = self.config.profile.start
+        if start is None:
+            return
+        if step == start:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+        elif step == start + self.config.profile.steps:
+            jax.profiler.stop_trace()
+            logging.info("Wrote a trace of %d steps to %s.", step - start, self.workdir / "profile")
+
+
+class _Stop:
+    """Whether the program was asked to stop."""
+
+    def __init__(self):
+        self.requested = False
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """Turns SIGTERM and SIGINT into a request that the loop grants at its next step."""
+    stop = _Stop()
+
+    def request(signum, frame):
+        del signum, frame
+        stop.requested = True
+
+    before = {s: signal.signal(s, request) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them: `48 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

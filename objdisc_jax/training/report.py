@@ -1,0 +1,96 @@
+"""Scoring a trained run on a split: a table on the console and a JSON file in the workdir."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from objdisc_jax import config as configs
+from objdisc_jax.data import loader
+from objdisc_jax.training import runs, sharding
+from objdisc_jax.training.evaluate import Evaluator, Scores
+from objdisc_jax.training.pictures import Pictures, save
+
+MEANINGS = {
+    "fg_ari": "adjusted Rand index over the pixels of true objects",
+    "ari": "adjusted Rand index over all pixels",
+    "miou": "mean IoU of true objects, matched one to one",
+    "miou_with_background": "the same with the background as an object",
+    "mbo": "mean over true objects of the best overlap",
+    "mse": "squared error per element, images in [0, 1]",
+    "mse_sum": "squared error summed over pixels and channels",
+}
+
+
+def evaluate(
+    workdir: Path, *, config: ConfigDict | None = None, split: str = "test", which: str = "latest"
+) -> Scores:
+    """Scores a run, prints a table, and writes `eval_<split>.json` and a panel of pictures.
+
+    Args:
+        workdir: the run directory.
+        config: score with this config (more slots, more objects, another data set) instead of the
+            run's own.
+        split: the split to score on.
+        which: the checkpoint: "latest", "best" or a step.
+
+    Returns:
+        The scores.
+
+    Raises:
+        UserError: the run, the checkpoint, the config or the data cannot be used.
+    """
+    mesh = sharding.data_mesh()
+    trained = runs.load_trained(workdir, sharding.replicated(mesh), which=which, config=config)
+    if config is not None:
+        saved = configs.to_dict(configs.load(workdir))
+        for key, change in configs.differences(saved, configs.to_dict(config)).items():
+            logging.info("differs from training: %s: %s", key, change)
+    config = trained.config
+    dataset = loader.load(config.data, split)
+    num_images = config.eval.num_images if split != "test" else None
+    scores = Evaluator(config, trained.graphdef, dataset, mesh, num_images)(
+        trained.params, trained.step
+    )
+    if jax.process_index() == 0:
+        file = _write(workdir, split, trained.step, which, scores)
+        picture = Pictures(config, trained.graphdef, dataset)(trained.params, trained.step)
+        picture_file = save(workdir, split, picture)
+        print(_table(scores, dataset, trained.step))
+        print(f"\nscores   {file}\npictures {picture_file}")
+    return scores
+
+
+def _write(workdir: Path, split: str, step: int, which: str, scores: Scores) -> Path:
+    values = {
+        **scores.means,
+        "num_images": scores.num_images,
+        "num_without_objects": scores.num_without_objects,
+        "step": step,
+        "checkpoint": which,
+    }
+    file = workdir / f"eval_{split}.json"
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(partial, file)
+    return file
+
+
+def _table(scores: Scores, dataset: loader.Dataset, step: int) -> str:
+    lines = [
+        f"{dataset.declaration.name}, split {dataset.split}, {scores.num_images} images, "
+        f"step {step}",
+        *(
+            f"  {name:<22}{value:>10.4f}  {MEANINGS.get(name, '')}".rstrip()
+            for name, value in scores.means.items()
+        ),
+    ]
+    if scores.num_without_objects:
+        lines.append(
+            f"  {scores.num_without_objects} images show no object: they count in no FG-ARI, "
+            "mIoU or mBO"
+        )
+    return "\n".join(lines)

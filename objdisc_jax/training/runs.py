@@ -1,0 +1,127 @@
+"""Run directories: what makes one, and getting a trained model back out of it."""
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jax.sharding import Sharding
+from ml_collections import ConfigDict
+
+from objdisc_jax import config as configs
+from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.models import base
+from objdisc_jax.training.checkpoint import FOLDER, Checkpoints
+from objdisc_jax.training.step import TrainState, initial_state
+
+PACKAGES = ("objdisc_jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+
+
+class TrainedModel(NamedTuple):
+    """A model as a run has trained it.
+
+    Attributes:
+        config: the config it was built from.
+        graphdef: its static description.
+        params: its parameters.
+        step: the training step of the checkpoint.
+    """
+
+    config: ConfigDict
+    graphdef: nnx.GraphDef
+    params: base.Params
+    step: int
+
+
+def open_run(workdir: Path, config: ConfigDict) -> None:
+    """Makes a run directory, or checks that an existing one holds a run of this config.
+
+    Writes the config and what the run is made on.
+
+    Raises:
+        UserError: the directory cannot be made or written, or holds a run of another config.
+    """
+    if (workdir / configs.CONFIG_FILE).is_file():
+        configs.check_resumable(configs.load(workdir), config, workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        configs.save(config, workdir)
+        (workdir / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory "
+            "with --workdir."
+        ) from error
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and hardware, to be kept with results."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "device": jax.devices()[0].device_kind,
+        "num_devices": jax.device_count(),
+        "num_processes": jax.process_count(),
+    }
+
+
+def abstract_state(config: ConfigDict) -> tuple[nnx.GraphDef, TrainState]:
+    """A model's static description, and the shapes of its training state; computes nothing."""
+    graphdef, params = base.split(nnx.eval_shape(lambda: configs.build_model(config)))
+    return graphdef, jax.eval_shape(lambda p: initial_state(config, p), params)
+
+
+def load_trained(
+    workdir: Path, sharding: Sharding, *, which: str = "latest", config: ConfigDict | None = None
+) -> TrainedModel:
+    """Reads a trained model from a run directory.
+
+    Args:
+        workdir: the run directory.
+        sharding: where the parameters go.
+        which: the checkpoint: "latest", "best" or a step.
+        config: build the model from this config instead of the run's own; its parameters must
+            have the shapes of the trained ones, but everything else may differ (the number of
+            slots, say).
+
+    Raises:
+        UserError: the directory holds no run or no such checkpoint, the checkpoint is damaged, or
+            the parameters of `config` have other shapes.
+    """
+    saved = configs.load(workdir)
+    if not (workdir / FOLDER).is_dir():
+        raise UserError(
+            f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
+            f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
+        )
+    graphdef, like = abstract_state(saved)
+    checkpoints = Checkpoints(workdir, create=False)
+    step = checkpoints.find(which)
+    state, _ = checkpoints.restore(step, like, sharding)
+    checkpoints.close()
+    if config is not None:
+        graphdef, wanted = abstract_state(config)
+        _check_shapes(like.params, wanted.params, workdir)
+    return TrainedModel(config or saved, graphdef, state.params, step)
+
+
+def _check_shapes(trained: base.Params, wanted: base.Params, workdir: Path) -> None:
+    old, new = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (trained, wanted)
+    )
+    wrong = [
+        f"  {name}: {old.get(name, 'absent')} in the run, {new.get(name, 'absent')} in the config"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if wrong:
+        raise ConfigError(
+            f"model: the parameters of the run in {workdir} do not fit the config given:\n"
+            + "\n".join(wrong)
+            + "\nName the run's own config, or leave --config out to take it from the run."
+        )

@@ -1,0 +1,212 @@
+"""Where metrics and pictures go: TensorBoard, JSON lines, the console, Weights & Biases.
+
+All are CLU `MetricWriter`s. CLU 0.0.12 imports TensorFlow for one of its writers; where TensorFlow
+isn't installed, this file puts a PyTorch-backed writer in that one's place before the import.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from objdisc_jax.errors import ConfigError
+
+_TF_WRITER = "clu.metric_writers.tf.summary_writer"
+
+
+@contextlib.contextmanager
+def _clu_without_tensorflow() -> Iterator[None]:
+    """Lets `clu.metric_writers` be imported: its TensorFlow writer becomes an empty class."""
+    if importlib.util.find_spec("tensorflow") is not None or "clu.metric_writers" in sys.modules:
+        yield
+        return
+    stand_in = types.ModuleType(_TF_WRITER)
+    stand_in.SummaryWriter = type("SummaryWriter", (), {})  # pyright: ignore
+    sys.modules[_TF_WRITER] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[_TF_WRITER]
+
+
+with _clu_without_tensorflow():
+    from clu import metric_writers
+    from clu.metric_writers.torch_tensorboard_writer import TorchTensorboardWriter
+
+MetricWriter = metric_writers.MetricWriter
+METRICS_FILE = "metrics.jsonl"
+
+
+class TensorBoardWriter(TorchTensorboardWriter):
+    """CLU's PyTorch-backed TensorBoard writer, with texts and hyper-parameters in one run."""
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Writes Markdown texts."""
+        for name, text in texts.items():
+            self._writer.add_text(name, text, global_step=step)
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Writes hyper-parameters as a table (TensorBoard's own would open a second run)."""
+        rows = "\n".join(f"| {name} | {value} |" for name, value in hparams.items())
+        self.write_texts(0, {"config": f"| key | value |\n|---|---|\n{rows}"})
+
+
+class ScalarWriter(metric_writers.MetricWriter):
+    """A writer for which everything but scalars is optional."""
+
+    def write_images(self, step, images):
+        """Does nothing."""
+
+    def write_texts(self, step, texts):
+        """Does nothing."""
+
+    def write_hparams(self, hparams):
+        """Does nothing."""
+
+    def write_histograms(self, step, arrays, num_buckets=None):
+        """Does nothing."""
+
+    def write_summaries(self, step, values, metadata=None):
+        """Does nothing."""
+
+    def write_videos(self, step, videos):
+        """Does nothing."""
+
+    def write_audios(self, step, audios, *, sample_rate):
+        """Does nothing."""
+
+    def flush(self):
+        """Does nothing."""
+
+    def close(self):
+        """Flushes."""
+        self.flush()
+
+
+class JsonLinesWriter(ScalarWriter):
+    """Appends `{"step": n, name: value, ...}` to a file, one line a step.
+
+    What is written at one step in several calls is put into one line, which is on disk after
+    `flush` or when another step begins.
+
+    Args:
+        file: the file; made if missing.
+        last_step: lines of later steps, left by a run that died after its last checkpoint, are
+            removed, and so is a line cut off in the middle.
+    """
+
+    def __init__(self, file: Path, last_step: int):
+        self._file = file
+        self._step: int | None = None
+        self._values: dict[str, float] = {}
+        if file.is_file():
+            kept = [line for line in file.read_text().splitlines() if _is_until(line, last_step)]
+            partial = file.with_suffix(".partial")
+            partial.write_text("".join(f"{line}\n" for line in kept))
+            os.replace(partial, file)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Adds scalars to the line of a step."""
+        if step != self._step:
+            self.flush()
+            self._step = step
+        self._values |= {name: float(np.asarray(value)) for name, value in scalars.items()}
+
+    def flush(self) -> None:
+        """Writes the line of the current step."""
+        if self._values:
+            line = json.dumps({"step": self._step, **self._values})
+            with self._file.open("a") as file:
+                file.write(f"{line}\n")
+            self._values = {}
+
+
+def _is_until(line: str, last_step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= last_step
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return False
+
+
+class WandbWriter(ScalarWriter):
+    """Writes to Weights & Biases; a continued run goes on as the same W&B run.
+
+    Args:
+        config: the experiment; uses its `wandb` block.
+        workdir: the run directory, in which W&B keeps its files and we its run's id.
+
+    Raises:
+        ConfigError: the package isn't installed.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        if importlib.util.find_spec("wandb") is None:
+            raise ConfigError(
+                "wandb.enabled: the package wandb is not installed. Install it with "
+                "pip install 'objdisc_jax[wandb]', or set --config.wandb.enabled=False."
+            )
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        self._wandb = wandb
+        id_file = workdir / "wandb_run_id.txt"
+        if not id_file.is_file():
+            id_file.write_text(wandb.util.generate_id())
+        self._run = wandb.init(
+            project=config.wandb.project,
+            name=workdir.name,
+            dir=str(workdir),
+            id=id_file.read_text(),
+            resume="allow" if config.wandb.mode == "online" else None,
+            mode=config.wandb.mode,
+        )
+
+    def write_scalars(self, step, scalars):
+        """Logs scalars."""
+        self._run.log({name: float(np.asarray(v)) for name, v in scalars.items()}, step=step)
+
+    def write_images(self, step, images):
+        """Logs pictures."""
+        self._run.log({name: self._wandb.Image(np.asarray(v)) for name, v in images.items()}, step)
+
+    def write_texts(self, step, texts):
+        """Puts texts into the run's summary."""
+        for name, text in texts.items():
+            self._run.summary[name] = text
+
+    def write_hparams(self, hparams):
+        """Sets the run's config."""
+        self._run.config.update(dict(hparams), allow_val_change=True)
+
+    def close(self):
+        """Ends the run."""
+        self._run.finish()
+
+
+def create(config: ConfigDict, workdir: Path, *, last_step: int, primary: bool) -> MetricWriter:
+    """The writers of a run; a process that isn't the primary writes nothing.
+
+    Args:
+        config: the experiment.
+        workdir: the run directory.
+        last_step: the step that the run continues from, 0 for a new one.
+        primary: whether this process writes.
+    """
+    if not primary:
+        return metric_writers.MultiWriter([])
+    writers: list[MetricWriter] = [
+        JsonLinesWriter(workdir / METRICS_FILE, last_step),
+        TensorBoardWriter(str(workdir / "tensorboard")),
+    ]
+    if config.wandb.enabled:
+        writers.append(WandbWriter(config, workdir))
+    logging.debug("Metrics go to %s.", ", ".join(type(writer).__name__ for writer in writers))
+    return metric_writers.MultiWriter(writers)

@@ -1,0 +1,127 @@
+"""Training curves from a run's metrics.jsonl: loss and FG-ARI over steps and wall-clock time."""
+
+import io
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.ndimage import median_filter
+
+from objdisc_jax.visualize.png import write_atomically
+
+PLOTS = {
+    "loss": {"training": "train/loss", "validation": "val/loss"},
+    "FG-ARI": {"training": "train/fg_ari", "validation": "val/fg_ari"},
+}
+COLORS = {"training": "#2c51c6", "validation": "#d95f20"}
+TIME_UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
+SMOOTHED_FROM = 60
+"""Curves of so many points or more are drawn faintly, under their running median."""
+
+
+def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathLike[str]) -> None:
+    """Draws loss (logarithmic where it is positive) and FG-ARI over steps and over time.
+
+    A quantity the run hasn't logged leaves its plot empty, with a word that says so. Values that
+    aren't finite are left out, and so is a last line that a killed run left incomplete. Where a
+    resumed run logged a step again, the later line counts.
+
+    Args:
+        metrics_file: JSON lines, each with `step`, `seconds` since the start of training, and any
+            of `train/loss`, `val/loss`, `train/fg_ari`, `val/fg_ari`.
+        output_png: picture to write or replace.
+
+    Raises:
+        ValueError: if the metrics file is missing, or a line other than the last is broken.
+    """
+    records = _read(Path(metrics_file))
+    figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(PLOTS), 2, sharex="col", sharey="row")
+    unit = _time_unit(records)
+    for (over_steps, over_time), (title, keys) in zip(axes, PLOTS.items(), strict=True):
+        curves = {label: _curve(records, key) for label, key in keys.items()}
+        curves = {label: curve for label, curve in curves.items() if len(curve)}
+        for label, (steps, seconds, values) in ((k, c.T) for k, c in curves.items()):
+            _draw(over_steps, steps, values, label)
+            _draw(over_time, seconds / TIME_UNITS[unit], values, label)
+        over_steps.set_ylabel(title)
+        if curves and min(curve[:, 2].min() for curve in curves.values()) > 0 and title == "loss":
+            over_steps.set_yscale("log")
+    for axis in axes.flat:
+        _dress(axis)
+    axes[-1, 0].set_xlabel("step")
+    axes[-1, 1].set_xlabel(f"wall clock ({unit})")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(Path(output_png), picture.getvalue())
+
+
+def _read(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics file, without an incomplete last one."""
+    if not path.is_file():
+        raise ValueError(
+            f"metrics_file: there is no {path}; a run writes metrics.jsonl into its workdir. "
+            "Give the path of one."
+        )
+    lines = path.read_text().splitlines()
+    records = [_parse(line) for line in lines]
+    broken = [number for number, record in enumerate(records[:-1], start=1) if record is None]
+    if broken:
+        raise ValueError(
+            f"metrics_file: line {broken[0]} of {path} is no JSON object with 'step' and "
+            f"'seconds': {lines[broken[0] - 1][:80]!r}. Remove the line."
+        )
+    return [record for record in records if record is not None]
+
+
+def _parse(line: str) -> dict[str, float] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and {"step", "seconds"} <= record.keys() else None
+
+
+def _curve(records: list[dict[str, float]], key: str) -> Float[np.ndarray, "n 3"]:
+    """Step, seconds and value of every finite value logged under a key."""
+    points = {
+        record["step"]: (record["step"], record["seconds"], record[key])
+        for record in records
+        if record.get(key) is not None and math.isfinite(record[key])
+    }
+    return np.array([points[step] for step in sorted(points)], np.float64).reshape(-1, 3)
+
+
+def _time_unit(records: list[dict[str, float]]) -> str:
+    """The largest unit in which the run took more than three."""
+    duration = max((record["seconds"] for record in records), default=0)
+    return [unit for unit, size in TIME_UNITS.items() if duration > 3 * size or size == 1][-1]
+
+
+def _draw(axis: Axes, x: np.ndarray, values: np.ndarray, label: str) -> None:
+    color = COLORS[label]
+    if len(values) >= SMOOTHED_FROM:
+        axis.plot(x, values, color=color, alpha=0.25, linewidth=0.8)
+        window = max(5, len(values) // 40)
+        axis.plot(x, median_filter(values, window, mode="nearest"), color=color, label=label)
+    else:
+        marker = "o" if len(values) <= 30 else ""
+        axis.plot(x, values, color=color, marker=marker, markersize=3.5, label=label)
+
+
+def _dress(axis: Axes) -> None:
+    axis.locator_params(axis="x", nbins=6)
+    axis.grid(True, color="#e3e3e8", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    if axis.lines:
+        axis.legend(frameon=False)
+    else:
+        axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="#85858f")

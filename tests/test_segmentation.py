@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+
+from objdisc_jax.segmentation import MODES, REGIONS, segment
+
+
+def masks_of(labels, num_slots, sure=0.9):
+    """Soft masks [1, k, h, w] that put `sure` on slot labels[y, x] and share out the rest."""
+    one_hot = np.moveaxis(np.eye(num_slots)[np.array(labels)], -1, 0)
+    return (sure * one_hot + (1 - sure) / (num_slots - 1) * (1 - one_hot))[None]
+
+
+def scene(size=24):
+    """Slot 1 everywhere but for slot 0, a square, and slot 2, a diagonal line across it."""
+    labels = np.ones((size, size), int)
+    labels[2:8, 2:8] = 0
+    labels[np.arange(10, 20), np.arange(10, 20)] = 2
+    return labels
+
+
+def test_none_gives_slot_index_plus_one():
+    labels = segment(masks_of(scene(), 3))
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, scene()[None] + 1)
+
+
+def test_ties_go_to_the_first_slot():
+    np.testing.assert_array_equal(segment(np.full((2, 4, 5, 5), 0.25)), 1)
+
+
+def test_own_background_mask_becomes_zero_whatever_the_mode():
+    for mode in MODES:
+        labels = segment(masks_of(scene(), 3), background=2, mode=mode)
+        np.testing.assert_array_equal(labels, (np.where(scene() == 2, 0, scene() + 1))[None])
+
+
+def test_spread_out_makes_unsure_pixels_background():
+    masks = masks_of(scene(), 3)
+    masks[0, :, 12:] = np.array([0.3, 0.5, 0.2])[:, None, None]  # the threshold itself stays
+    masks[0, :, 14:] = np.array([0.3, 0.49, 0.21])[:, None, None]
+    labels = segment(masks, mode="spread_out")[0]
+    np.testing.assert_array_equal(labels[:12], scene()[:12] + 1)
+    np.testing.assert_array_equal(labels[12:14], 2)
+    np.testing.assert_array_equal(labels[14:], 0)
+    np.testing.assert_array_equal(segment(masks, mode="spread_out", threshold=0.4)[0, 14:], 2)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_concentrated_takes_the_slot_that_surrounds_the_others(region):
+    labels = segment(masks_of(scene(), 3), mode="concentrated", region=region)
+    np.testing.assert_array_equal(labels, np.where(scene() == 1, 0, scene() + 1)[None])
+
+
+def test_hull_counts_and_not_the_number_of_pixels():
+    """A thin frame has fewer pixels than the square inside it, and the larger hull."""
+    labels = np.zeros((20, 20), int)
+    labels[1:-1, 1:-1] = 1
+    background = segment(masks_of(labels, 2), mode="concentrated") == 0
+    np.testing.assert_array_equal(background[0], labels == 0)
+
+
+def test_area_and_distance_choose_differently():
+    """A row of pixels reaches further than the blocks below it, whose areas are larger."""
+    labels = np.zeros((8, 20), int)
+    labels[1:, :12] = 1
+    labels[1:, 12:] = 2
+    for region, expected in (("area", 1), ("distance", 0)):
+        result = segment(masks_of(labels, 3), mode="concentrated", region=region)[0]
+        np.testing.assert_array_equal(result == 0, labels == expected)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("cells", [[(3, 3)], [(3, 3), (3, 4)], [(0, 0), (1, 1), (2, 2)], []])
+def test_degenerate_regions_have_an_extent(region, cells):
+    """A pixel, two, a diagonal, an empty slot: none is taken for the background around it."""
+    labels = np.zeros((9, 9), int)
+    for cell in cells:
+        labels[cell] = 1
+    result = segment(masks_of(labels, 2), mode="concentrated", region=region)[0]
+    np.testing.assert_array_equal(result, np.where(labels == 1, 2, 0))
+
+
+def test_region_is_not_lost_where_all_regions_are_lines():
+    labels = np.array([[0, 0, 0, 1, 1]])
+    for region in REGIONS:
+        result = segment(masks_of(labels, 2), mode="concentrated", region=region)
+        np.testing.assert_array_equal(result, [[[0, 0, 0, 2, 2]]])
+
+
+def test_both_adds_the_furthest_region_to_the_thresholded_one():
+    masks = masks_of(scene(), 3)
+    masks[0, :, 2:8, 2:8] = 1 / 3  # the square is unsure, the surrounding slot is not
+    labels = segment(masks, mode="both")[0]
+    np.testing.assert_array_equal(labels, np.where(scene() == 2, 3, 0))
+
+
+def test_both_stops_where_the_thresholded_region_is_the_furthest():
+    masks = masks_of(scene(), 3)
+    masks[0, :, scene() == 1] = 1 / 3
+    np.testing.assert_array_equal(segment(masks, mode="both"), segment(masks, mode="spread_out"))
+
+
+def test_images_of_a_batch_are_independent():
+    rng = np.random.default_rng(0)
+    masks = rng.dirichlet(np.full(4, 0.3), (5, 12, 13)).transpose(0, 3, 1, 2)
+    for mode in MODES:
+        together = segment(masks, mode=mode)
+        alone = np.concatenate([segment(mask[None], mode=mode) for mask in masks])
+        np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "largest"}, r"mode: got 'largest'; allowed are none, spread_out, concentrated"),
+        ({"mode": "both", "region": "hull"}, r"region: got 'hull'; allowed are area, distance"),
+        ({"threshold": 127}, r"threshold: got 127"),
+        ({"background": 3}, r"background: got 3; allowed is the index of one of the 3 masks"),
+    ],
+)
+def test_wrong_argument_is_an_error(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        segment(masks_of(scene(), 3), **arguments)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 256, 2, 2)])
+def test_wrong_shape_is_an_error(shape):
+    with pytest.raises(ValueError, match=r"masks: got shape .*expected \[b, k, h, w\]"):
+        segment(np.zeros(shape))
