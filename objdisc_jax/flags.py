@@ -1,4 +1,4 @@
-"""What the entry points share: parsing flags, logging, and reporting errors.
+"""How entry points start: flags, log lines, and errors that speak to the user.
 
 Nothing here or in an entry point imports JAX at module level: data-loading workers import the entry
 point again, and must not start a second JAX.
@@ -8,36 +8,49 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
+from typing import Any
 
 from absl import app, flags, logging
 
 from objdisc_jax import errors
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs an entry point: `app.run` with short log lines and errors that speak to the user."""
-
-    def reported(argv: Sequence[str]) -> None:
-        logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().setFormatter(_Formatter())
-        logging.get_absl_handler().addFilter(_is_for_users)
-        with errors.reported():
-            main(argv)
-
-    app.run(reported, flags_parser=_parse)
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; a config key that doesn't exist is a message, not a traceback."""
+def parse_absl(argv: Sequence[str]) -> Sequence[str]:
+    """Parses absl flags; a bad config or a config key that doesn't exist is a message."""
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
+            flags.FLAGS["config"].value.keys()  # a file that is missing shows only now
+        return rest
+    except (flags.Error, errors.UserError) as error:
         sys.exit(f"error: {error}")
-    except errors.UserError as error:  # from a config file
-        sys.exit(f"error: {error}")
-    except AttributeError as error:
-        text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        sys.exit(f"error: config: there is no key {text} Keys are listed in the config's blocks.")
+    except OSError as error:
+        sys.exit(f"error: --config: {error}\nThe experiments of this project are in configs/.")
+    except AttributeError as error:  # config_flags lets ConfigDict's own error through
+        unknown_key = str(error).strip("'\"").replace("\\'", "'").split("\\n")
+        sys.exit(
+            f"error: config: there is no key {' '.join(unknown_key)} The keys are those of the "
+            "model's and the data set's default_config() and of objdisc_jax/training/settings.py."
+        )
+
+
+def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = parse_absl) -> None:
+    """Runs an entry point: `app.run` with readable logs, and `UserError`s as messages.
+
+    Args:
+        main: is called with what `parse` returns.
+        parse: makes that of the command line, program name first.
+    """
+
+    def reported(arguments: Any) -> None:
+        logging.set_verbosity(logging.INFO)
+        handler = logging.get_absl_handler()
+        handler.setFormatter(_Formatter())
+        handler.addFilter(_is_for_users)
+        with errors.reported():
+            main(arguments)
+
+    app.run(reported, flags_parser=parse)
 
 
 class _Formatter(logging.PythonFormatter):
@@ -52,4 +65,4 @@ class _Formatter(logging.PythonFormatter):
 
 def _is_for_users(record: LogRecord) -> bool:
     """Whether a record is ours or a warning; Orbax tells every step of every save."""
-    return record.levelno > INFO or __package__ in record.pathname
+    return record.levelno > INFO or "objdisc_jax" in record.pathname

@@ -9,6 +9,7 @@ Training goes on from the latest checkpoint in the workdir. Any key of the confi
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -29,20 +30,20 @@ def main(argv: Sequence[str]) -> None:
     """Does what the flags say."""
     if len(argv) > 1:
         raise ConfigError(f"Unknown arguments: {' '.join(argv[1:])}. Flags begin with --.")
-    config_file = config_flags.get_config_filename(flags.FLAGS["config"]) if _CONFIG.value else None
-    if _WORKDIR.value is None and config_file is None:
-        raise ConfigError("Name an experiment: --config configs/demo.py")
-    workdir = Path(_WORKDIR.value or Path("runs") / Path(config_file).stem)
-    if _MODE.value == "eval":
+    config: Any = _CONFIG.value
+    workdir = _WORKDIR.value
+    if config is None and (workdir is None or _MODE.value == "train"):
+        raise ConfigError("Name an experiment, for example --config configs/demo.py")
+    if workdir is None:
+        workdir = Path("runs") / Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    if _MODE.value == "train":
+        from objdisc_jax.training.loop import train
+
+        train(config, Path(workdir))
+    else:
         from objdisc_jax.training.report import evaluate
 
-        evaluate(workdir, config=_CONFIG.value, split=_SPLIT.value, which=_STEP.value)
-        return
-    if _CONFIG.value is None:
-        raise ConfigError("Name an experiment to train: --config configs/demo.py")
-    from objdisc_jax.training.loop import train
-
-    train(_CONFIG.value, workdir)
+        evaluate(Path(workdir), config=config, split=_SPLIT.value, which=_STEP.value)
 
 
 if __name__ == "__main__":

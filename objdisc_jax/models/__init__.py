@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from flax import nnx
 
@@ -50,5 +50,4 @@ def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
         and issubclass(member, Model)
         and member.__module__ == module.__name__
     )
-    build: Callable[..., Model] = model_class
-    return build(**settings, rngs=rngs)
+    return cast(Callable[..., Model], model_class)(**settings, rngs=rngs)

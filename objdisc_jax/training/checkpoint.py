@@ -142,5 +142,10 @@ class Checkpoints:
         self._manager.close()
 
 
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether a run directory holds a complete checkpoint."""
+    return any(entry.name.isdecimal() for entry in (workdir / FOLDER).glob("*"))
+
+
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]

@@ -64,8 +64,7 @@ class Evaluator:
         num_images: int | None = None,
     ):
         # Rounded up, for a batch need not divide among the devices: padding fills it.
-        devices = jax.device_count()
-        self._batch_size = -(-config.eval.batch_size // devices) * devices
+        self._batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
         self._num_workers = config.data.num_workers
         self._dataset = dataset
         self._mesh = mesh

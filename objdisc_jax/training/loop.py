@@ -52,8 +52,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: a setting, the data or the directory cannot be used, or training diverged.
     """
-    sharding.check_batch_size("batch_size", config.batch_size, config.accumulate_steps)
-    runs.open_run(workdir, config)
     _Training(config, workdir).run()
 
 
@@ -63,9 +61,13 @@ class _Training:
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config = config
         self.workdir = workdir
+        self.mesh = sharding.data_mesh()
+        sharding.check_batch_size(config.batch_size, config.accumulate_steps, self.mesh)
         self.train_data = loader.load(config.data, "train")
         self.val_data = loader.load(config.data, "val")
-        self.mesh = sharding.data_mesh()
+        self.graphdef, self.abstract_state = runs.abstract_state(config)
+        # From here on the config is known to work, and the directory may be written to.
+        runs.open_run(workdir, config)
         self.checkpoints = Checkpoints(
             workdir,
             keep=config.checkpoint.keep,
@@ -141,15 +143,14 @@ class _Training:
             plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
 
     def _restored_or_initial(self, latest: int | None) -> TrainState:
-        """The state to go on from; also sets `graphdef` and the seconds trained before."""
+        """The state to go on from; also notes the seconds trained before."""
         replicated = sharding.replicated(self.mesh)
         if latest is not None:
-            self.graphdef, like = runs.abstract_state(self.config)
-            state, metadata = self.checkpoints.restore(latest, like, replicated)
+            state, metadata = self.checkpoints.restore(latest, self.abstract_state, replicated)
             self.seconds_before = metadata["seconds"]
             logging.info("Going on from step %d of the run in %s.", latest, self.workdir)
             return state
-        self.graphdef, params = base.split(configs.build_model(self.config))
+        _, params = base.split(configs.build_model(self.config))
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info("Parameters:\n%s", overview)
         return sharding.put_replicated(initial_state(self.config, params), self.mesh)

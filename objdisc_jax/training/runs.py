@@ -11,13 +11,14 @@ from flax import nnx
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
+from objdisc_jax import __version__
 from objdisc_jax import config as configs
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.models import base
-from objdisc_jax.training.checkpoint import FOLDER, Checkpoints
+from objdisc_jax.training.checkpoint import Checkpoints, has_checkpoints
 from objdisc_jax.training.step import TrainState, initial_state
 
-PACKAGES = ("objdisc_jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
 
 
 class TrainedModel(NamedTuple):
@@ -39,12 +40,12 @@ class TrainedModel(NamedTuple):
 def open_run(workdir: Path, config: ConfigDict) -> None:
     """Makes a run directory, or checks that an existing one holds a run of this config.
 
-    Writes the config and what the run is made on.
+    Writes the config and what the run is made on. A run without a checkpoint begins anew.
 
     Raises:
         UserError: the directory cannot be made or written, or holds a run of another config.
     """
-    if (workdir / configs.CONFIG_FILE).is_file():
+    if (workdir / configs.CONFIG_FILE).is_file() and has_checkpoints(workdir):
         configs.check_resumable(configs.load(workdir), config, workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -59,10 +60,10 @@ def open_run(workdir: Path, config: ConfigDict) -> None:
 
 def environment() -> dict[str, str | int]:
     """Versions and hardware, to be kept with results."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
-        **versions,
+        "objdisc_jax": __version__,
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "num_processes": jax.process_count(),
@@ -93,7 +94,7 @@ def load_trained(
             the parameters of `config` have other shapes.
     """
     saved = configs.load(workdir)
-    if not (workdir / FOLDER).is_dir():
+    if not has_checkpoints(workdir):
         raise UserError(
             f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
             f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"

@@ -1,5 +1,6 @@
 """How arrays lie on the devices: parameters on all of them, batches divided among them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from objdisc_jax.errors import ConfigError
 
 
-def data_mesh() -> Mesh:
-    """A mesh of all devices of all processes with the single axis "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of the devices, by default all of all processes, with the single axis "data"."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -35,19 +37,20 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, replicated(mesh))
 
 
-def check_batch_size(key: str, batch_size: int, parts: int = 1) -> None:
-    """Checks that a batch, or each of its parts, can be divided among the devices.
+def check_batch_size(batch_size: int, parts: int, mesh: Mesh) -> None:
+    """Checks that each part of a batch can be divided among the devices.
 
     Raises:
-        ConfigError: it cannot; names the key and the sizes that can.
+        ConfigError: it cannot; names sizes that can.
     """
-    step = jax.device_count() * parts
+    if parts < 1:
+        raise ConfigError(f"accumulate_steps: got {parts}; it is at least 1.")
+    step = mesh.size * parts
     if batch_size < 1 or batch_size % step:
         lower = batch_size // step * step
         near = " or ".join(str(size) for size in (lower, lower + step) if size > 0)
-        per_part = f" and accumulate_steps = {parts}" if parts > 1 else ""
         raise ConfigError(
-            f"{key}: got {batch_size}, which cannot be divided evenly among "
-            f"{jax.device_count()} device(s){per_part}. Use a multiple of {step}, for example "
+            f"batch_size: got {batch_size}, which cannot be divided evenly among {mesh.size} "
+            f"device(s) and accumulate_steps = {parts}. Use a multiple of {step}, for example "
             f"{near}."
         )

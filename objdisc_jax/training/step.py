@@ -107,7 +107,7 @@ def make_train_step(
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             total, _ = jax.lax.scan(add_part, zeros, (parts, keys))
             grads, scalars = jax.tree.map(lambda x: x / num_parts, total)
-        scalars["grad_norm"] = optax.global_norm(grads)
+        scalars["grad_norm"] = optax.tree.norm(grads)
         scalars["finite"] = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
         scalars["learning_rate"] = optim.learning_rate(config, state.step)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)

@@ -1,4 +1,4 @@
-"""The published models' weights by recipe, their inputs by seed, and where each weight goes here."""
+"""The published models' weights by recipe, their inputs by seed, where each weight goes here."""
 
 import json
 import zlib

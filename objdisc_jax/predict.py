@@ -1,0 +1,231 @@
+"""Segments your own images with a trained run.
+
+    python -m objdisc_jax.predict --workdir runs/demo --input photos/ --output segmented/
+
+For every image it writes, under the image's name: `_labels.png` (indexed; 0 is background, i is
+slot i), `_overlay.png`, `_panel.png`, and a `.npz` with `masks` [k, h, w], `slots` [k, d] and
+`segmentation` at the model's resolution and the `crop` (top, bottom, left, right) that it saw.
+Label map and overlay have the size of the image; what was cropped away is background there.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from absl.flags import argparse_flags
+from PIL import Image, ImageOps
+
+from objdisc_jax import segmentation
+from objdisc_jax.errors import UserError
+from objdisc_jax.flags import run
+
+CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+class _Picture(NamedTuple):
+    """An image file as read: all of it, and the part of it that the model sees."""
+
+    file: Path
+    image: np.ndarray  # uint8 [H, W, 3]
+    crop: tuple[int, int, int, int]  # top, bottom, left, right
+    seen: np.ndarray  # uint8 [h, w, 3], of the model's or the training data's size
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse_flags.ArgumentParser(
+        prog="python -m objdisc_jax.predict", description=(__doc__ or "").split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--workdir", type=Path, required=True, help="the run directory of a trained model")
+    add("--input", type=Path, nargs="+", required=True, help="images, or folders of images")
+    add("--output", type=Path, required=True, help="folder to write to")
+    add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
+    add(
+        "--background",
+        default="concentrated",
+        choices=segmentation.MODES,
+        help="how background is told from objects: the slot that reaches furthest (concentrated), "
+        "pixels that no slot claims (spread_out), both, or not at all (none)",
+    )
+    add("--region", default="area", choices=segmentation.REGIONS, help="what 'furthest' compares")
+    add("--threshold", type=float, default=0.5, help="claim that spread_out asks for")
+    add(
+        "--crop",
+        default="data",
+        help=f"{CROPS} (default: the data set's own crop for images of its size, else the centre "
+        "square)",
+    )
+    add("--batch-size", type=int, default=16, help="images at a time")
+    return parser.parse_args(argv[1:])
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Segments the images that the command line names."""
+    broken = segment_files(arguments)
+    if broken:
+        raise UserError(f"{len(broken)} file(s) could not be read and were skipped; see above.")
+
+
+def segment_files(arguments: argparse.Namespace) -> list[Path]:
+    """Segments files and writes the results; returns the files that could not be read."""
+    import jax
+
+    from objdisc_jax.data import sets
+    from objdisc_jax.training import pictures, runs, sharding
+
+    if not 0.0 <= arguments.threshold <= 1.0:
+        raise UserError(f"--threshold: got {arguments.threshold}; it lies between 0 and 1.")
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size: got {arguments.batch_size}; it is at least 1.")
+    crop = _parse_crop(arguments.crop)
+    files = _find(arguments.input)
+    mesh = sharding.data_mesh()
+    trained = runs.load_trained(arguments.workdir, sharding.replicated(mesh), which=arguments.step)
+    declaration = sets.get(trained.config.data.name).declare(trained.config.data)
+    draw = pictures.make_draw(trained.graphdef, trained.config.seed)
+    background = {
+        "mode": arguments.background,
+        "region": arguments.region,
+        "threshold": arguments.threshold,
+    }
+    broken: list[Path] = []
+    waiting: dict[tuple[int, ...], list[tuple[str, _Picture]]] = {}
+
+    def flush(size: tuple[int, ...]) -> None:
+        batch = waiting.pop(size)
+        images = np.stack([picture.seen for _, picture in batch])
+        # A full batch, so that one compilation serves all; and one noise, so that a result does
+        # not depend on which other images there are.
+        images = np.concatenate([images, images[:1].repeat(arguments.batch_size - len(batch), 0)])
+        index = np.zeros(arguments.batch_size, np.int32)
+        rows, prediction = jax.device_get(draw(trained.params, images, index, trained.step))
+        labels = segmentation.segment(
+            prediction.masks, background=prediction.background, **background
+        )
+        for i, (name, picture) in enumerate(batch):
+            one = jax.tree.map(lambda x, i=i: x[i : i + 1], (rows, prediction))
+            panel = pictures.compose(*one, **background)
+            arrays = {
+                "masks": prediction.masks[i],
+                "slots": prediction.slots[i],
+                "segmentation": labels[i],
+            }
+            _write(arguments.output / name, picture, arrays, panel)
+
+    for name, file in files.items():
+        try:
+            picture = _read(file, crop, declaration, tuple(trained.config.model.resolution))
+        except _UNREADABLE as error:
+            logging.warning("%s cannot be read and is skipped (%s).", file, error)
+            broken.append(file)
+            continue
+        batch = waiting.setdefault(picture.seen.shape, [])
+        batch.append((name, picture))
+        if len(batch) == arguments.batch_size:
+            flush(picture.seen.shape)
+    for size in list(waiting):
+        flush(size)
+    logging.info("Segmented %d image(s) into %s.", len(files) - len(broken), arguments.output)
+    return broken
+
+
+def _find(inputs: list[Path]) -> dict[str, Path]:
+    """Image files by the name that their results get; folders are searched with subfolders."""
+    known = set(Image.registered_extensions())
+    found: list[tuple[Path, Path]] = []
+    for entry in inputs:
+        if entry.is_dir():
+            inside = sorted(f for f in entry.rglob("*") if f.suffix.lower() in known)
+            found += [(file, file.relative_to(entry)) for file in inside if file.is_file()]
+        elif entry.is_file():
+            found.append((entry, Path(entry.name)))
+        else:
+            raise UserError(f"--input: there is no file or folder {entry}.")
+    if not found:
+        folders = ", ".join(map(str, inputs))
+        raise UserError(f"--input: there is no image in {folders} (PNG, JPEG, WebP, TIFF, ...).")
+    names: dict[str, Path] = {}
+    for file, relative in found:
+        name = str(relative.with_suffix(""))
+        if name in names:  # a.png beside a.jpg
+            name = str(relative)
+        if name in names:
+            raise UserError(
+                f"--input: {names[name]} and {file} would get results of the same name {name}. "
+                "Segment them into two output folders."
+            )
+        names[name] = file
+    return names
+
+
+def _parse_crop(text: str) -> str | tuple[int, int, int, int]:
+    if text in ("data", "square", "none"):
+        return text
+    try:
+        top, bottom, left, right = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--crop: got {text!r}; allowed are {CROPS}.") from None
+    if not (0 <= top < bottom and 0 <= left < right):
+        raise UserError(f"--crop: got {text}; 0 <= TOP < BOTTOM and 0 <= LEFT < RIGHT must hold.")
+    return top, bottom, left, right
+
+
+def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Picture:
+    """Reads an image file and cuts out what the model is to see of it.
+
+    A crop of the training data's size is left to the model's own resizing; anything else is
+    brought to the model's resolution here, with antialiasing.
+    """
+    with Image.open(file) as opened:
+        image = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    height, width = image.shape[:2]
+    if crop == "data" and (height, width) == declaration.image_size:
+        (top, bottom), (left, right) = declaration.crop_box
+    elif crop == "none":
+        top, bottom, left, right = 0, height, 0, width
+    elif crop in ("data", "square"):
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        bottom, right = top + side, left + side
+    else:
+        top, bottom, left, right = crop
+        if bottom > height or right > width:
+            raise ValueError(f"--crop reaches beyond its {height} rows and {width} columns")
+    seen = image[top:bottom, left:right]
+    if seen.shape[:2] != declaration.cropped_size:
+        rows, columns = resolution
+        resized = Image.fromarray(seen).resize((columns, rows), Image.Resampling.BILINEAR)
+        seen = np.asarray(resized)
+    return _Picture(file, image, (top, bottom, left, right), seen)
+
+
+def _write(stem: Path, picture: _Picture, arrays: dict[str, np.ndarray], panel: np.ndarray) -> None:
+    """Writes the four files of an image."""
+    from objdisc_jax import visualize
+
+    top, bottom, left, right = picture.crop
+    small = Image.fromarray(arrays["segmentation"])
+    labels = np.zeros(picture.image.shape[:2], np.uint8)
+    inside = small.resize((right - left, bottom - top), Image.Resampling.NEAREST)
+    labels[top:bottom, left:right] = np.asarray(inside)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        visualize.save_labels(f"{stem}_labels.png", labels)
+        visualize.save_png(f"{stem}_overlay.png", visualize.overlay(picture.image, labels))
+        visualize.save_png(f"{stem}_panel.png", panel)
+        arrays = {"crop": np.array(picture.crop), **arrays}
+        np.savez_compressed(f"{stem}.npz", allow_pickle=False, **arrays)
+    except OSError as error:
+        raise UserError(
+            f"--output: {stem} cannot be written ({error.strerror}). Make room, or name another "
+            "folder."
+        ) from error
+
+
+if __name__ == "__main__":
+    run(main, parse)

@@ -1,0 +1,77 @@
+"""A real process is killed and told to stop; the run it leaves ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from objdisc_jax.training import loop
+from tests.training.test_train import metrics
+
+STEPS = 40
+EXPERIMENT = """
+from tests.conftest import tiny_experiment
+
+def get_config():
+    config = tiny_experiment({path!r}).unlock()
+    config.num_train_steps = {steps}
+    config.data.num_workers = 1
+    return config
+"""
+
+
+def start(config_file, workdir):
+    command = [sys.executable, "-m", "objdisc_jax.main", "--config", str(config_file)]
+    workdir.mkdir(exist_ok=True)
+    with (workdir / "log").open("a") as log:
+        return subprocess.Popen(
+            [*command, "--workdir", str(workdir)],
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def wait_for_step(process, workdir, step):
+    """Waits until the metrics have a line of this step or a later one."""
+    file = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        lines = file.read_text().split("\n")[:-1] if file.is_file() else []
+        if lines and json.loads(lines[-1])["step"] >= step:
+            return
+        assert process.poll() is None, (workdir / "log").read_text()
+        time.sleep(0.01)
+    raise TimeoutError(f"no step {step} within two minutes")
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_run_equals_undisturbed_run(tetrominoes_file, tmp_path):
+    config_file = tmp_path / "experiment.py"
+    config_file.write_text(EXPERIMENT.format(path=str(tetrominoes_file), steps=STEPS))
+    undisturbed = tmp_path / "undisturbed"
+    assert start(config_file, undisturbed).wait(180) == 0, (undisturbed / "log").read_text()
+
+    workdir = tmp_path / "disturbed"
+    killed = start(config_file, workdir)
+    wait_for_step(killed, workdir, random.randrange(6, 16, 2))
+    killed.kill()
+    killed.wait(10)
+
+    stopped = start(config_file, workdir)
+    wait_for_step(stopped, workdir, 20)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(60) == 0, (workdir / "log").read_text()
+    if "Asked to stop" in (log := (workdir / "log").read_text()):  # else it was already done
+        saved = [int(entry.name) for entry in (workdir / "checkpoints").iterdir()]
+        assert f"saved step {max(saved)}" in log
+
+    assert start(config_file, workdir).wait(180) == 0, (workdir / "log").read_text()
+    assert metrics(workdir) == metrics(undisturbed)
+    assert [line["step"] for line in metrics(workdir)] == list(range(2, STEPS + 1, 2))
+    assert loop.TIMING[0] in (workdir / "metrics.jsonl").read_text()

@@ -1,0 +1,142 @@
+"""Runs of the training loop: resuming, stopping, diverging, refusing."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from objdisc_jax import config as configs
+from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.training import loop, runs, sharding
+from objdisc_jax.training.checkpoint import Checkpoints
+
+
+def metrics(workdir):
+    """The metric lines of a run without their timing."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in loop.TIMING} for line in lines]
+
+
+def parameters(workdir):
+    sharding_ = sharding.replicated(sharding.data_mesh())
+    return jax.device_get(runs.load_trained(workdir, sharding_).params)
+
+
+def assert_equal_trees(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def changed(config, **values):
+    config = config.copy_and_resolve_references()
+    for key, value in values.items():
+        config.update_from_flattened_dict({key: value})
+    return config
+
+
+def test_resumed_run_equals_undisturbed_run_to_the_bit(tiny, tmp_path):
+    loop.train(tiny, tmp_path / "undisturbed")
+    loop.train(changed(tiny, num_train_steps=7), tmp_path / "resumed")
+    loop.train(tiny, tmp_path / "resumed")
+    ours = [line for line in metrics(tmp_path / "resumed") if line["step"] != 7]
+    assert ours == metrics(tmp_path / "undisturbed")
+    assert [line["step"] for line in ours] == [2, 4, 6, 8, 10, 12]
+    assert_equal_trees(parameters(tmp_path / "resumed"), parameters(tmp_path / "undisturbed"))
+
+
+def test_run_leaves_everything_needed_to_use_it(tiny, tmp_path):
+    loop.train(tiny, tmp_path)
+    names = {entry.name for entry in tmp_path.iterdir()}
+    assert {"config.json", "environment.json", "checkpoints", "metrics.jsonl"} <= names
+    assert {"tensorboard", "pictures", "curves.png"} <= names
+    assert [f.name for f in (tmp_path / "pictures").iterdir()] == ["step_0000012.png"]
+    saved = configs.load(tmp_path)
+    assert configs.to_dict(saved) == configs.to_dict(tiny)
+    last = metrics(tmp_path)[-1]
+    assert {"val/fg_ari", "val/miou", "val/mse", "train/loss", "train/grad_norm"} <= last.keys()
+
+
+def test_latest_and_best_checkpoints_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    state = {"x": np.arange(3.0)}
+    for step, score in [(1, 0.1), (2, 0.9), (3, None), (4, 0.5), (5, float("nan")), (6, None)]:
+        checkpoints.save(step, state, {"seconds": 1.0}, score)
+        checkpoints.wait()
+    assert checkpoints.find("best") == 2
+    assert checkpoints.find("latest") == 6
+    assert checkpoints.find("5") == 5
+    with pytest.raises(UserError, match="there are steps 2, 5, 6"):
+        checkpoints.find("4")
+    checkpoints.close()
+
+
+def test_lowest_loss_is_best_without_masks(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, higher_is_better=False)
+    for step, score in [(1, 3.0), (2, 1.0), (3, 2.0)]:
+        checkpoints.save(step, {"x": np.zeros(1)}, {}, score)
+    checkpoints.wait()
+    assert checkpoints.find("best") == 2
+    checkpoints.close()
+
+
+def test_finished_run_says_so_and_changes_nothing(tiny, tmp_path, caplog):
+    loop.train(tiny, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with caplog.at_level("INFO", logger="absl"):
+        loop.train(tiny, tmp_path)
+    assert "has reached its 12 steps" in caplog.text
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, tmp_path):
+    loop.train(changed(tiny, num_train_steps=4), tmp_path)
+    good = parameters(tmp_path)
+    # Adam bounds every update by the rate, so only an absurd rate overflows the loss.
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["optimizer"]["learning_rate"] = 1e30
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(loop.Diverged, match=r"step (5|6|7) has loss .* last good .* step 4"):
+        loop.train(changed(tiny, **{"optimizer.learning_rate": 1e30}), tmp_path)
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert 5 <= report["step"] <= 7
+    assert len(report["batch_index"]) == tiny.batch_size
+    assert all(0 <= index < 64 for index in report["batch_index"])
+    assert_equal_trees(parameters(tmp_path), good)
+
+
+def test_run_of_another_config_is_refused(tiny, tmp_path):
+    loop.train(changed(tiny, num_train_steps=2), tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.slot_size: 8 -> 16") as error:
+        loop.train(changed(tiny, **{"model.slot_size": 16, "log_every": 3}), tmp_path)
+    assert "log_every:" not in str(error.value)
+
+
+def test_failed_start_leaves_no_run_behind(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"missing.h5"):
+        loop.train(changed(tiny, **{"data.path": str(tmp_path / "missing.h5")}), tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"model\.decoder: got 'x'; allowed are conv, mlp"):
+        loop.train(changed(tiny, **{"model.decoder": "x"}), tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"batch_size: got 6.*multiple of 4, for example 4 or 8"):
+        loop.train(changed(tiny, batch_size=6), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_damaged_checkpoint_is_named(tiny, tmp_path):
+    loop.train(changed(tiny, num_train_steps=4), tmp_path)
+    folder = tmp_path / "checkpoints" / "4" / "state"
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoints/4 cannot be read"):
+        loop.train(tiny, tmp_path)
+
+
+def test_unwritable_workdir_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        loop.train(tiny, tmp_path / "file" / "run")
+
+
+def test_profile_writes_a_trace(tiny, tmp_path):
+    loop.train(changed(tiny, **{"profile.start": 3, "profile.steps": 2}), tmp_path)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
