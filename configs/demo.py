@@ -22,13 +22,16 @@ def get_config():
     model.resolution = (35, 35)
     model.num_slots = 4
     model.num_iterations = 5
-    model.encoder_channels = (64, 64)
-    model.encoder_strides = (5, 1)
+    model.encoder_channels = (64, 64, 64)
+    model.encoder_kernels = (5, 3, 3)
+    model.encoder_strides = (5, 1, 1)
+    model.encoder_residual = True
     model.encoder_norm = True
     model.position = "fourier"
     model.activation = "relu"
     model.decoder = "mlp"
     model.decoder_channels = (64, 64)
     model.decoder_lattice = 3
+    model.num_frequencies = 12
     model.output = "tanh"
     return config

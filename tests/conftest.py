@@ -61,6 +61,7 @@ def tiny_experiment(data_file):
         num_iterations=1,
         mlp_hidden_size=8,
         encoder_channels=(8,),
+        encoder_kernels=(5,),
         encoder_strides=(5,),
         encoder_norm=True,
         position="fourier",

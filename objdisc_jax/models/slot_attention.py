@@ -30,11 +30,12 @@ def default_config() -> ConfigDict:
     config.mlp_hidden_size = 128  # width of the slots' residual MLP
     config.gradient = "implicit"  # implicit | unrolled | bo_qsa
     config.encoder_channels = (64, 64, 64, 64)  # one entry a convolution
+    config.encoder_kernels = (5, 5, 5, 5)  # sides of their kernels
     config.encoder_strides = (1, 1, 1, 1)  # their strides
-    config.encoder_kernel_size = 5  # their kernels' side
+    config.encoder_residual = False  # add a convolution's input to its output where shapes agree
     config.encoder_norm = False  # LayerNorm before the per-position MLP, as the 2020 paper has
     config.position = "linear"  # encoder position embedding: linear | fourier
-    config.num_frequencies = 8  # octaves of Fourier position features, encoder and MLP decoder
+    config.num_frequencies = 12  # harmonics of Fourier position features, encoder and MLP decoder
     config.activation = "leaky_relu"  # leaky_relu | relu
     config.decoder = "conv"  # conv (spatial broadcast) | mlp (every pixel alone)
     config.decoder_channels = (64, 64, 64, 64, 64)  # one entry a layer before the last
@@ -74,8 +75,9 @@ class SlotAttentionAutoEncoder(Model):
         mlp_hidden_size: int,
         gradient: str,
         encoder_channels: tuple[int, ...],
+        encoder_kernels: tuple[int, ...],
         encoder_strides: tuple[int, ...],
-        encoder_kernel_size: int,
+        encoder_residual: bool,
         encoder_norm: bool,
         position: str,
         num_frequencies: int,
@@ -112,9 +114,10 @@ class SlotAttentionAutoEncoder(Model):
         self.encoder = ConvStack(
             3,
             encoder_channels,
+            encoder_kernels,
             encoder_strides,
-            kernel_size=encoder_kernel_size,
             activation=activation,
+            residual=encoder_residual,
             dtype=dtype,
             rngs=rngs,
         )

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.conv import ConvTranspose
-from objdisc_jax.nn.mlp import MLP, activation, linear
+from objdisc_jax.nn.mlp import MLP, activation_function, linear
 from objdisc_jax.nn.position import PositionEmbedding, coordinates
 
 
@@ -79,7 +79,7 @@ class ConvBroadcastDecoder(nnx.Module):
         height, width = self.grid
         x = repeat(slots, "b k d -> (b k) h w d", h=height, w=width)
         x = self.position.add_to(x)
-        act = activation(self.activation)
+        act = activation_function(self.activation)
         for layer in self.layers:
             x = act(layer(x))
         x = self.out(x).astype(jnp.float32)
@@ -95,7 +95,7 @@ class MLPBroadcastDecoder(nnx.Module):
     Args:
         slot_size: size d of a slot.
         hidden: width of every hidden layer, at least one.
-        num_frequencies: octaves of the Fourier position features; 0 for coordinates alone.
+        num_frequencies: harmonics of the Fourier position features; 0 for coordinates alone.
         activation: name of the activation.
         dtype: compute type.
         rngs: source of the initial values.
@@ -134,7 +134,7 @@ class MLPBroadcastDecoder(nnx.Module):
             yx: positions, for every image its own or one set for all.
         """
         hidden = self.slot_layer(slots)[:, :, None] + self.position(yx)[:, None]
-        return self.mlp(activation(self.activation)(hidden)).astype(jnp.float32)
+        return self.mlp(activation_function(self.activation)(hidden)).astype(jnp.float32)
 
     def decode_image(
         self, slots: Float[Array, "b k d"], size: tuple[int, int]

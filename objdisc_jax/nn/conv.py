@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.initializers import fan_in_uniform
-from objdisc_jax.nn.mlp import activation
+from objdisc_jax.nn.mlp import activation_function
 
 
 def conv(
@@ -24,15 +24,18 @@ def conv(
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution padded by `kernel_size // 2`, PyTorch's default initialisation."""
+    """A square convolution in PyTorch's default initialisation.
+
+    Padded ("SAME") to one output per `stride` inputs, with nothing at the border left out; without
+    a stride that is `kernel_size // 2` on every side.
+    """
     init = fan_in_uniform(in_features * kernel_size**2)
-    pad = kernel_size // 2
     return nnx.Conv(
         in_features,
         out_features,
         (kernel_size, kernel_size),
         strides=stride,
-        padding=((pad, pad), (pad, pad)),
+        padding="SAME",
         kernel_init=init,
         bias_init=init,
         dtype=dtype,
@@ -41,50 +44,54 @@ def conv(
 
 
 class ConvStack(nnx.Module):
-    """Convolutions of one kernel size, each followed by the activation.
+    """Convolutions, each followed by the activation.
 
     Args:
         in_features: channels of the input.
         features: channels of every layer.
+        kernel_sizes: side of every layer's kernels, odd.
         strides: stride of every layer.
-        kernel_size: side of the kernels; each layer is padded by half of it.
         activation: name of the activation.
+        residual: add a layer's input to its output wherever their shapes agree.
         dtype: compute type.
         rngs: source of the initial values.
 
     Raises:
-        ValueError: `features` and `strides` differ in length.
+        ValueError: `features`, `kernel_sizes` and `strides` differ in length.
     """
 
     def __init__(
         self,
         in_features: int,
         features: Sequence[int],
+        kernel_sizes: Sequence[int],
         strides: Sequence[int],
         *,
-        kernel_size: int = 5,
         activation: str = "leaky_relu",
+        residual: bool = False,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        if len(features) != len(strides):
+        if not len(features) == len(kernel_sizes) == len(strides) > 0:
             raise ValueError(
-                f"channels {tuple(features)} and strides {tuple(strides)} must have the same "
-                "length: one entry a layer."
+                f"encoder_channels {tuple(features)}, encoder_kernels {tuple(kernel_sizes)} and "
+                f"encoder_strides {tuple(strides)} must have the same length: one entry a layer."
             )
         self.activation = activation
+        self.residual = residual
         self.layers = nnx.List(
             conv(n_in, n_out, kernel_size, stride=stride, dtype=dtype, rngs=rngs)
-            for n_in, n_out, stride in zip(
-                [in_features, *features[:-1]], features, strides, strict=True
+            for n_in, n_out, kernel_size, stride in zip(
+                [in_features, *features[:-1]], features, kernel_sizes, strides, strict=True
             )
         )
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 d"]:
         """Applies the stack to feature maps."""
-        act = activation(self.activation)
+        act = activation_function(self.activation)
         for layer in self.layers:
-            x = act(layer(x))
+            y = act(layer(x))
+            x = x + y if self.residual and x.shape == y.shape else y
         return x
 
 

@@ -20,7 +20,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def activation(name: str) -> Callable[[Array], Array]:
+def activation_function(name: str) -> Callable[[Array], Array]:
     """Returns the activation function called `name`.
 
     Raises:
@@ -88,6 +88,7 @@ class MLP(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
+        activation_function(activation)  # refuses an unknown name now
         self.activation = activation
         self.layers = nnx.List(
             linear(
@@ -102,7 +103,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         """Applies the layers to the last axis."""
-        act = activation(self.activation)
+        act = activation_function(self.activation)
         for layer in self.layers[:-1]:
             x = act(layer(x))
         return self.layers[-1](x)

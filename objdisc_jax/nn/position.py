@@ -26,11 +26,12 @@ def linear_features(yx: Float[Array, "*n 2"]) -> Float[Array, "*n 4"]:
 
 
 def fourier_features(yx: Float[Array, "*n 2"], num_frequencies: int) -> Float[Array, "*n f"]:
-    """Sines and cosines of both coordinates at `num_frequencies` octaves, f = 4·num_frequencies.
+    """sin(πkt) and cos(πkt) of both coordinates t for k = 1 ... num_frequencies.
 
-    The wave lengths are 2, 1, 1/2, ... image sides (NeRF, arXiv 2003.08934, eq. 4).
+    Harmonics rather than the octaves of NeRF: on an image of n pixels the first n of them can
+    describe any edge, and the highest still has several pixels a wave. f = 4·num_frequencies.
     """
-    angles = yx[..., None] * (math.pi * 2.0 ** jnp.arange(num_frequencies))
+    angles = yx[..., None] * (math.pi * jnp.arange(1, num_frequencies + 1))
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return waves.reshape(*yx.shape[:-1], 4 * num_frequencies)
 
@@ -42,7 +43,7 @@ class PositionEmbedding(nnx.Module):
         features: number of channels.
         kind: `linear` maps (y, x, 1 − y, 1 − x) as the published models do; `fourier` maps those
             four and the Fourier features, which tells neighbouring pixels apart much better.
-        num_frequencies: octaves of the Fourier features.
+        num_frequencies: harmonics of the Fourier features.
         dtype: compute type.
         rngs: source of the initial values.
 
@@ -55,7 +56,7 @@ class PositionEmbedding(nnx.Module):
         features: int,
         *,
         kind: str = "linear",
-        num_frequencies: int = 8,
+        num_frequencies: int = 12,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):

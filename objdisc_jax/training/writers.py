@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import types
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ class WandbWriter(ScalarWriter):
         self._wandb = wandb
         id_file = workdir / "wandb_run_id.txt"
         if not id_file.is_file():
-            id_file.write_text(wandb.util.generate_id())
+            id_file.write_text(uuid.uuid4().hex[:8])
         self._run = wandb.init(
             project=config.wandb.project,
             name=workdir.name,

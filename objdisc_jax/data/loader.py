@@ -1,0 +1,156 @@
+"""Endless training batches and complete evaluation batches, read by PyTorch's DataLoader."""
+
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from objdisc_jax.data import sampler
+from objdisc_jax.data.dataset import Batch, Dataset, load
+from objdisc_jax.data.errors import DataError
+
+__all__ = ["Batch", "Dataset", "eval_batches", "load", "train_batches"]
+
+
+def train_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+) -> Iterator[Batch]:
+    """Returns the endless training batches from `start_step` on, as this process sees them.
+
+    Batch n depends on the data set, the batch size, the seed and n alone; how many processes share
+    it and how many workers read it makes no difference.
+
+    Args:
+        dataset: the split to train on.
+        batch_size: global batch size; this process gets batch_size / process_count of each batch.
+        seed: of the order of the examples.
+        start_step: number of the first batch, which is the step to resume from.
+        process_index: this process, in 0 ... process_count - 1.
+        process_count: number of processes that share a batch.
+        num_workers: worker processes that read; 0 reads in this process.
+
+    Raises:
+        DataError: the batch cannot be divided evenly among the processes or, while iterating,
+            a record cannot be read.
+    """
+    positions = sampler.train_positions(
+        len(dataset),
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return _batches(dataset, positions, num_workers)
+
+
+def eval_batches(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    num_images: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+) -> Iterator[Batch]:
+    """Returns batches that hold every example once, in order, padded to full size.
+
+    Padding has `valid` False. All processes get the same number of batches.
+
+    Args:
+        dataset: the split to evaluate on.
+        batch_size: global batch size; this process gets batch_size / process_count of each batch.
+        num_images: evaluate on the first so many examples only; None means all.
+        process_index: this process, in 0 ... process_count - 1.
+        process_count: number of processes that share a batch.
+        num_workers: worker processes that read; 0 reads in this process.
+
+    Raises:
+        DataError: as for `train_batches`.
+    """
+    positions = sampler.eval_positions(
+        len(dataset) if num_images is None else min(num_images, len(dataset)),
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return _batches(dataset, positions, num_workers)
+
+
+class _WorkerSource:
+    """The data set as worker processes serve it: images as tensors, which go by shared memory."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitems__(self, positions: np.ndarray) -> dict[str, Any] | DataError:
+        # A raised error would arrive with the worker's traceback in its message: hand it over.
+        try:
+            batch = self.dataset.read(positions)
+        except DataError as error:
+            return error
+        # Small arrays travel faster through the pipe.
+        return {k: v if v.ndim == 1 else torch.from_numpy(v) for k, v in batch.items()}
+
+
+def _batches(
+    dataset: Dataset, positions: Iterable[np.ndarray], num_workers: int
+) -> Iterator[Batch]:
+    if not num_workers:
+        yield from map(dataset.read, positions)
+        return
+    loader = DataLoader(
+        _WorkerSource(dataset),  # pyright: ignore[reportArgumentType]
+        batch_sampler=positions,  # pyright: ignore[reportArgumentType]
+        collate_fn=_unchanged,
+        num_workers=num_workers,
+        multiprocessing_context=_workers_context(),
+        worker_init_fn=_start_worker,
+    )
+    batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise DataError(str(batch))
+            yield {key: np.asarray(value) for key, value in batch.items()}
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise DataError(
+            f"A data worker process died ({error}). It may have run out of memory or of shared "
+            "memory (/dev/shm), or was killed. Free memory, or try fewer workers: "
+            "--config.data.num_workers=0 reads in the main process."
+        ) from error
+    finally:
+        # The traceback of an error keeps this frame, but must not keep the workers.
+        del batches
+
+
+def _workers_context() -> BaseContext:
+    """Workers fork from a fresh server: neither this process's threads nor its JAX reach them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    """Leaves the processor to the other workers, and Ctrl-C to the main process."""
+    del worker
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(batch: object) -> object:
+    return batch

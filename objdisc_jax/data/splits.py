@@ -1,0 +1,62 @@
+"""Split ranges in files: smaller files scale the published ranges and state them as attributes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from objdisc_jax.data.errors import DataError
+
+_PREFIX = "split_"
+
+
+def scaled_splits(splits: Mapping[str, range], num_records: int) -> dict[str, range]:
+    """Scales published splits to a file of another size.
+
+    Every split but the largest gets its share rounded down, at least one record; the largest gets
+    what is left. The splits keep their order in the file. Files of the full size or more keep the
+    published ranges.
+
+    Args:
+        splits: half-open ranges that together cover the records from 0 on.
+        num_records: number of records in the file.
+
+    Raises:
+        DataError: there are fewer records than splits.
+    """
+    total = max(split.stop for split in splits.values())
+    if num_records >= total:
+        return dict(splits)
+    if num_records < len(splits):
+        raise DataError(
+            f"{num_records} images cannot be divided into the splits {', '.join(splits)}: "
+            f"ask for at least {len(splits)}."
+        )
+    sizes = {name: max(1, len(split) * num_records // total) for name, split in splits.items()}
+    largest = max(sizes, key=lambda name: len(splits[name]))
+    sizes[largest] += num_records - sum(sizes.values())
+    scaled, start = {}, 0
+    for name in sorted(splits, key=lambda name: splits[name].start):
+        scaled[name] = range(start, start + sizes[name])
+        start += sizes[name]
+    return scaled
+
+
+def to_attributes(splits: Mapping[str, range]) -> dict[str, list[int]]:
+    """Returns the file attributes that state the splits: `split_<name>` = [start, stop]."""
+    return {_PREFIX + name: [split.start, split.stop] for name, split in splits.items()}
+
+
+def from_attributes(attributes: Mapping[str, Any]) -> dict[str, range]:
+    """Returns the splits that a file's attributes state; empty if they state none.
+
+    Raises:
+        DataError: an attribute is no pair of integers.
+    """
+    splits = {}
+    for key in (key for key in attributes if key.startswith(_PREFIX)):
+        bounds = np.asarray(attributes[key])
+        if bounds.shape != (2,) or bounds.dtype.kind not in "iu":
+            raise DataError(f"Attribute '{key}' is {attributes[key]!r}, not two integers.")
+        splits[key.removeprefix(_PREFIX)] = range(int(bounds[0]), int(bounds[1]))
+    return splits

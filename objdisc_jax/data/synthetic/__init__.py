@@ -1,0 +1,1 @@
+"""Generators of data sets that need no download: pure functions of (seed, index), in NumPy."""

@@ -1,0 +1,141 @@
+import h5py
+import numpy as np
+import pytest
+
+from objdisc_jax.data import loader, sets
+from objdisc_jax.data.errors import DataError
+from tests.data import examples
+
+
+@pytest.fixture
+def published(tmp_path):
+    """The config of a small Tetrominoes file in the published layout."""
+    config = sets.get("tetrominoes").default_config()
+    config.path = str(tmp_path / "published.h5")
+    declaration = sets.get("tetrominoes").declare(config)
+    examples.write_published(tmp_path / "published.h5", declaration, 20)
+    return config
+
+
+def _change(config, **arrays):
+    """Replaces arrays of the file; None removes one."""
+    with h5py.File(config.path, "a") as file:
+        for key, values in arrays.items():
+            if key in file:
+                del file[key]
+            if values is not None:
+                file[key] = values
+
+
+def _error(config, split="train"):
+    with pytest.raises(DataError) as error:
+        loader.load(config, split).read([0])
+    message = str(error.value)
+    assert "generate_tetrominoes.py" in message
+    assert config.path in message
+    return message
+
+
+def test_published_file_is_compressed_and_automatically_chunked(published):
+    with h5py.File(published.path) as file:
+        assert file["mask"].compression == "gzip"
+        assert file["mask"].chunks != (1, *file["mask"].shape[1:])
+
+
+def test_label_map_is_preferred_where_a_file_has_planes_too(published):
+    _change(published, segmentation=np.full((20, 35, 35), 3, np.uint8))
+    assert (loader.load(published, "train").read([0])["segmentation"] == 3).all()
+
+
+def test_number_of_objects_is_preferred_to_visibility(published):
+    _change(published, num_objects=np.arange(20))
+    published.max_objects = 2
+    np.testing.assert_array_equal(loader.load(published, "train").indices, [0, 1, 2])
+
+
+def test_file_without_split_attributes_must_be_large_enough(published):
+    with h5py.File(published.path, "a") as file:
+        for key in list(file.attrs):
+            del file.attrs[key]
+    assert "split 'train' covers the records 0 to 60000, but the file holds 20" in _error(published)
+
+
+def test_odd_split_attribute_is_an_error(published):
+    with h5py.File(published.path, "a") as file:
+        file.attrs["split_train"] = "all"
+    assert "Attribute 'split_train' is 'all'" in _error(published)
+
+
+def test_truncated_file_is_an_error(published):
+    with open(published.path, "r+b") as file:
+        file.truncate(5_000)
+    assert "truncated" in _error(published)
+
+
+def test_file_truncated_while_in_use_is_an_error(published):
+    dataset = loader.load(published, "train")
+    with open(published.path, "r+b") as file:
+        file.truncate(5_000)
+    with pytest.raises(DataError, match="truncated"):
+        dataset.read([0])
+
+
+def test_damaged_record_is_an_error(published):
+    with h5py.File(published.path) as file:
+        chunk = file["image"].id.get_chunk_info(0)
+    with open(published.path, "r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    assert "HDF5 cannot read it" in _error(published)
+
+
+def test_other_file_type_is_an_error(published):
+    with open(published.path, "wb") as file:
+        file.write(b"this is no HDF5 file")
+    assert "no HDF5 file" in _error(published)
+
+
+def test_folder_in_place_of_the_file_is_an_error(published, tmp_path):
+    published.path = str(tmp_path)
+    assert "that is a folder" in _error(published)
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [("image", "'image'"), ("mask", "'mask' or 'segmentation'")],
+)
+def test_missing_array_error_lists_what_the_file_holds(published, key, wanted):
+    _change(published, **{key: None})
+    message = _error(published)
+    assert f"no array {wanted}; it holds" in message
+    assert "visibility" in message
+
+
+def test_missing_counts_matter_only_to_the_filter(published):
+    _change(published, visibility=None)
+    assert len(loader.load(published, "train"))
+    published.max_objects = 3
+    assert "no array 'visibility' or 'num_objects'" in _error(published)
+
+
+def test_group_in_place_of_an_array_is_an_error(published):
+    _change(published, image=None)
+    with h5py.File(published.path, "a") as file:
+        file.create_group("image")
+    assert "no array 'image'" in _error(published)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "found"),
+    [
+        ("image", np.zeros((20, 64, 64, 3), np.uint8), "uint8 of shape (20, 64, 64, 3)"),
+        ("image", np.zeros((20, 35, 35, 3), np.float32), "float32 of shape (20, 35, 35, 3)"),
+        ("image", np.zeros((20, 35, 35), np.uint8), "uint8 of shape (20, 35, 35)"),
+        ("mask", np.zeros((19, 4, 35, 35, 1), np.uint8), "uint8 of shape (19, 4, 35, 35, 1)"),
+        ("mask", np.zeros((20, 4, 35, 35), np.uint8), "uint8 of shape (20, 4, 35, 35)"),
+        ("segmentation", np.zeros((20, 35, 35), np.int64), "int64 of shape (20, 35, 35)"),
+    ],
+)
+def test_wrong_array_error_names_what_was_found(published, key, values, found):
+    _change(published, **{key: values})
+    assert f"'{key}' is {found}, but must be uint8 of shape" in _error(published)

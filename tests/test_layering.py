@@ -1,0 +1,97 @@
+"""Imports run one way (nn < models < training < entry points); data knows nothing of JAX."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "objdisc_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part may import from this project besides itself. Parts not listed are leaves that
+# everyone may import.
+LEAVES = {"errors", "names", "segmentation", "__init__"}
+ALLOWED = {
+    "errors": set(),
+    "names": set(),
+    "segmentation": set(),
+    "__init__": set(),
+    "nn": set(),
+    "metrics": set(),
+    "render": set(),
+    "visualize": set(),
+    "data": set(),
+    "models": {"nn"},
+    "interop": {"nn", "models", "metrics"},
+    "config": {"models", "data", "training.settings"},
+    "training": {"nn", "models", "metrics", "data", "visualize", "config"},
+    "flags": set(),
+    "main": {"training", "config", "flags", "data"},
+    "predict": {"training", "config", "flags", "data", "visualize"},
+    "convert": {"training", "config", "flags", "interop", "models"},
+}
+NO_JAX = ("data",)
+TORCH_ONLY_IN = ("data", "interop")
+
+
+def imports(file):
+    """Names of the modules that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(file):
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_run_one_way(file):
+    part = part_of(file)
+    allowed = ALLOWED[part] | LEAVES | {part}
+    for name in imports(file):
+        if not name.startswith("objdisc_jax."):
+            continue
+        inner = name.removeprefix("objdisc_jax.")
+        target = inner.split(".")[0]
+        if target == "__version__":
+            continue
+        permitted = target in allowed or any(inner.startswith(a) for a in allowed if "." in a)
+        # `from objdisc_jax.training import settings` names the parent too.
+        parent = any(a.startswith(f"{inner}.") for a in allowed)
+        assert permitted or parent, f"{file.name} may not import {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_frameworks_stay_where_they_belong(file):
+    part = part_of(file)
+    roots = {name.split(".")[0] for name in imports(file)}
+    if part in NO_JAX:
+        assert not roots & {"jax", "flax", "optax", "clu"}
+    if part not in TORCH_ONLY_IN:
+        assert "torch" not in roots
+    if file.name != "checkpoint.py":
+        assert "orbax" not in roots
+    assert "tensorflow" not in roots
+
+
+ENTRY_POINTS = [f.stem for f in FILES if '__name__ == "__main__"' in f.read_text()]
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_entry_points_import_no_jax_at_module_level(name):
+    # Data-loading workers import the entry point again and must not start a second JAX.
+    module = ast.parse((PACKAGE / f"{name}.py").read_text())
+    top = {alias.name for n in module.body if isinstance(n, ast.Import) for alias in n.names}
+    top |= {n.module or "" for n in module.body if isinstance(n, ast.ImportFrom)}
+    starts_jax = ("jax", "flax", "optax", "objdisc_jax.training", "objdisc_jax.models")
+    assert not [m for m in top if m.startswith(starts_jax) or m == "objdisc_jax.config"]
+
+
+def test_every_part_has_its_rule():
+    assert {part_of(file) for file in FILES} <= ALLOWED.keys()

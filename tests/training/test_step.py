@@ -1,0 +1,90 @@
+"""The training step: preprocessing, accumulation, devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objdisc_jax import config as configs
+from objdisc_jax.errors import ConfigError
+from objdisc_jax.models import base
+from objdisc_jax.training import sharding
+from objdisc_jax.training.step import (
+    initial_state,
+    make_train_step,
+    prepare_images,
+    resize_labels,
+)
+from tests.training.test_train import changed
+
+
+def take_steps(config, mesh, steps=3):
+    # A large epsilon: Adam's usual one turns rounding noise in tiny gradients into full steps.
+    config = changed(config, **{"optimizer.eps": 1e-2})
+    graphdef, params = base.split(configs.build_model(config))
+    state = sharding.put_replicated(initial_state(config, params), mesh)
+    step = make_train_step(config, graphdef)
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(steps):
+        image = rng.integers(0, 256, (8, 35, 35, 3), dtype=np.uint8)
+        state, scalars = step(state, sharding.put_batch({"image": image}, mesh))
+        losses.append(float(scalars["loss"]))
+    return losses, jax.device_get(state)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_any_number_of_devices_makes_the_same_updates(tiny, devices):
+    one, state_of_one = take_steps(tiny, sharding.data_mesh(jax.devices()[:1]))
+    many, state_of_many = take_steps(tiny, sharding.data_mesh(jax.devices()[:devices]))
+    np.testing.assert_allclose(many, one, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(state_of_many), jax.tree.leaves(state_of_one), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_accumulation_makes_the_same_updates(tiny):
+    mesh = sharding.data_mesh(jax.devices()[:2])
+    whole, state = take_steps(tiny, mesh)
+    parts, state_of_parts = take_steps(changed(tiny, accumulate_steps=4), mesh)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(state_of_parts), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_seed_changes_initialisation_and_noise(tiny):
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    losses = [take_steps(changed(tiny, seed=seed), mesh)[0] for seed in (0, 0, 1)]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+def test_images_are_scaled_to_the_input_range_and_resized_without_antialiasing():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[:, ::2] = 255
+    unit = prepare_images(image, (4, 4), (0.0, 1.0))
+    np.testing.assert_array_equal(unit, image / 255)
+    signed = prepare_images(image, (4, 4), (-1.0, 1.0))
+    np.testing.assert_array_equal(signed, image / 255 * 2 - 1)
+    # Half-pixel centres: output row 0 of 2 sits between input rows 0 and 1.
+    half = prepare_images(image, (2, 2), (0.0, 1.0))
+    np.testing.assert_allclose(half, 0.5, atol=1e-6)
+
+
+def test_labels_are_resized_to_the_nearest_pixel_centre():
+    labels = np.arange(36, dtype=np.uint8).reshape(1, 6, 6)
+    small = resize_labels(jnp.asarray(labels), (2, 2))
+    np.testing.assert_array_equal(small[0], labels[0][1::3, 1::3])
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "parts", "message"),
+    [
+        (6, 1, r"batch_size: got 6, .* 4 device.* multiple of 4, for example 4 or 8"),
+        (12, 2, r"multiple of 8, for example 8 or 16"),
+        (0, 1, r"multiple of 4, for example 4"),
+        (8, 0, r"accumulate_steps: got 0"),
+    ],
+)
+def test_batches_that_cannot_be_divided_are_refused(batch_size, parts, message):
+    with pytest.raises(ConfigError, match=message):
+        sharding.check_batch_size(batch_size, parts, sharding.data_mesh(jax.devices()[:4]))
