@@ -64,5 +64,10 @@ class _Formatter(logging.PythonFormatter):
 
 
 def _is_for_users(record: LogRecord) -> bool:
-    """Whether a record is ours or a warning; Orbax tells every step of every save."""
-    return record.levelno > INFO or "objdisc_jax" in record.pathname
+    """Whether a record is ours or a warning.
+
+    Orbax tells every step of every save, and warns of checkpoints without a score, which are meant.
+    """
+    if "objdisc_jax" in record.pathname:
+        return True
+    return record.levelno > INFO and "tracked_metric" not in record.getMessage()

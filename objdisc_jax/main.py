@@ -9,7 +9,6 @@ Training goes on from the latest checkpoint in the workdir. Any key of the confi
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -30,20 +29,19 @@ def main(argv: Sequence[str]) -> None:
     """Does what the flags say."""
     if len(argv) > 1:
         raise ConfigError(f"Unknown arguments: {' '.join(argv[1:])}. Flags begin with --.")
-    config: Any = _CONFIG.value
-    workdir = _WORKDIR.value
-    if config is None and (workdir is None or _MODE.value == "train"):
-        raise ConfigError("Name an experiment, for example --config configs/demo.py")
-    if workdir is None:
+    config, workdir = _CONFIG.value, _WORKDIR.value
+    if workdir is None and config is not None:
         workdir = Path("runs") / Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    if _MODE.value == "train":
-        from objdisc_jax.training.loop import train
-
-        train(config, Path(workdir))
-    else:
+    if workdir is None or (config is None and _MODE.value == "train"):
+        raise ConfigError("Name an experiment, for example --config configs/demo.py")
+    if _MODE.value == "eval":
         from objdisc_jax.training.report import evaluate
 
         evaluate(Path(workdir), config=config, split=_SPLIT.value, which=_STEP.value)
+    elif config is not None:
+        from objdisc_jax.training.loop import train
+
+        train(config, Path(workdir))
 
 
 if __name__ == "__main__":

@@ -47,13 +47,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
     add(
         "--background",
-        default="concentrated",
         choices=segmentation.MODES,
         help="how background is told from objects: the slot that reaches furthest (concentrated), "
-        "pixels that no slot claims (spread_out), both, or not at all (none)",
+        "pixels that no slot claims (spread_out), both, or not at all (none); default: as the "
+        "run's config says",
     )
-    add("--region", default="area", choices=segmentation.REGIONS, help="what 'furthest' compares")
-    add("--threshold", type=float, default=0.5, help="claim that spread_out asks for")
+    add("--region", choices=segmentation.REGIONS, help="what 'furthest' compares")
+    add("--threshold", type=float, help="the claim that spread_out asks for, from 0 to 1")
     add(
         "--crop",
         default="data",
@@ -78,7 +78,7 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     from objdisc_jax.data import sets
     from objdisc_jax.training import pictures, runs, sharding
 
-    if not 0.0 <= arguments.threshold <= 1.0:
+    if arguments.threshold is not None and not 0.0 <= arguments.threshold <= 1.0:
         raise UserError(f"--threshold: got {arguments.threshold}; it lies between 0 and 1.")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size: got {arguments.batch_size}; it is at least 1.")
@@ -88,11 +88,13 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     trained = runs.load_trained(arguments.workdir, sharding.replicated(mesh), which=arguments.step)
     declaration = sets.get(trained.config.data.name).declare(trained.config.data)
     draw = pictures.make_draw(trained.graphdef, trained.config.seed)
-    background = {
+    asked = {
         "mode": arguments.background,
         "region": arguments.region,
         "threshold": arguments.threshold,
     }
+    background = trained.config.background.to_dict()
+    background |= {key: value for key, value in asked.items() if value is not None}
     broken: list[Path] = []
     waiting: dict[tuple[int, ...], list[tuple[str, _Picture]]] = {}
 
@@ -108,8 +110,8 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
             prediction.masks, background=prediction.background, **background
         )
         for i, (name, picture) in enumerate(batch):
-            one = jax.tree.map(lambda x, i=i: x[i : i + 1], (rows, prediction))
-            panel = pictures.compose(*one, **background)
+            row, one = jax.tree.map(lambda x, i=i: x[i : i + 1], (rows, prediction))
+            panel = pictures.compose(row, one, background)
             arrays = {
                 "masks": prediction.masks[i],
                 "slots": prediction.slots[i],

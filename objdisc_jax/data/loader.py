@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -26,7 +26,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Returns the endless training batches from `start_step` on, as this process sees them.
 
     Batch n depends on the data set, the batch size, the seed and n alone; how many processes share
@@ -64,7 +64,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Returns batches that hold every example once, in order, padded to full size.
 
     Padding has `valid` False. All processes get the same number of batches.
@@ -107,7 +107,7 @@ class _WorkerSource:
 
 def _batches(
     dataset: Dataset, positions: Iterable[np.ndarray], num_workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     if not num_workers:
         yield from map(dataset.read, positions)
         return

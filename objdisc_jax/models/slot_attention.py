@@ -16,7 +16,7 @@ from objdisc_jax.nn.position import PositionEmbedding
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput, layer_norm
 
-SEPARATIONS = ("none", "max", "entropy")
+SEPARATIONS = ("none", "max", "entropy", "uniform")
 
 
 def default_config() -> ConfigDict:
@@ -43,7 +43,7 @@ def default_config() -> ConfigDict:
     config.decoder_grid = (8, 8)  # conv: slots are tiled over it; resolution / prod(strides)
     config.decoder_lattice = 1  # mlp: train on every n-th row and column, at a random offset
     config.output = "linear"  # colours: linear | tanh
-    config.separation = "none"  # regulariser of the masks: none | max | entropy
+    config.separation = "none"  # regulariser of the masks: none | max | entropy | uniform
     config.separation_weight = 0.0  # its final weight
     config.separation_ramp = (60_000, 65_000)  # steps between which the weight rises from 0
     config.area_weight = 0.0  # final weight of the regulariser towards objects of one area
@@ -301,12 +301,20 @@ def ramp(step: Int[Array, ""], weight: float, steps: tuple[int, int]) -> Float[A
 
 
 def separation(masks: Float[Array, "b k *n"], kind: str) -> Float[Array, "b"]:
-    """How undecided the masks are: `entropy` over slots, or 1 − the largest mask (`max`)."""
+    """A regulariser of how decided the masks are, averaged over pixels.
+
+    `max` (1 − the largest mask) and `entropy` (over slots) are the published ones: they make every
+    pixel choose a slot. `uniform` is the opposite, the Kullback-Leibler divergence of the masks
+    from 1/k: pixels that every slot paints alike, such as a plain background, stay undecided and
+    can be told from objects by it.
+    """
     if kind == "max":
         value = 1.0 - jnp.max(masks, axis=1)
     else:
         p = masks + 1e-8
         value = -jnp.sum(p * jnp.log(p), axis=1)
+        if kind == "uniform":
+            value = jnp.log(masks.shape[1]) - value
     return jnp.mean(value, axis=tuple(range(1, value.ndim)))
 
 

@@ -114,15 +114,18 @@ class MLPBroadcastDecoder(nnx.Module):
         if not hidden:
             raise ValueError("decoder_channels: an MLP decoder needs at least one hidden layer.")
         self.activation = activation
-        self.slot_layer = linear(slot_size, hidden[0], use_bias=False, dtype=dtype, rngs=rngs)
+        self.slot_layer = linear(
+            slot_size, hidden[0], init="xavier", use_bias=False, dtype=dtype, rngs=rngs
+        )
         self.position = PositionEmbedding(
             hidden[0],
             kind="fourier" if num_frequencies else "linear",
             num_frequencies=num_frequencies,
+            init="xavier",
             dtype=dtype,
             rngs=rngs,
         )
-        self.mlp = MLP((*hidden, 4), activation=activation, dtype=dtype, rngs=rngs)
+        self.mlp = MLP((*hidden, 4), activation=activation, init="kaiming", dtype=dtype, rngs=rngs)
 
     def __call__(
         self, slots: Float[Array, "b k d"], yx: Float[Array, "#b n 2"]

@@ -44,6 +44,7 @@ class PositionEmbedding(nnx.Module):
         kind: `linear` maps (y, x, 1 − y, 1 − x) as the published models do; `fourier` maps those
             four and the Fourier features, which tells neighbouring pixels apart much better.
         num_frequencies: harmonics of the Fourier features.
+        init: initialisation of the map, as for `linear`.
         dtype: compute type.
         rngs: source of the initial values.
 
@@ -57,13 +58,15 @@ class PositionEmbedding(nnx.Module):
         *,
         kind: str = "linear",
         num_frequencies: int = 12,
+        init: Literal["fan_in", "xavier"] = "fan_in",
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         if kind not in ("linear", "fourier"):
             raise ValueError(f"position: got {kind!r}; allowed are 'linear' and 'fourier'.")
         self.num_frequencies = num_frequencies if kind == "fourier" else 0
-        self.dense = linear(4 + 4 * self.num_frequencies, features, dtype=dtype, rngs=rngs)
+        inputs = 4 + 4 * self.num_frequencies
+        self.dense = linear(inputs, features, init=init, dtype=dtype, rngs=rngs)
 
     def __call__(self, yx: Float[Array, "*n 2"]) -> Float[Array, "*n c"]:
         """The embedding of coordinates in [0, 1]."""

@@ -27,9 +27,11 @@ class Scores:
     """Means over a split.
 
     Attributes:
-        means: by name. `fg_ari`, `miou`, `mbo` (and `ari`, `miou_with_background`) where the set
-            has masks; `mse` (mean per element) and `mse_sum` (over channels and pixels), both of
-            images in [0, 1]; `loss` and the parts of it that the model names.
+        means: by name. Where the set has masks, `fg_ari` of the slots' masks, and `ari`, `miou`,
+            `miou_with_background` and `mbo` of the segmentation, in which pixels that no slot
+            claims are background if `config.background` says so; `mse` (mean per element) and
+            `mse_sum` (over channels and pixels), both of images in [0, 1]; `loss` and the parts of
+            it that the model names.
         num_images: how many images were scored.
         num_without_objects: how many of them show no true object; they have no FG-ARI, mIoU and
             mBO and are left out of those means.
@@ -113,7 +115,7 @@ def _make_eval_step(
 ) -> Callable[[base.Params, dict[str, Array], Array], dict[str, Array]]:
     """The jitted `(params, batch, step) -> {name: [b, ...]}`, one value an example."""
     declaration = dataset.declaration
-    seed = config.seed
+    seed, background = config.seed, config.background
 
     def eval_step(params, batch, step):
         model = base.merge(graphdef, params)
@@ -131,15 +133,19 @@ def _make_eval_step(
             "index": batch["index"],
         }
         if "segmentation" in batch:
-            table = metrics.contingency_table(
-                resize_labels(batch["segmentation"], model.resolution),
-                jnp.argmax(prediction.masks, axis=1),
-                num_true=declaration.num_entities,
-                num_predicted=prediction.masks.shape[1],
-            )
-            found["table"] = table
-            found["ari"] = metrics.adjusted_rand_index(table)
-            found["fg_ari"] = metrics.fg_adjusted_rand_index(table, declaration.background_labels)
+            true = resize_labels(batch["segmentation"], model.resolution)
+            num_masks = prediction.masks.shape[1]
+            sizes = {"num_true": declaration.num_entities, "num_predicted": num_masks + 1}
+            labels = jnp.argmax(prediction.masks, axis=1)
+            by_slot = metrics.contingency_table(true, labels, **sizes)
+            found["fg_ari"] = metrics.fg_adjusted_rand_index(by_slot, declaration.background_labels)
+            if prediction.background is None and background.mode in ("spread_out", "both"):
+                # Pixels that no slot claims are a segment of their own. The other half of `both`
+                # only names a segment, which no score depends on.
+                claimed = jnp.max(prediction.masks, axis=1) >= background.threshold
+                labels = jnp.where(claimed, labels, num_masks)
+            found["table"] = metrics.contingency_table(true, labels, **sizes)
+            found["ari"] = metrics.adjusted_rand_index(found["table"])
         return found
 
     return jax.jit(eval_step, out_shardings=sharding.replicated(mesh))

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from objdisc_jax import config as configs
 from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
 from objdisc_jax.models import base
-from objdisc_jax.training import pictures, runs, sharding, writers
+from objdisc_jax.training import pictures, runs, settings, sharding, writers
 from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.evaluate import Evaluator, Scores
 from objdisc_jax.training.step import TrainState, initial_state, make_train_step
@@ -61,6 +61,7 @@ class _Training:
     def __init__(self, config: ConfigDict, workdir: Path):
         self.config = config
         self.workdir = workdir
+        settings.check(config)
         self.mesh = sharding.data_mesh()
         sharding.check_batch_size(config.batch_size, config.accumulate_steps, self.mesh)
         self.train_data = loader.load(config.data, "train")
@@ -94,53 +95,70 @@ class _Training:
         )
         if first_step == 0:
             self.writer.write_hparams(self.config.copy_and_resolve_references().to_dict())
-        train_step = make_train_step(self.config, self.graphdef)
-        evaluator = Evaluator(
+        self.evaluate = Evaluator(
             self.config, self.graphdef, self.val_data, self.mesh, self.config.eval.num_images
         )
-        draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
+        self.draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
         self.started = self.logged = time.monotonic()
         self.logged_step = first_step
         with self._batches(first_step) as batches, _stop_requests() as stop:
-            dispatched: _Dispatched | None = None
-            for step in range(first_step + 1, last_step + 1):
-                self._profile(step)
-                batch = next(batches)
-                index = batch["index"].astype(np.int32)
-                on_device = sharding.put_batch({"image": batch["image"]}, self.mesh)
-                state, scalars = train_step(state, on_device)
-                self._settle(dispatched)
-                dispatched = _Dispatched(step, scalars, index)
-
-                evaluate, show, save = (
-                    step % every == 0 or step == last_step
-                    for every in (
-                        self.config.eval.every,
-                        self.config.pictures.every,
-                        self.config.checkpoint.every,
-                    )
-                )
-                stopping = stop.requested
-                if not (evaluate or show or save or stopping):
-                    continue
-                self._settle(dispatched)  # nothing is scored, shown or saved after a NaN
-                dispatched = None
-                score = None
-                if evaluate:
-                    score = self._write_scores(step, evaluator(state.params, step))
-                if show:
-                    self._write_picture(step, draw(state.params, step))
-                self.writer.flush()
-                if evaluate or save or stopping:
-                    metadata = {"seconds": self._seconds()}
-                    self.checkpoints.save(step, state, metadata, score)
-                if stopping:
-                    logging.info("Asked to stop: saved step %d. The same command goes on.", step)
-                    break
+            self._take_steps(state, first_step, batches, stop)
         self.checkpoints.close()
         self.writer.close()
         if jax.process_index() == 0:
             plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
+
+    def _take_steps(
+        self,
+        state: TrainState,
+        first_step: int,
+        batches: Iterator[loader.Batch],
+        stop: "_Stop",
+    ) -> None:
+        """Trains to the last step, or until asked to stop; the state is saved then."""
+        train_step = make_train_step(self.config, self.graphdef)
+        dispatched: _Dispatched | None = None
+        for step in range(first_step + 1, self.config.num_train_steps + 1):
+            self._profile(step)
+            try:
+                batch = next(batches)
+            except UserError:
+                if not stop.requested:
+                    raise
+                # A scheduler tells the whole process group to stop, the data workers included.
+                self._settle(dispatched)
+                self._save_and_stop(step - 1, state)
+                return
+            on_device = sharding.put_batch({"image": batch["image"]}, self.mesh)
+            state, scalars = train_step(state, on_device)
+            self._settle(dispatched)
+            dispatched = _Dispatched(step, scalars, batch["index"])
+            stopping = stop.requested
+            if stopping or self._is_due(step):
+                self._settle(dispatched)  # nothing is scored, shown or saved after a NaN
+                dispatched = None
+                self._do_what_is_due(step, state)
+            if stopping:
+                self._save_and_stop(step, state)
+                return
+
+    def _is_due(self, step: int) -> set[str]:
+        """Which of `eval`, `pictures` and `checkpoint` a step ends with; the last, with all."""
+        return {
+            name
+            for name in ("eval", "pictures", "checkpoint")
+            if step % self.config[name].every == 0 or step == self.config.num_train_steps
+        }
+
+    def _do_what_is_due(self, step: int, state: TrainState) -> None:
+        due = self._is_due(step)
+        score = None
+        if "eval" in due:
+            score = self._write_scores(step, self.evaluate(state.params, step))
+        if "pictures" in due:
+            self._write_picture(step, self.draw(state.params, step))
+        if due & {"eval", "checkpoint"}:
+            self._save(step, state, score)
 
     def _restored_or_initial(self, latest: int | None) -> TrainState:
         """The state to go on from; also notes the seconds trained before."""
@@ -155,22 +173,27 @@ class _Training:
         logging.info("Parameters:\n%s", overview)
         return sharding.put_replicated(initial_state(self.config, params), self.mesh)
 
-    @contextmanager
-    def _batches(self, first_step: int) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    def _batches(self, first_step: int) -> AbstractContextManager[Iterator[loader.Batch]]:
         """The training batches from a step on; worker processes end with the context."""
-        batches = loader.train_batches(
-            self.train_data,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            start_step=first_step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            num_workers=self.config.data.num_workers,
+        return closing(
+            loader.train_batches(
+                self.train_data,
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                start_step=first_step,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                num_workers=self.config.data.num_workers,
+            )
         )
-        try:
-            yield batches
-        finally:
-            batches.close()
+
+    def _save(self, step: int, state: TrainState, score: float | None = None) -> None:
+        self.writer.flush()  # a run that continues from here has all metrics up to here
+        self.checkpoints.save(step, state, {"seconds": self._seconds()}, score)
+
+    def _save_and_stop(self, step: int, state: TrainState) -> None:
+        self._save(step, state)
+        logging.info("Asked to stop: saved step %d. The same command goes on.", step)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

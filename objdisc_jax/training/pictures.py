@@ -1,6 +1,6 @@
 """Panels of pictures of a model's predictions, from the first images of a split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Pictures:
     """Draws the same images again and again as training goes on.
 
     Args:
-        config: the experiment; uses `seed` and `pictures`.
+        config: the experiment; uses `seed`, `pictures` and `background`.
         graphdef: the model's static description.
         dataset: the split that the images are the first of.
     """
@@ -34,6 +34,7 @@ class Pictures:
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, dataset: loader.Dataset):
         count = min(config.pictures.num_images, len(dataset))
         self._batch = dataset.read(np.arange(count))
+        self._background = config.background.to_dict()
         self._background_labels = dataset.declaration.background_labels
         self._draw = make_draw(graphdef, config.seed)
 
@@ -46,7 +47,7 @@ class Pictures:
             height, width = prediction.masks.shape[2:]
             labels = np.asarray(resize_labels(jnp.asarray(batch["segmentation"]), (height, width)))
             true = np.where(np.isin(labels, self._background_labels), 0, labels)
-        return compose(rows, prediction, true)
+        return compose(rows, prediction, self._background, true)
 
 
 def make_draw(
@@ -74,26 +75,24 @@ def make_draw(
 def compose(
     rows: dict[str, Array],
     prediction: base.Prediction,
+    background: Mapping[str, Any],
     true: np.ndarray | None = None,
-    **background: Any,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """One panel of the rows that every model has and the model's own.
 
     Args:
         rows: what `make_draw` drew: `input`, `reconstruction`, then the model's rows.
         prediction: the prediction it was drawn from.
+        background: how background is told from objects: the config's `background` block.
         true: true segmentation `[b, h, w]` at the model's resolution, background 0.
-        **background: how background is told from slots, as for `segmentation.segment`; without
-            it, the slot with the largest convex hull.
     """
     own = {name: np.asarray(row) for name, row in rows.items()}
     first = {name: own.pop(name) for name in ("input", "reconstruction")}
     masks = np.asarray(prediction.masks)
-    background = background or {"mode": "concentrated"}
     labels = {} if true is None else {"true segmentation": true}
-    labels["segmentation"] = segment(masks, background=prediction.background)
-    if prediction.background is None:
-        labels["without background"] = segment(masks, **background)
+    labels["masks"] = segment(masks, background=prediction.background)
+    if prediction.background is None and background["mode"] != "none":
+        labels["segmentation"] = segment(masks, **background)
     return visualize.panel({**first, **labels, **own})
 
 

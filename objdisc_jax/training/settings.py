@@ -1,6 +1,11 @@
 """The config keys of training and evaluation, with their defaults."""
 
+from typing import Any
+
 from ml_collections import ConfigDict, config_dict
+
+from objdisc_jax import segmentation
+from objdisc_jax.errors import ConfigError
 
 
 def default_config() -> ConfigDict:
@@ -39,6 +44,13 @@ def default_config() -> ConfigDict:
     pictures.every = 10_000  # steps between panels of pictures
     pictures.num_images = 8  # validation images shown on them
 
+    config.background = background = ConfigDict()
+    # How background is told from objects, where the model doesn't do so itself: none | spread_out
+    # (pixels that no slot claims) | concentrated (the slot that reaches furthest) | both.
+    background.mode = "concentrated"
+    background.region = "area"  # what "furthest" compares: area | distance
+    background.threshold = 0.5  # the claim that spread_out asks for
+
     config.profile = profile = ConfigDict()
     profile.start = config_dict.placeholder(int)  # step at which a trace begins; None: no trace
     profile.steps = 10  # steps that it covers
@@ -55,9 +67,45 @@ MUTABLE = (
     "eval",
     "checkpoint",
     "pictures",
+    "background",
     "profile",
     "wandb",
     "data.num_workers",
     "data.path",
 )
 """Keys, or blocks of them, that may change when a run is continued."""
+
+_AT_LEAST_ONE = (
+    "batch_size",
+    "num_train_steps",
+    "log_every",
+    "eval.every",
+    "eval.batch_size",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "pictures.every",
+    "pictures.num_images",
+    "profile.steps",
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Checks the numbers that would otherwise fail late or silently.
+
+    Raises:
+        ConfigError: a count is not positive, or the seed is negative; names it.
+    """
+    for key in _AT_LEAST_ONE:
+        value: Any = config
+        for part in key.split("."):
+            value = value[part]
+        if value < 1:
+            raise ConfigError(f"{key}: got {value}; it must be at least 1.")
+    for key, allowed in (("mode", segmentation.MODES), ("region", segmentation.REGIONS)):
+        if config.background[key] not in allowed:
+            raise ConfigError(
+                f"background.{key}: got {config.background[key]!r}; allowed are "
+                f"{', '.join(allowed)}."
+            )
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed: got {config.seed}; it must lie between 0 and 2^32 - 1.")

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from objdisc_jax.errors import ConfigError
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of the devices, by default all of all processes, with the single axis "data"."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))

@@ -2,10 +2,14 @@
 
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+
+from objdisc_jax import interop, models
+from objdisc_jax.interop.mapping import array_to_jax
 
 GOLDEN = Path(__file__).parent
 
@@ -43,53 +47,17 @@ def make_noise(seed, shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def _dense(w):
-    return w.T
-
-
-def _conv(w):
-    return w.transpose(2, 3, 1, 0)
-
-
-def _conv_transpose(w):
-    return w[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
-
-
-def _same(w):
-    return w
-
-
 def slot_attention_rules():
     """(published key, path here, layout change of a gradient or weight) for every parameter."""
-    rules = []
-
-    def layer(key, path, change, weight="kernel"):
-        rules.append((f"{key}.weight", (*path, weight), change))
-        rules.append((f"{key}.bias", (*path, "bias"), _same))
-
-    for i in range(4):
-        layer(f"encoder.{i}.0", ("encoder", "layers", i), _conv)
-        layer(f"decoder.{i}.0", ("decoder", "layers", i), _conv_transpose)
-    layer("decoder.4.0", ("decoder", "layers", 4), _conv_transpose)
-    layer("decoder.4.2", ("decoder", "out"), _conv_transpose)
-    layer("encoder_pos_embedding.dense", ("encoder_position", "dense"), _dense)
-    layer("decoder_pos_embedding.dense", ("decoder", "position", "dense"), _dense)
-    layer("encoder_out_layer.0", ("encoder_mlp", "layers", 0), _dense)
-    layer("encoder_out_layer.2", ("encoder_mlp", "layers", 1), _dense)
-    for name in ("slot_mu", "slot_log_sigma"):
-        rules.append((f"slot_attention.{name}", ("slot_attention", name), _same))
-    for name in ("norm_inputs", "norm_slots", "norm_mlp"):
-        layer(f"slot_attention.{name}", ("slot_attention", name), _same, weight="scale")
-    for name in ("project_q", "project_k", "project_v"):
-        path = ("slot_attention", name, "kernel")
-        rules.append((f"slot_attention.{name}.weight", path, _dense))
-    for side, name in (("ih", "input"), ("hh", "hidden")):
-        gru = ("slot_attention", "gru", name)
-        rules.append((f"slot_attention.gru.weight_{side}", (*gru, "kernel"), _dense))
-        rules.append((f"slot_attention.gru.bias_{side}", (*gru, "bias"), _same))
-    for i, j in ((0, 0), (2, 1)):
-        layer(f"slot_attention.mlp.{i}", ("slot_attention", "mlp", "layers", j), _dense)
-    return rules
+    model = interop.create(models.get("slot_attention").default_config().to_dict())
+    return [
+        (
+            rule.key,
+            tuple(int(name) if name.isdigit() else name for name in rule.path.split(".")),
+            partial(array_to_jax, layout=rule.layout),
+        )
+        for rule in model.rules()
+    ]
 
 
 def lookup(tree, path):
@@ -121,10 +89,5 @@ def recipe_params(params, rules, gain=1.0):
 
 
 def torch_shape(shape, change):
-    if change is _dense:
-        return shape[::-1]
-    if change is _conv:
-        return (shape[3], shape[2], shape[0], shape[1])
-    if change is _conv_transpose:
-        return (shape[2], shape[3], shape[0], shape[1])
-    return shape
+    """The published shape of a parameter that has this one here."""
+    return change.keywords["layout"].torch_shape(shape)

@@ -2,5 +2,4 @@
 # checker can use; here it is Any.
 from ml_collections import config_dict as config_dict
 from ml_collections import config_flags as config_flags
-
 from ml_collections.config_dict import ConfigDict as ConfigDict

@@ -1,0 +1,139 @@
+"""Building blocks against PyTorch and against a second way to compute them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from objdisc_jax.nn.conv import ConvStack, dilated_conv_transpose, subpixel_conv_transpose
+from objdisc_jax.nn.gru import GRUCell
+from objdisc_jax.nn.position import PositionEmbedding, coordinates, fourier_features
+from objdisc_jax.nn.schedules import cosine_ramp
+from objdisc_jax.nn.slot_attention import SlotAttention
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("way", [dilated_conv_transpose, subpixel_conv_transpose])
+@pytest.mark.parametrize(("size", "stride"), [(5, 2), (3, 2), (5, 1), (3, 1), (5, 3), (7, 4)])
+def test_transposed_convolution_equals_pytorch(way, size, stride):
+    x, weight = normal(2, 6, 5, 3), normal(3, 4, size, size)
+    kernel = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+
+    def ours(x, kernel):
+        return way(x, kernel, stride)
+
+    tensors = [torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight)]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    theirs = torch.nn.functional.conv_transpose2d(
+        *tensors, stride=stride, padding=size // 2, output_padding=stride - 1
+    )
+    expected = theirs.detach().numpy().transpose(0, 2, 3, 1)
+    found, gradient = jax.vjp(ours, x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    direction = normal(*expected.shape)
+    theirs.backward(torch.tensor(direction.transpose(0, 3, 1, 2)))
+    to_x, to_kernel = gradient(jnp.asarray(direction))
+    np.testing.assert_allclose(to_x, tensors[0].grad.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+    to_weight = np.asarray(to_kernel).transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
+    np.testing.assert_allclose(to_weight, tensors[1].grad.numpy(), atol=1e-4)
+
+
+def test_gru_equals_pytorch():
+    cell = GRUCell(5, 4, rngs=nnx.Rngs(0))
+    cell.input.bias[...] = normal(12)
+    cell.hidden.bias[...] = normal(12)
+    theirs = torch.nn.GRUCell(5, 4)
+    with torch.no_grad():
+        theirs.weight_ih.copy_(torch.tensor(np.array(cell.input.kernel[...]).T))
+        theirs.weight_hh.copy_(torch.tensor(np.array(cell.hidden.kernel[...]).T))
+        theirs.bias_ih.copy_(torch.tensor(np.array(cell.input.bias[...])))
+        theirs.bias_hh.copy_(torch.tensor(np.array(cell.hidden.bias[...])))
+    inputs, state = normal(3, 5), normal(3, 4)
+    expected = theirs(torch.tensor(inputs), torch.tensor(state)).detach().numpy()
+    np.testing.assert_allclose(cell(inputs, state), expected, atol=1e-6)
+
+
+def test_gru_starts_with_an_orthogonal_hidden_matrix():
+    kernel = np.array(GRUCell(4, 6, rngs=nnx.Rngs(0)).hidden.kernel[...])
+    np.testing.assert_allclose(kernel @ kernel.T, np.eye(6), atol=1e-5)
+
+
+def test_encoder_sees_every_pixel_when_strided():
+    # Kernel 5 at stride 5 on 35 pixels: seven disjoint blocks and nothing left over.
+    stack = ConvStack(3, (4,), (5,), (5,), rngs=nnx.Rngs(0))
+    gradient = jax.grad(lambda x: stack(x).sum())(jnp.asarray(normal(1, 35, 35, 3)))
+    assert (gradient != 0).any(-1).all()
+    assert stack(normal(1, 35, 35, 3)).shape == (1, 7, 7, 4)
+
+
+def test_residual_layers_start_where_shapes_agree():
+    stack = ConvStack(3, (4, 4), (3, 3), (1, 1), residual=True, rngs=nnx.Rngs(0))
+    x = normal(1, 6, 6, 3)
+    stack.layers[1].kernel[...] = jnp.zeros_like(stack.layers[1].kernel[...])
+    stack.layers[1].bias[...] = jnp.zeros(4)
+    first = jax.nn.leaky_relu(stack.layers[0](x), 0.01)
+    np.testing.assert_allclose(stack(x), first, atol=1e-6)
+
+
+def test_coordinates_run_from_zero_to_one():
+    yx = coordinates(3, 5)
+    np.testing.assert_allclose(yx[:, 0, 0], [0, 0.5, 1])
+    np.testing.assert_allclose(yx[0, :, 1], [0, 0.25, 0.5, 0.75, 1])
+
+
+def test_fourier_features_by_hand():
+    features = fourier_features(jnp.array([0.5, 0.0]), 2)
+    # Row: sin and cos of π/2 and π; column: of 0 and 0.
+    np.testing.assert_allclose(features, [1, 0, 0, -1, 0, 0, 1, 1], atol=1e-6)
+    with pytest.raises(ValueError, match="position: got 'polar'"):
+        PositionEmbedding(4, kind="polar", rngs=nnx.Rngs(0))
+
+
+def test_cosine_ramp_is_flat_outside_its_steps():
+    steps = jnp.array([0, 10, 15, 20, 99])
+    values = cosine_ramp(steps, start_value=1.0, end_value=3.0, start_step=10, end_step=20)
+    np.testing.assert_allclose(values, [1, 1, 2, 3, 3], atol=1e-6)
+
+
+def test_slots_are_permuted_with_their_noise():
+    module = SlotAttention(
+        6, num_slots=3, slot_size=8, mlp_hidden_size=8, num_iterations=2, rngs=nnx.Rngs(0)
+    )
+    inputs, noise = normal(2, 10, 6), normal(2, 3, 8)
+    slots, attn = module(inputs, noise)
+    np.testing.assert_allclose(attn.sum(-1), 1, atol=1e-6)
+    turned = module(inputs, noise[:, [2, 0, 1]])
+    np.testing.assert_allclose(turned.slots, slots[:, jnp.array([2, 0, 1])], atol=1e-5)
+    # Nor does the order of the inputs matter.
+    shuffled = module(inputs[:, ::-1], noise)
+    np.testing.assert_allclose(shuffled.slots, slots, atol=1e-5)
+
+
+def test_attention_stays_in_float32_when_computing_in_bfloat16():
+    module = SlotAttention(
+        6,
+        num_slots=3,
+        slot_size=8,
+        mlp_hidden_size=8,
+        num_iterations=2,
+        dtype=jnp.bfloat16,
+        rngs=nnx.Rngs(0),
+    )
+    inputs, noise = normal(2, 4096, 6), normal(2, 3, 8)
+    slots, attn = module(inputs.astype(jnp.bfloat16), noise)
+    assert slots.dtype == attn.dtype == jnp.float32
+    # A bfloat16 sum over 4096 positions would stop growing at 256.
+    np.testing.assert_allclose(attn.sum(-1), 1, atol=1e-5)
+    module.dtype = None
+    for name in ("project_q", "project_k", "project_v"):
+        getattr(module, name).dtype = None
+    assert np.abs(module(inputs, noise).slots - slots).max() < 0.05
