@@ -6,15 +6,17 @@
 #
 # PYTHON=python3.12       interpreter to use (default: the newest from 3.11 on that is found)
 # ACCELERATOR=cuda13      cpu, cuda12 or cuda13 (default: cuda12 if nvidia-smi answers, else cpu)
-# TORCH="torch==2.13.0"   what pip is asked for to get PyTorch: another build, an index of wheels
+# TORCH="torch==2.13.0"   what pip is asked for to get PyTorch. Its default build for Linux brings CUDA
+#                         along; a CPU build: TORCH="torch==2.13.0+cpu --extra-index-url URL", with
+#                         the URL of CPU wheels that PyTorch's installation page names
 
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 ACCELERATOR ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda12,cpu)
 TORCH ?= torch==2.13.0
+READY := $(VENV)/.ready-$(ACCELERATOR)
 
 DATA := data/tetrominoes.h5
 RUN := runs/demo
@@ -37,6 +39,8 @@ comma := ,
 $(DATA): | $(READY)
 	$(BIN)/python data_scripts/generate_tetrominoes.py --output $@
 
+# Two devices on the CPU: each computes half a batch, faster than two threads sharing one.
+demo: export JAX_NUM_CPU_DEVICES ?= 2
 demo: $(READY) $(DATA)
 	$(BIN)/python -m objdisc_jax.main --config configs/demo.py --workdir $(RUN)
 	$(BIN)/python -m objdisc_jax.main --config configs/demo.py --workdir $(RUN) --mode eval --split test

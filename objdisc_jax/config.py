@@ -1,21 +1,20 @@
 """Experiments: composing a config, building from it, keeping it with a run.
 
-A config has the training keys (`training/settings.py`), a `model` block and a `data` block, each
+A config has the training keys (`settings.py`), a `model` block and a `data` block, each
 with its defaults beside the model's or data set's code.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 from ml_collections import ConfigDict
 
-from objdisc_jax import models
+from objdisc_jax import models, settings
 from objdisc_jax.data import sets
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.training import settings
+from objdisc_jax.files import write_atomically
 
 CONFIG_FILE = "config.json"
 
@@ -56,19 +55,17 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     Raises:
         ConfigError: it names a model or data set that doesn't exist, or has an unknown key.
     """
-    config = experiment(model=values["model"]["name"], data=values["data"]["name"])
+    config = experiment(model=values["model"]["name"], data=values["data"]["name"]).lock()
     try:
         config.update(values)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(f"The saved config does not fit this version: {error}") from error
-    return config.lock()
+    return config
 
 
 def save(config: ConfigDict, workdir: Path) -> None:
-    """Writes the config into a run directory, atomically."""
-    partial = workdir / f"{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    os.replace(partial, workdir / CONFIG_FILE)
+    """Writes the config into a run directory."""
+    write_atomically(workdir / CONFIG_FILE, json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def load(workdir: Path) -> ConfigDict:
@@ -92,16 +89,25 @@ def load(workdir: Path) -> ConfigDict:
         ) from error
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Keys at which two configs differ, as `{"a.b": "1 -> 2"}`."""
-    found = {}
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found |= differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found[prefix + key] = f"{before!r} -> {after!r}"
-    return found
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values by their full names: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """Keys at which two configs (as `to_dict` gives them) differ, as `{"a.b": "1 -> 2"}`."""
+    old, new = flatten(old), flatten(new)
+    return {
+        key: f"{old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
 
 
 def check_resumable(saved: ConfigDict, config: ConfigDict, workdir: Path) -> None:

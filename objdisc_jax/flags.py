@@ -4,6 +4,7 @@ Nothing here or in an entry point imports JAX at module level: data-loading work
 point again, and must not start a second JAX.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 from absl import app, flags, logging
 
 from objdisc_jax import errors
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def parse_absl(argv: Sequence[str]) -> Sequence[str]:
@@ -30,7 +33,7 @@ def parse_absl(argv: Sequence[str]) -> Sequence[str]:
         unknown_key = str(error).strip("'\"").replace("\\'", "'").split("\\n")
         sys.exit(
             f"error: config: there is no key {' '.join(unknown_key)} The keys are those of the "
-            "model's and the data set's default_config() and of objdisc_jax/training/settings.py."
+            "model's and the data set's default_config() and of objdisc_jax/settings.py."
         )
 
 
@@ -68,6 +71,6 @@ def _is_for_users(record: LogRecord) -> bool:
 
     Orbax tells every step of every save, and warns of checkpoints without a score, which are meant.
     """
-    if "objdisc_jax" in record.pathname:
+    if record.pathname.startswith(_PACKAGE):
         return True
     return record.levelno > INFO and "tracked_metric" not in record.getMessage()

@@ -23,6 +23,7 @@ from objdisc_jax.errors import UserError
 from objdisc_jax.flags import run
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
@@ -83,7 +84,7 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size: got {arguments.batch_size}; it is at least 1.")
     crop = _parse_crop(arguments.crop)
-    files = _find(arguments.input)
+    files = _find(arguments.input, arguments.output)
     mesh = sharding.data_mesh()
     trained = runs.load_trained(arguments.workdir, sharding.replicated(mesh), which=arguments.step)
     declaration = sets.get(trained.config.data.name).declare(trained.config.data)
@@ -136,21 +137,27 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     return broken
 
 
-def _find(inputs: list[Path]) -> dict[str, Path]:
-    """Image files by the name that their results get; folders are searched with subfolders."""
-    known = set(Image.registered_extensions())
+def _find(inputs: list[Path], output: Path) -> dict[str, Path]:
+    """Image files by the name that their results get; folders are searched with subfolders.
+
+    What an earlier call wrote below `output` is not searched.
+    """
     found: list[tuple[Path, Path]] = []
     for entry in inputs:
         if entry.is_dir():
-            inside = sorted(f for f in entry.rglob("*") if f.suffix.lower() in known)
-            found += [(file, file.relative_to(entry)) for file in inside if file.is_file()]
+            inside = sorted(file for file in entry.rglob("*") if file.suffix.lower() in SUFFIXES)
+            found += [
+                (file, file.relative_to(entry))
+                for file in inside
+                if file.is_file() and output.resolve() not in file.resolve().parents
+            ]
         elif entry.is_file():
             found.append((entry, Path(entry.name)))
         else:
             raise UserError(f"--input: there is no file or folder {entry}.")
     if not found:
         folders = ", ".join(map(str, inputs))
-        raise UserError(f"--input: there is no image in {folders} (PNG, JPEG, WebP, TIFF, ...).")
+        raise UserError(f"--input: there is no image in {folders} ({' '.join(SUFFIXES)}).")
     names: dict[str, Path] = {}
     for file, relative in found:
         name = str(relative.with_suffix(""))
@@ -184,7 +191,10 @@ def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Pictur
     brought to the model's resolution here, with antialiasing.
     """
     with Image.open(file) as opened:
-        image = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        upright = ImageOps.exif_transpose(opened)
+        if upright.mode.startswith("I"):  # 16 bits a pixel, which convert("RGB") would clip
+            upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+        image = np.asarray(upright.convert("RGB"))
     height, width = image.shape[:2]
     if crop == "data" and (height, width) == declaration.image_size:
         (top, bottom), (left, right) = declaration.crop_box
@@ -224,8 +234,7 @@ def _write(stem: Path, picture: _Picture, arrays: dict[str, np.ndarray], panel: 
         np.savez_compressed(f"{stem}.npz", allow_pickle=False, **arrays)
     except OSError as error:
         raise UserError(
-            f"--output: {stem} cannot be written ({error.strerror}). Make room, or name another "
-            "folder."
+            f"--output: {stem} cannot be written ({error}). Make room, or name another folder."
         ) from error
 
 

@@ -96,8 +96,8 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         raise DataError(
             f"No image is left in split '{split}' of data set '{declaration.name}': of its "
             f"{len(splits[split])} images, none has at most max_objects = "
-            f"{declaration.max_objects} objects. Raise --config.data.max_objects, or set it to "
-            "None to use all images."
+            f"{declaration.max_objects} objects. Raise --config.data.max_objects, or leave it "
+            "out to use all images."
         )
     if split == "test":
         indices = indices[: declaration.num_test_images]

@@ -104,5 +104,5 @@ class DatasetDeclaration:
             "Produce it with one of\n"
             f"  {self.download_command}\n"
             f"  {self.generate_command}\n"
-            "or name another file with --config.data.path=FILE."
+            "(--overwrite replaces a damaged file), or name another with --config.data.path=FILE."
         )

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from flax import nnx
 
+from objdisc_jax.errors import ConfigError
 from objdisc_jax.models.base import Model
 from objdisc_jax.names import closest
 
@@ -21,10 +22,10 @@ def get(name: str) -> ModuleType:
     """The module of a model, which holds its class and its `default_config()`.
 
     Raises:
-        ValueError: there is no such model; lists those there are.
+        ConfigError: there is no such model; lists those there are.
     """
     if name not in names():
-        raise ValueError(
+        raise ConfigError(
             f"model.name: there is no model {name!r}{closest(name, names())}. "
             f"Models: {', '.join(names())}."
         )
@@ -40,7 +41,8 @@ def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
         rngs: source of the initial parameters.
 
     Raises:
-        ValueError: unknown name, or settings that the model refuses.
+        ValueError: settings that the model refuses.
+        ConfigError: there is no such model.
     """
     module = get(name)
     (model_class,) = (

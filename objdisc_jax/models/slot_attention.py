@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 from objdisc_jax.models.base import Model, Noise, Prediction
 from objdisc_jax.nn.broadcast_decoder import ConvBroadcastDecoder, MLPBroadcastDecoder, combine
 from objdisc_jax.nn.conv import ConvStack
+from objdisc_jax.nn.initializers import Init
 from objdisc_jax.nn.mlp import MLP
 from objdisc_jax.nn.position import PositionEmbedding
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput, layer_norm
-
-SEPARATIONS = ("none", "max", "entropy", "uniform")
 
 
 def default_config() -> ConfigDict:
@@ -34,6 +33,7 @@ def default_config() -> ConfigDict:
     config.encoder_strides = (1, 1, 1, 1)  # their strides
     config.encoder_residual = False  # add a convolution's input to its output where shapes agree
     config.encoder_norm = False  # LayerNorm before the per-position MLP, as the 2020 paper has
+    config.encoder_init = "fan_in"  # fan_in (PyTorch's default) | kaiming | xavier
     config.position = "linear"  # encoder position embedding: linear | fourier
     config.num_frequencies = 12  # harmonics of Fourier position features, encoder and MLP decoder
     config.activation = "leaky_relu"  # leaky_relu | relu
@@ -43,7 +43,7 @@ def default_config() -> ConfigDict:
     config.decoder_grid = (8, 8)  # conv: slots are tiled over it; resolution / prod(strides)
     config.decoder_lattice = 1  # mlp: train on every n-th row and column, at a random offset
     config.output = "linear"  # colours: linear | tanh
-    config.separation = "none"  # regulariser of the masks: none | max | entropy | uniform
+    config.separation = "none"  # regulariser of the masks: none | max | entropy
     config.separation_weight = 0.0  # its final weight
     config.separation_ramp = (60_000, 65_000)  # steps between which the weight rises from 0
     config.area_weight = 0.0  # final weight of the regulariser towards objects of one area
@@ -79,6 +79,7 @@ class SlotAttentionAutoEncoder(Model):
         encoder_strides: tuple[int, ...],
         encoder_residual: bool,
         encoder_norm: bool,
+        encoder_init: Init,
         position: str,
         num_frequencies: int,
         activation: str,
@@ -97,9 +98,27 @@ class SlotAttentionAutoEncoder(Model):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
+        for key, value, allowed in (
+            ("decoder", decoder, ("conv", "mlp")),
+            ("output", output, ("linear", "tanh")),
+            ("separation", separation, ("none", "max", "entropy")),
+            ("dtype", str(dtype), ("float32", "bfloat16")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"model.{key}: got {value!r}; allowed are {', '.join(allowed)}.")
+        for key, value in (("resolution", resolution), ("decoder_grid", decoder_grid)):
+            if len(value) != 2 or min(value) < 1:
+                raise ValueError(f"model.{key}: got {value}; it is a height and a width, (64, 64).")
+        for key, value in (
+            ("num_slots", num_slots),
+            ("slot_size", slot_size),
+            ("mlp_hidden_size", mlp_hidden_size),
+            ("area_of_object", area_of_object),
+        ):
+            if value < 1:
+                raise ValueError(f"model.{key}: got {value}; it must be at least 1.")
         dtype = jnp.dtype(dtype)
-        height, width = resolution
-        self.resolution = (height, width)
+        self.resolution = (resolution[0], resolution[1])
         self.dtype = dtype
         self.decoder_lattice = decoder_lattice
         self.output = output
@@ -110,7 +129,6 @@ class SlotAttentionAutoEncoder(Model):
         self.area_ramp = area_ramp[0], area_ramp[1]
         self.area_of_object = area_of_object
 
-        features = encoder_channels[-1]
         self.encoder = ConvStack(
             3,
             encoder_channels,
@@ -118,14 +136,18 @@ class SlotAttentionAutoEncoder(Model):
             encoder_strides,
             activation=activation,
             residual=encoder_residual,
+            init=encoder_init,
             dtype=dtype,
             rngs=rngs,
         )
+        features = encoder_channels[-1]
         self.encoder_position = PositionEmbedding(
-            features, kind=position, num_frequencies=num_frequencies, dtype=dtype, rngs=rngs
+            features, kind=position, num_frequencies=num_frequencies, rngs=rngs
         )
         self.encoder_layer_norm = layer_norm(features, rngs=rngs) if encoder_norm else None
-        self.encoder_mlp = MLP((features,) * 3, activation=activation, dtype=dtype, rngs=rngs)
+        self.encoder_mlp = MLP(
+            (features,) * 3, activation=activation, init=encoder_init, dtype=dtype, rngs=rngs
+        )
         self.slot_attention = SlotAttention(
             features,
             num_slots=num_slots,
@@ -155,16 +177,9 @@ class SlotAttentionAutoEncoder(Model):
                 dtype=dtype,
                 rngs=rngs,
             )
-        self._check(decoder)
+        self._check_decoder()
 
-    def _check(self, decoder: str) -> None:
-        for key, value, allowed in (
-            ("decoder", decoder, ("conv", "mlp")),
-            ("output", self.output, ("linear", "tanh")),
-            ("separation", self.separation, SEPARATIONS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"model.{key}: got {value!r}; allowed are {', '.join(allowed)}.")
+    def _check_decoder(self) -> None:
         if isinstance(self.decoder, ConvBroadcastDecoder):
             if self.decoder.output_size != self.resolution:
                 raise ValueError(
@@ -301,20 +316,12 @@ def ramp(step: Int[Array, ""], weight: float, steps: tuple[int, int]) -> Float[A
 
 
 def separation(masks: Float[Array, "b k *n"], kind: str) -> Float[Array, "b"]:
-    """A regulariser of how decided the masks are, averaged over pixels.
-
-    `max` (1 − the largest mask) and `entropy` (over slots) are the published ones: they make every
-    pixel choose a slot. `uniform` is the opposite, the Kullback-Leibler divergence of the masks
-    from 1/k: pixels that every slot paints alike, such as a plain background, stay undecided and
-    can be told from objects by it.
-    """
+    """How undecided the masks are: `entropy` over slots, or 1 − the largest mask (`max`)."""
     if kind == "max":
         value = 1.0 - jnp.max(masks, axis=1)
     else:
         p = masks + 1e-8
         value = -jnp.sum(p * jnp.log(p), axis=1)
-        if kind == "uniform":
-            value = jnp.log(masks.shape[1]) - value
     return jnp.mean(value, axis=tuple(range(1, value.ndim)))
 
 

@@ -53,7 +53,7 @@ class ConvBroadcastDecoder(nnx.Module):
             )
         self.grid = grid
         self.activation = activation
-        self.position = PositionEmbedding(slot_size, dtype=dtype, rngs=rngs)
+        self.position = PositionEmbedding(slot_size, rngs=rngs)
         self.layers = nnx.List(
             ConvTranspose(n_in, n_out, 5, stride=stride, dtype=dtype, rngs=rngs)
             for n_in, n_out, stride in zip(
@@ -122,7 +122,6 @@ class MLPBroadcastDecoder(nnx.Module):
             kind="fourier" if num_frequencies else "linear",
             num_frequencies=num_frequencies,
             init="xavier",
-            dtype=dtype,
             rngs=rngs,
         )
         self.mlp = MLP((*hidden, 4), activation=activation, init="kaiming", dtype=dtype, rngs=rngs)
@@ -136,7 +135,8 @@ class MLPBroadcastDecoder(nnx.Module):
             slots: the slots.
             yx: positions, for every image its own or one set for all.
         """
-        hidden = self.slot_layer(slots)[:, :, None] + self.position(yx)[:, None]
+        hidden = self.slot_layer(slots)[:, :, None]
+        hidden = hidden + self.position(yx)[:, None].astype(hidden.dtype)
         return self.mlp(activation_function(self.activation)(hidden)).astype(jnp.float32)
 
     def decode_image(

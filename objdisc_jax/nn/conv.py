@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from objdisc_jax.nn.initializers import fan_in_uniform
+from objdisc_jax.nn.initializers import Init, fan_in_uniform, initializers
 from objdisc_jax.nn.mlp import activation_function
 
 
@@ -21,23 +21,24 @@ def conv(
     kernel_size: int,
     *,
     stride: int = 1,
+    init: Init = "fan_in",
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution in PyTorch's default initialisation.
+    """A square convolution, initialised as `objdisc_jax.nn.mlp.linear` is.
 
     Padded ("SAME") to one output per `stride` inputs, with nothing at the border left out; without
     a stride that is `kernel_size // 2` on every side.
     """
-    init = fan_in_uniform(in_features * kernel_size**2)
+    kernel_init, bias_init = initializers(init, in_features * kernel_size**2)
     return nnx.Conv(
         in_features,
         out_features,
         (kernel_size, kernel_size),
         strides=stride,
         padding="SAME",
-        kernel_init=init,
-        bias_init=init,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
         dtype=dtype,
         rngs=rngs,
     )
@@ -53,6 +54,7 @@ class ConvStack(nnx.Module):
         strides: stride of every layer.
         activation: name of the activation.
         residual: add a layer's input to its output wherever their shapes agree.
+        init: initialisation, as for `objdisc_jax.nn.mlp.linear`.
         dtype: compute type.
         rngs: source of the initial values.
 
@@ -69,6 +71,7 @@ class ConvStack(nnx.Module):
         *,
         activation: str = "leaky_relu",
         residual: bool = False,
+        init: Init = "fan_in",
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -80,7 +83,7 @@ class ConvStack(nnx.Module):
         self.activation = activation
         self.residual = residual
         self.layers = nnx.List(
-            conv(n_in, n_out, kernel_size, stride=stride, dtype=dtype, rngs=rngs)
+            conv(n_in, n_out, kernel_size, stride=stride, init=init, dtype=dtype, rngs=rngs)
             for n_in, n_out, kernel_size, stride in zip(
                 [in_features, *features[:-1]], features, kernel_sizes, strides, strict=True
             )

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
-from jax.nn.initializers import variance_scaling
+from jax.nn.initializers import variance_scaling, zeros
 from jaxtyping import Array
 
 Initializer = Callable[..., Array]
 
-kaiming_uniform: Initializer = variance_scaling(2.0, "fan_in", "uniform")
-"""He et al. (2015) for layers followed by a ReLU; zero-mean uniform."""
+Init = Literal["fan_in", "xavier", "kaiming"]
 
 
 def uniform(bound: float) -> Initializer:
@@ -30,3 +30,23 @@ def fan_in_uniform(fan_in: int) -> Initializer:
         fan_in: number of inputs of one output unit. PyTorch uses the same bound for the bias.
     """
     return uniform(1.0 / math.sqrt(fan_in))
+
+
+def initializers(init: str, fan_in: int) -> tuple[Initializer, Initializer]:
+    """Initialisers of the weights and of the bias of a layer.
+
+    Args:
+        init: `fan_in` draws both from ±1/√fan_in (PyTorch's default); `xavier` and `kaiming` draw
+            uniform weights by Glorot's or He's rule and set the bias to zero.
+        fan_in: number of inputs of one output unit.
+
+    Raises:
+        ValueError: `init` is none of the three.
+    """
+    if init == "fan_in":
+        return fan_in_uniform(fan_in), fan_in_uniform(fan_in)
+    if init == "xavier":
+        return variance_scaling(1.0, "fan_avg", "uniform"), zeros
+    if init == "kaiming":
+        return variance_scaling(2.0, "fan_in", "uniform"), zeros
+    raise ValueError(f"initialisation: got {init!r}; allowed are fan_in, xavier, kaiming.")

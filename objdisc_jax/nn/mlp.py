@@ -2,17 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
 
 import jax
 from flax import nnx
-from jax.nn.initializers import xavier_uniform, zeros
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from objdisc_jax.nn.initializers import fan_in_uniform, kaiming_uniform
-
-Activation = Literal["leaky_relu", "relu"]
+from objdisc_jax.nn.initializers import Init, initializers
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
@@ -27,7 +23,7 @@ def activation_function(name: str) -> Callable[[Array], Array]:
         ValueError: the name is not known; lists those that are.
     """
     if name not in _ACTIVATIONS:
-        raise ValueError(f"activation: got {name!r}; allowed are {sorted(_ACTIVATIONS)}.")
+        raise ValueError(f"model.activation: got {name!r}; allowed are {sorted(_ACTIVATIONS)}.")
     return _ACTIVATIONS[name]
 
 
@@ -35,7 +31,7 @@ def linear(
     in_features: int,
     out_features: int,
     *,
-    init: Literal["fan_in", "xavier", "kaiming"] = "fan_in",
+    init: Init = "fan_in",
     use_bias: bool = True,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
@@ -45,17 +41,12 @@ def linear(
     Args:
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
-        init: `fan_in` draws weights and bias from ±1/√fan_in (PyTorch's default); `xavier` and
-            `kaiming` draw uniform weights by Glorot's or He's rule and set the bias to zero.
+        init: `fan_in`, `xavier` or `kaiming`, see `objdisc_jax.nn.initializers.initializers`.
         use_bias: whether there is a bias.
         dtype: compute type; parameters are float32.
         rngs: source of the initial values.
     """
-    if init == "fan_in":
-        kernel_init = bias_init = fan_in_uniform(in_features)
-    else:
-        kernel_init = xavier_uniform() if init == "xavier" else kaiming_uniform
-        bias_init = zeros
+    kernel_init, bias_init = initializers(init, in_features)
     return nnx.Linear(
         in_features,
         out_features,
@@ -73,8 +64,8 @@ class MLP(nnx.Module):
     Args:
         features: layer sizes, input first: `(64, 128, 64)` is two layers.
         activation: name of the activation.
-        init: `fan_in` for every layer (PyTorch's default), or `kaiming` for Kaiming in the first
-            and Xavier in the others, as in the slot attention module.
+        init: of every layer; but `kaiming` is for the first alone, and the others get `xavier`, as
+            in the published slot attention module.
         dtype: compute type.
         rngs: source of the initial values.
     """
@@ -84,7 +75,7 @@ class MLP(nnx.Module):
         features: Sequence[int],
         *,
         activation: str = "relu",
-        init: Literal["fan_in", "kaiming"] = "fan_in",
+        init: Init = "fan_in",
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -94,7 +85,7 @@ class MLP(nnx.Module):
             linear(
                 n_in,
                 n_out,
-                init=init if init == "fan_in" or i == 0 else "xavier",
+                init="xavier" if init == "kaiming" and i > 0 else init,
                 dtype=dtype,
                 rngs=rngs,
             )

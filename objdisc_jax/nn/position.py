@@ -1,16 +1,13 @@
 """Where a feature sits in the image: coordinate grids and what is added for them."""
 
 import math
-from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from objdisc_jax.nn.initializers import Init
 from objdisc_jax.nn.mlp import linear
-
-PositionKind = Literal["linear", "fourier"]
 
 
 def coordinates(height: int, width: int) -> Float[Array, "h w 2"]:
@@ -39,13 +36,14 @@ def fourier_features(yx: Float[Array, "*n 2"], num_frequencies: int) -> Float[Ar
 class PositionEmbedding(nnx.Module):
     """A learned linear map of position features, to be added to `features` channels.
 
+    Always computed in float32: in bfloat16 neighbouring pixels of a large image are one position.
+
     Args:
         features: number of channels.
         kind: `linear` maps (y, x, 1 − y, 1 − x) as the published models do; `fourier` maps those
             four and the Fourier features, which tells neighbouring pixels apart much better.
         num_frequencies: harmonics of the Fourier features.
         init: initialisation of the map, as for `linear`.
-        dtype: compute type.
         rngs: source of the initial values.
 
     Raises:
@@ -58,15 +56,14 @@ class PositionEmbedding(nnx.Module):
         *,
         kind: str = "linear",
         num_frequencies: int = 12,
-        init: Literal["fan_in", "xavier"] = "fan_in",
-        dtype: DTypeLike | None = None,
+        init: Init = "fan_in",
         rngs: nnx.Rngs,
     ):
         if kind not in ("linear", "fourier"):
-            raise ValueError(f"position: got {kind!r}; allowed are 'linear' and 'fourier'.")
+            raise ValueError(f"model.position: got {kind!r}; allowed are 'linear' and 'fourier'.")
         self.num_frequencies = num_frequencies if kind == "fourier" else 0
         inputs = 4 + 4 * self.num_frequencies
-        self.dense = linear(inputs, features, init=init, dtype=dtype, rngs=rngs)
+        self.dense = linear(inputs, features, init=init, rngs=rngs)
 
     def __call__(self, yx: Float[Array, "*n 2"]) -> Float[Array, "*n c"]:
         """The embedding of coordinates in [0, 1]."""
@@ -78,4 +75,4 @@ class PositionEmbedding(nnx.Module):
 
     def add_to(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Adds the embedding of the full grid to a feature map."""
-        return x + self(coordinates(*x.shape[-3:-1]))
+        return x + self(coordinates(*x.shape[-3:-1])).astype(x.dtype)

@@ -1,7 +1,7 @@
 """Slot Attention: iterative attention in which slots compete for input positions."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,7 @@ from objdisc_jax.nn.gru import GRUCell
 from objdisc_jax.nn.initializers import uniform
 from objdisc_jax.nn.mlp import MLP, linear
 
-Gradient = Literal["implicit", "unrolled", "bo_qsa"]
-GRADIENTS: tuple[Gradient, ...] = ("implicit", "unrolled", "bo_qsa")
+GRADIENTS = ("implicit", "unrolled", "bo_qsa")
 
 ATTENTION_EPSILON = 1e-8
 
@@ -82,9 +81,11 @@ class SlotAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if gradient not in GRADIENTS:
-            raise ValueError(f"gradient: got {gradient!r}; allowed are {', '.join(GRADIENTS)}.")
+            raise ValueError(
+                f"model.gradient: got {gradient!r}; allowed are {', '.join(GRADIENTS)}."
+            )
         if num_iterations < 1:
-            raise ValueError(f"num_iterations: got {num_iterations}; it must be at least 1.")
+            raise ValueError(f"model.num_iterations: got {num_iterations}; it must be at least 1.")
         self.num_slots = num_slots
         self.slot_size = slot_size
         self.num_iterations = num_iterations

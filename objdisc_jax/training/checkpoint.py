@@ -22,9 +22,8 @@ class Checkpoints:
 
     Args:
         workdir: the run directory.
-        keep: how many of the latest checkpoints are kept; the one with the best score is, too.
-        higher_is_better: whether the best score is the largest.
-        create: make the folder if it is missing.
+        keep: how many of the latest checkpoints are kept; the one with the highest score is, too.
+        create: make the folder if it is missing, and remove what a killed program left half done.
     """
 
     def __init__(
@@ -32,14 +31,12 @@ class Checkpoints:
         workdir: Path,
         *,
         keep: int = 1,
-        higher_is_better: bool = True,
         create: bool = True,
     ):
         self._folder = workdir.absolute() / FOLDER
         managers = ocp.checkpoint_managers
         best = managers.BestN(
             get_metric_fn=_score,
-            reverse=not higher_is_better,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
@@ -49,9 +46,9 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 # The policy decides what is kept; `best_fn` makes the manager track scores at all.
                 best_fn=_score,
-                best_mode="max" if higher_is_better else "min",
                 preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
                 create=create,
+                cleanup_tmp_directories=create,
             ),
         )
 
@@ -69,7 +66,7 @@ class Checkpoints:
             step: training step; a step that is already saved is left as it is.
             state: pytree of arrays.
             metadata: values that JSON can hold.
-            score: what "best" compares; None (or NaN) where the model wasn't scored.
+            score: the highest is "best"; None (or NaN) where the model wasn't scored.
         """
         if step == self.latest_step:
             return

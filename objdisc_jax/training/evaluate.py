@@ -140,8 +140,7 @@ def _make_eval_step(
             by_slot = metrics.contingency_table(true, labels, **sizes)
             found["fg_ari"] = metrics.fg_adjusted_rand_index(by_slot, declaration.background_labels)
             if prediction.background is None and background.mode in ("spread_out", "both"):
-                # Pixels that no slot claims are a segment of their own. The other half of `both`
-                # only names a segment, which no score depends on.
+                # Pixels that no slot claims are a segment of their own.
                 claimed = jnp.max(prediction.masks, axis=1) >= background.threshold
                 labels = jnp.where(claimed, labels, num_masks)
             found["table"] = metrics.contingency_table(true, labels, **sizes)

@@ -15,10 +15,11 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
+from objdisc_jax import settings
 from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
 from objdisc_jax.models import base
-from objdisc_jax.training import pictures, runs, settings, sharding, writers
+from objdisc_jax.training import pictures, runs, sharding, writers
 from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.evaluate import Evaluator, Scores
 from objdisc_jax.training.step import TrainState, initial_state, make_train_step
@@ -69,12 +70,9 @@ class _Training:
         self.graphdef, self.abstract_state = runs.abstract_state(config)
         # From here on the config is known to work, and the directory may be written to.
         runs.open_run(workdir, config)
-        self.checkpoints = Checkpoints(
-            workdir,
-            keep=config.checkpoint.keep,
-            higher_is_better=self.val_data.has_masks,
-        )
+        self.checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
         self.seconds_before = 0.0
+        self.tracing = False
 
     def run(self) -> None:
         """Trains to the last step, or until asked to stop."""
@@ -94,17 +92,20 @@ class _Training:
             self.config, self.workdir, last_step=first_step, primary=jax.process_index() == 0
         )
         if first_step == 0:
-            self.writer.write_hparams(self.config.copy_and_resolve_references().to_dict())
+            self.writer.write_hparams(configs.flatten(configs.to_dict(self.config)))
         self.evaluate = Evaluator(
             self.config, self.graphdef, self.val_data, self.mesh, self.config.eval.num_images
         )
         self.draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
         self.started = self.logged = time.monotonic()
         self.logged_step = first_step
-        with self._batches(first_step) as batches, _stop_requests() as stop:
-            self._take_steps(state, first_step, batches, stop)
-        self.checkpoints.close()
-        self.writer.close()
+        with _stop_requests() as stop, self._batches(first_step) as batches:
+            try:
+                self._take_steps(state, first_step, batches, stop)
+            finally:
+                self._end_trace()
+                self.checkpoints.close()
+                self.writer.close()
         if jax.process_index() == 0:
             plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
 
@@ -137,7 +138,13 @@ class _Training:
             if stopping or self._is_due(step):
                 self._settle(dispatched)  # nothing is scored, shown or saved after a NaN
                 dispatched = None
-                self._do_what_is_due(step, state)
+                try:
+                    self._do_what_is_due(step, state)
+                except UserError:
+                    if not stop.requested:
+                        raise
+                    logging.info("Asked to stop: the same command goes on from the last save.")
+                    return
             if stopping:
                 self._save_and_stop(step, state)
                 return
@@ -209,7 +216,7 @@ class _Training:
         if not scalars.pop("finite"):
             self._report_divergence(dispatched)
         last_step = self.config.num_train_steps
-        if step % self.config.log_every and step != last_step:
+        if step % self.config.log_every and "eval" not in self._is_due(step):
             return
         values = {f"train/{name}": float(value) for name, value in scalars.items()}
         now = time.monotonic()
@@ -239,22 +246,23 @@ class _Training:
         raise Diverged(
             f"Training diverged: step {step} has loss {values['loss']} and gradient norm "
             f"{values['grad_norm']}. {file} holds the record numbers of its batch. "
-            + (f"The last good checkpoint is step {kept}. " if kept else "Nothing was saved yet. ")
+            + ("Nothing" if kept is None else f"The last good checkpoint is step {kept}; nothing")
+            + " was saved after it. "
             + "Lower --config.optimizer.learning_rate or set --config.optimizer.clip_norm, and "
             "train in a new --workdir."
         )
 
     def _write_scores(self, step: int, scores: Scores) -> float:
-        """Writes validation scores and returns the one that picks the best checkpoint."""
+        """Writes validation scores; returns the one whose highest value is "best"."""
         self.writer.write_scalars(step, {f"val/{k}": v for k, v in scores.means.items()})
-        best_by = "fg_ari" if self.val_data.has_masks else "loss"
         logging.info(
             "step %d  validation on %d images: %s",
             step,
             scores.num_images,
             "  ".join(f"{name} {value:.4f}" for name, value in scores.means.items()),
         )
-        return scores.means[best_by]
+        means = scores.means
+        return means["fg_ari"] if self.val_data.has_masks else -means["loss"]
 
     def _write_picture(self, step: int, picture: np.ndarray) -> None:
         if jax.process_index() == 0:
@@ -264,13 +272,17 @@ class _Training:
     def _profile(self, step: int) -> None:
         """Begins or ends the trace that the config asks for."""
         start: Any = self.config.profile.start
-        if start is None:
-            return
         if step == start:
             jax.profiler.start_trace(str(self.workdir / "profile"))
-        elif step == start + self.config.profile.steps:
+            self.tracing = True
+        elif start is not None and step == start + self.config.profile.steps:
+            self._end_trace()
+
+    def _end_trace(self) -> None:
+        if self.tracing:
             jax.profiler.stop_trace()
-            logging.info("Wrote a trace of %d steps to %s.", step - start, self.workdir / "profile")
+            self.tracing = False
+            logging.info("Wrote a trace to %s.", self.workdir / "profile")
 
 
 class _Stop:

@@ -1,7 +1,7 @@
 """Scoring a trained run on a split: a table on the console and a JSON file in the workdir."""
 
 import json
-import os
+import math
 from pathlib import Path
 
 import jax
@@ -9,7 +9,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
+from objdisc_jax import settings
 from objdisc_jax.data import loader
+from objdisc_jax.files import write_atomically
 from objdisc_jax.training import runs, sharding
 from objdisc_jax.training.evaluate import Evaluator, Scores
 from objdisc_jax.training.pictures import Pictures, save
@@ -45,38 +47,33 @@ def evaluate(
     """
     mesh = sharding.data_mesh()
     trained = runs.load_trained(workdir, sharding.replicated(mesh), which=which, config=config)
+    changes: dict[str, str] = {}
     if config is not None:
+        settings.check(config)
         saved = configs.to_dict(configs.load(workdir))
-        for key, change in configs.differences(saved, configs.to_dict(config)).items():
+        changes = configs.differences(saved, configs.to_dict(config))
+        for key, change in changes.items():
             logging.info("differs from training: %s: %s", key, change)
     config = trained.config
     dataset = loader.load(config.data, split)
-    num_images = config.eval.num_images if split != "test" else None
-    scores = Evaluator(config, trained.graphdef, dataset, mesh, num_images)(
-        trained.params, trained.step
-    )
+    scores = Evaluator(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
+    picture = Pictures(config, trained.graphdef, dataset)(trained.params, trained.step)
     if jax.process_index() == 0:
-        file = _write(workdir, split, trained.step, which, scores)
-        picture = Pictures(config, trained.graphdef, dataset)(trained.params, trained.step)
+        file = workdir / f"eval_{split}.json"
+        values = {
+            **{name: None if math.isnan(x) else x for name, x in scores.means.items()},
+            "num_images": scores.num_images,
+            "num_without_objects": scores.num_without_objects,
+            "step": trained.step,
+            "checkpoint": which,
+            "data": dataset.declaration.name,
+            "differs_from_training": changes,
+        }
+        write_atomically(file, json.dumps(values, indent=2) + "\n")
         picture_file = save(workdir, split, picture)
         print(_table(scores, dataset, trained.step))
         print(f"\nscores   {file}\npictures {picture_file}")
     return scores
-
-
-def _write(workdir: Path, split: str, step: int, which: str, scores: Scores) -> Path:
-    values = {
-        **scores.means,
-        "num_images": scores.num_images,
-        "num_without_objects": scores.num_without_objects,
-        "step": step,
-        "checkpoint": which,
-    }
-    file = workdir / f"eval_{split}.json"
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(partial, file)
-    return file
 
 
 def _table(scores: Scores, dataset: loader.Dataset, step: int) -> str:

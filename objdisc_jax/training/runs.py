@@ -45,7 +45,7 @@ def open_run(workdir: Path, config: ConfigDict) -> None:
     Raises:
         UserError: the directory cannot be made or written, or holds a run of another config.
     """
-    if (workdir / configs.CONFIG_FILE).is_file() and has_checkpoints(workdir):
+    if has_checkpoints(workdir):
         configs.check_resumable(configs.load(workdir), config, workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ isn't installed, this file puts a PyTorch-backed writer in that one's place befo
 import contextlib
 import importlib.util
 import json
-import os
 import sys
 import types
 import uuid
@@ -18,8 +17,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
+from torch.utils.tensorboard import SummaryWriter
 
 from objdisc_jax.errors import ConfigError
+from objdisc_jax.files import write_atomically
 
 _TF_WRITER = "clu.metric_writers.tf.summary_writer"
 
@@ -48,7 +49,16 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class TensorBoardWriter(TorchTensorboardWriter):
-    """CLU's PyTorch-backed TensorBoard writer, with texts and hyper-parameters in one run."""
+    """CLU's PyTorch-backed TensorBoard writer, with texts and hyper-parameters in one run.
+
+    Args:
+        logdir: folder of the event files.
+        last_step: points of later steps, left by a run that died, are hidden.
+    """
+
+    def __init__(self, logdir: Path, last_step: int):
+        metric_writers.MetricWriter.__init__(self)
+        self._writer = SummaryWriter(str(logdir), purge_step=last_step + 1)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Writes Markdown texts."""
@@ -111,9 +121,7 @@ class JsonLinesWriter(ScalarWriter):
         self._values: dict[str, float] = {}
         if file.is_file():
             kept = [line for line in file.read_text().splitlines() if _is_until(line, last_step)]
-            partial = file.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in kept))
-            os.replace(partial, file)
+            write_atomically(file, "".join(f"{line}\n" for line in kept))
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds scalars to the line of a step."""
@@ -205,7 +213,7 @@ def create(config: ConfigDict, workdir: Path, *, last_step: int, primary: bool) 
         return metric_writers.MultiWriter([])
     writers: list[MetricWriter] = [
         JsonLinesWriter(workdir / METRICS_FILE, last_step),
-        TensorBoardWriter(str(workdir / "tensorboard")),
+        TensorBoardWriter(workdir / "tensorboard", last_step),
     ]
     if config.wandb.enabled:
         writers.append(WandbWriter(config, workdir))

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.ndimage import median_filter
 
-from objdisc_jax.visualize.png import write_atomically
+from objdisc_jax.files import write_atomically
 
 PLOTS = {
     "loss": {"training": "train/loss", "validation": "val/loss"},

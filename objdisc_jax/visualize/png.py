@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from objdisc_jax.files import write_atomically
 from objdisc_jax.visualize.palette import palette
 
 
@@ -49,17 +50,6 @@ def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) 
     image = Image.fromarray(labels)
     image.putpalette(palette(256).tobytes())
     _write(Path(path), image)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and moves it there in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write(path: Path, image: Image.Image) -> None:

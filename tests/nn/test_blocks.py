@@ -131,9 +131,9 @@ def test_attention_stays_in_float32_when_computing_in_bfloat16():
     inputs, noise = normal(2, 4096, 6), normal(2, 3, 8)
     slots, attn = module(inputs.astype(jnp.bfloat16), noise)
     assert slots.dtype == attn.dtype == jnp.float32
-    # A bfloat16 sum over 4096 positions would stop growing at 256.
-    np.testing.assert_allclose(attn.sum(-1), 1, atol=1e-5)
-    module.dtype = None
-    for name in ("project_q", "project_k", "project_v"):
-        getattr(module, name).dtype = None
-    assert np.abs(module(inputs, noise).slots - slots).max() < 0.05
+    # The mean of 4096 equal values is that value; a bfloat16 sum would stop growing at 256.
+    seen = []
+    module.gru = lambda updates, state: (seen.append(updates), state)[1]
+    values = jnp.ones((2, 4096, 8), jnp.bfloat16)
+    module.step(noise, values, values)
+    np.testing.assert_allclose(seen[0], 1, atol=4e-3)

@@ -29,8 +29,12 @@ def reference(tiny):
     return score(changed(tiny, **{"eval.batch_size": 48}))
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (32, 1), (64, 1), (7, 4), (32, 4)])
+@pytest.mark.parametrize(
+    ("batch_size", "devices"), [(7, 1), (32, 1), (64, 1), (7, 4), (32, 4), (64, 4)]
+)
 def test_scores_depend_on_neither_batch_size_nor_devices(tiny, reference, batch_size, devices):
+    if jax.device_count() < devices:
+        pytest.skip(f"needs {devices} devices")
     found = score(changed(tiny, **{"eval.batch_size": batch_size}), devices)
     assert found.num_images == reference.num_images == 48
     assert found.means.keys() == reference.means.keys()
@@ -41,6 +45,15 @@ def test_scores_depend_on_neither_batch_size_nor_devices(tiny, reference, batch_
 def test_workers_make_no_difference(tiny, reference):
     found = score(changed(tiny, **{"data.num_workers": 2, "eval.batch_size": 48}))
     assert found == reference
+
+
+def test_unclaimed_pixels_are_a_segment_of_the_segmentation_only(tiny, reference):
+    # No mask reaches 1, so everything is background: one segment, and an ARI of 0.
+    config = changed(tiny, **{"background.mode": "spread_out", "background.threshold": 1.0})
+    found = score(config)
+    assert found.means["ari"] == 0
+    assert found.means["fg_ari"] == pytest.approx(reference.means["fg_ari"], rel=1e-6)
+    assert reference.means["ari"] != 0
 
 
 def test_number_of_images_is_obeyed(tiny):

@@ -43,6 +43,11 @@ def test_tensorboard_gets_scalars_pictures_and_the_config(tiny, tmp_path):
     writer.write_scalars(3, {"train/loss": 0.25})
     writer.write_images(3, {"val/panel": np.zeros((8, 9, 3), np.uint8)})
     writer.close()
+    # A run that died at step 3 goes on from step 2: what it wrote at step 3 is replaced.
+    again = writers.create(tiny, tmp_path, last_step=2, primary=True)
+    again.write_scalars(3, {"train/loss": 0.25})
+    again.write_images(3, {"val/panel": np.zeros((8, 9, 3), np.uint8)})
+    again.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (scalar,) = events.Scalars("train/loss")
     assert (scalar.step, scalar.value) == (3, 0.25)

@@ -1,4 +1,4 @@
-"""The config keys of training and evaluation, with their defaults."""
+"""The config keys beside the model's and the data set's: defaults, and what is allowed."""
 
 from typing import Any
 
@@ -6,6 +6,9 @@ from ml_collections import ConfigDict, config_dict
 
 from objdisc_jax import segmentation
 from objdisc_jax.errors import ConfigError
+
+OPTIMIZERS = ("adam", "rmsprop")
+SCHEDULES = ("constant", "exponential", "cosine")
 
 
 def default_config() -> ConfigDict:
@@ -46,7 +49,8 @@ def default_config() -> ConfigDict:
 
     config.background = background = ConfigDict()
     # How background is told from objects, where the model doesn't do so itself: none | spread_out
-    # (pixels that no slot claims) | concentrated (the slot that reaches furthest) | both.
+    # (pixels that no slot claims) | concentrated (the slot that reaches furthest) | both. ARI, mIoU
+    # and mBO count the pixels that no slot claims as a segment; FG-ARI is always that of the masks.
     background.mode = "concentrated"
     background.region = "area"  # what "furthest" compares: area | distance
     background.threshold = 0.5  # the claim that spread_out asks for
@@ -81,31 +85,45 @@ _AT_LEAST_ONE = (
     "log_every",
     "eval.every",
     "eval.batch_size",
+    "eval.num_images",
     "checkpoint.every",
     "checkpoint.keep",
     "pictures.every",
     "pictures.num_images",
+    "profile.start",
     "profile.steps",
+    "schedule.decay_steps",
+    "data.num_test_images",
 )
+_AT_LEAST_ZERO = ("seed", "schedule.warmup_steps", "data.num_workers")
 
 
 def check(config: ConfigDict) -> None:
-    """Checks the numbers that would otherwise fail late or silently.
+    """Checks the settings that would otherwise fail late or silently.
 
     Raises:
-        ConfigError: a count is not positive, or the seed is negative; names it.
+        ConfigError: a setting is out of its range; names it and the range.
     """
-    for key in _AT_LEAST_ONE:
-        value: Any = config
-        for part in key.split("."):
-            value = value[part]
-        if value < 1:
-            raise ConfigError(f"{key}: got {value}; it must be at least 1.")
-    for key, allowed in (("mode", segmentation.MODES), ("region", segmentation.REGIONS)):
-        if config.background[key] not in allowed:
-            raise ConfigError(
-                f"background.{key}: got {config.background[key]!r}; allowed are "
-                f"{', '.join(allowed)}."
-            )
-    if not 0 <= config.seed < 2**32:
-        raise ConfigError(f"seed: got {config.seed}; it must lie between 0 and 2^32 - 1.")
+    for keys, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+        for key in keys:
+            value: Any = config
+            for part in key.split("."):
+                value = value[part]
+            if value is not None and value < least:
+                raise ConfigError(f"{key}: got {value}; it must be at least {least}.")
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed: got {config.seed}; it must be less than 2^32.")
+    if not 0 <= config.background.threshold <= 1:
+        raise ConfigError(
+            f"background.threshold: got {config.background.threshold}; it lies between 0 and 1."
+        )
+    for block, key, allowed in (
+        ("background", "mode", segmentation.MODES),
+        ("background", "region", segmentation.REGIONS),
+        ("optimizer", "name", OPTIMIZERS),
+        ("schedule", "name", SCHEDULES),
+        ("wandb", "mode", ("online", "offline")),
+    ):
+        value = config[block][key]
+        if value not in allowed:
+            raise ConfigError(f"{block}.{key}: got {value!r}; allowed are {', '.join(allowed)}.")

@@ -1,0 +1,205 @@
+r"""Takes weights to PyTorch and back.
+
+    python -m objdisc_jax.convert to-torch --workdir runs/demo --output demo.pt
+    python -m objdisc_jax.convert from-torch --checkpoint demo.pt --config configs/demo.py \
+        --workdir runs/again
+
+`to-torch` writes the keys and shapes of the published PyTorch code; `objdisc_jax.interop` has the
+modules that load them. `from-torch` makes a run at step 0, with a fresh optimiser, which can be
+evaluated, used to predict, and trained; `--config.model.num_slots=5` and the like set keys of its
+config.
+"""
+
+import argparse
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from absl.flags import argparse_flags
+from ml_collections import ConfigDict, config_flags
+
+from objdisc_jax.errors import UserError
+from objdisc_jax.flags import parse_absl, run
+
+FORMATS = ("state_dict", "safetensors", "lightning")
+SUFFIXES = {".safetensors": "safetensors", ".ckpt": "lightning"}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line; `config` becomes the experiment, with its keys set as asked."""
+    parser = argparse_flags.ArgumentParser(
+        prog="python -m objdisc_jax.convert", description=(__doc__ or "").split("\n")[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("to-torch", help="write a run's weights to a file").add_argument
+    add("--workdir", type=Path, required=True, help="the run directory of a trained model")
+    add("--output", type=Path, required=True, help="the file to write")
+    add(
+        "--format",
+        choices=FORMATS,
+        help="default: safetensors for *.safetensors, lightning for *.ckpt, else state_dict; "
+        "lightning is for the published prediction script",
+    )
+    add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
+    add = commands.add_parser("from-torch", help="make a run of a weight file").add_argument
+    add(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="a state_dict, a safetensors file, or a Lightning checkpoint",
+    )
+    add("--config", required=True, help="the experiment that the run will be of, a Python file")
+    add("--workdir", type=Path, required=True, help="the run directory to make")
+    arguments, rest = parser.parse_known_args(argv[1:])
+    if arguments.command == "from-torch":
+        config = config_flags.DEFINE_config_file("config")
+        rest = parse_absl([argv[0], f"--config={arguments.config}", *rest])[1:]
+        arguments.config = config.value
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return arguments
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Does what the command line says."""
+    if arguments.command == "to-torch":
+        to_torch(arguments.workdir, arguments.output, arguments.format, arguments.step)
+    else:
+        from_torch(arguments.checkpoint, arguments.config, arguments.workdir)
+
+
+def to_torch(workdir: Path, output: Path, format: str | None = None, which: str = "latest") -> None:
+    """Writes the weights of a run to a file that PyTorch reads.
+
+    Args:
+        workdir: the run directory.
+        output: the file.
+        format: one of `FORMATS`; None takes the one that the file's suffix suggests.
+        which: the checkpoint: "latest", "best" or a step.
+
+    Raises:
+        UserError: the run or the checkpoint cannot be used, or the file not be written.
+    """
+    import jax
+
+    from objdisc_jax import config as configs
+    from objdisc_jax import interop
+    from objdisc_jax.interop import files, mapping
+    from objdisc_jax.training import runs, sharding
+
+    format = format or SUFFIXES.get(output.suffix, "state_dict")
+    trained = runs.load_trained(workdir, sharding.replicated(sharding.data_mesh()), which=which)
+    block = configs.to_dict(trained.config)["model"]
+    model = interop.create(block)
+    state = mapping.to_torch(jax.device_get(trained.params), model)
+    if format == "lightning" and (own := _unpublished(model.published, block)):
+        logging.warning(
+            "The published code does not know %s: its scripts cannot load this file, while "
+            "objdisc_jax.interop and from-torch can.",
+            ", ".join(f"model.{name} = {value}" for name, value in own.items()),
+        )
+    files.write(
+        output,
+        state,
+        format=format,
+        block=block,
+        hyper_parameters=model.hyper_parameters(block),
+        step=trained.step,
+    )
+    logging.info("Wrote the %d tensors of step %d to %s.", len(state), trained.step, output)
+
+
+def from_torch(checkpoint: Path, config: ConfigDict, workdir: Path) -> None:
+    """Makes a run directory of a weight file.
+
+    Args:
+        checkpoint: the weight file.
+        config: the experiment that the run is of.
+        workdir: the run directory to make; it must not exist, or be empty.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the config's model, or the directory
+            exists or cannot be made. Nothing is written then.
+    """
+    from objdisc_jax import config as configs
+    from objdisc_jax import interop
+    from objdisc_jax.interop import files, mapping
+    from objdisc_jax.training import runs, sharding
+    from objdisc_jax.training.step import initial_state
+
+    if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
+        raise UserError(
+            f"workdir: {workdir} exists already. Name a directory that does not, or is empty."
+        )
+    _, like = runs.abstract_state(config)
+    block = configs.to_dict(config)["model"]
+    model = interop.create(block)
+    found = files.read(checkpoint)
+    differing = _contradictions(found.settings, block | model.hyper_parameters(block))
+    listed = "".join(f"\n  {line}" for line in differing.values())
+    refusal = (
+        f"checkpoint: {checkpoint} does not fit the {block['name']} model of the config. Choose "
+        "the config that these weights were trained with, or set its keys, for example "
+        "--config.model.slot_size=64."
+    )
+    said = f"\nThe file says of its model:{listed}" if listed else ""
+    if differing.keys() & {"name", "model_type"}:
+        raise UserError(f"{refusal}{said}")
+    try:
+        params = mapping.to_jax(found.state, model, like.params)
+    except mapping.MappingError as error:
+        if found.state.keys().isdisjoint(model.state_dict()):
+            refusal += " None of its keys are this model's: the file seems to be of another one."
+        raise UserError(f"{refusal}\n{error}{said}") from error
+    if listed:
+        logging.warning("The weights fit the model, but the file says of it:%s", listed)
+    state = initial_state(config, params)
+    mesh = sharding.data_mesh()
+    _write_run(workdir, config, sharding.put_replicated(state, mesh))
+    logging.info("Made the run %s at step 0 from the weights in %s.", workdir, checkpoint)
+
+
+def _write_run(workdir: Path, config: ConfigDict, state: Any) -> None:
+    """Makes a run directory with one checkpoint; it appears when it is complete."""
+    from objdisc_jax.training import runs
+    from objdisc_jax.training.checkpoint import Checkpoints
+
+    partial = workdir.with_name(f".{workdir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        runs.open_run(partial, config)
+        checkpoints = Checkpoints(partial)
+        checkpoints.save(0, state, {"seconds": 0.0})
+        checkpoints.close()
+        os.replace(partial, workdir)
+    except OSError as error:
+        raise UserError(
+            f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unpublished(published: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: block[name] for name, value in published.items() if _plain(block[name]) != value}
+
+
+def _contradictions(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that a file names and the config has otherwise, by name."""
+    return {
+        name: f"{name}: {found[name]!r} in the file, {expected[name]!r} in the config"
+        for name in sorted(found.keys() & expected.keys())
+        if _plain(found[name]) != _plain(expected[name])
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A setting as both sides write it: sequences are tuples, "off" is None."""
+    return tuple(value) if isinstance(value, list | tuple) else value or None
+
+
+if __name__ == "__main__":
+    run(main, parse)

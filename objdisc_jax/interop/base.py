@@ -1,0 +1,103 @@
+"""The contract of the PyTorch models: what their JAX counterparts offer, in PyTorch's layouts.
+
+The modules need PyTorch and nothing else; JAX need not be installed to use them.
+"""
+
+import abc
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from objdisc_jax.interop.layouts import Rule
+
+Noise = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says about images.
+
+    Attributes:
+        recon: `[b, 3, h, w]` in the model's input range.
+        masks: `[b, k, h, w]`, soft, sum to 1 over k.
+        slots: `[b, k, d]`.
+        background: index of the mask that is the background by construction, or None.
+        extras: anything else worth showing, by name.
+    """
+
+    recon: Tensor
+    masks: Tensor
+    slots: Tensor
+    background: int | None = None
+    extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+class TorchModel(nn.Module, abc.ABC):
+    """An object-discovery model in PyTorch.
+
+    It is built from the same keyword arguments as the JAX model: the model block of a run's
+    `config.json`, less `name`. The keys and shapes of its `state_dict` are those of the published
+    weights. `torch.autocast` computes in bfloat16 where `dtype` says so; parameters are float32.
+
+    Attributes:
+        input_range: what black and white are to the model.
+        resolution: height and width of the images that the model takes.
+        dtype: compute type.
+        published: settings of which the published code knows this one value only.
+        annealed: last components of the names of buffers that training changes, which a
+            checkpoint may hold with any value.
+    """
+
+    input_range: ClassVar[tuple[float, float]]
+    published: ClassVar[Mapping[str, Any]]
+    annealed: ClassVar[tuple[str, ...]] = ()
+    resolution: tuple[int, int]
+    dtype: torch.dtype
+
+    @abc.abstractmethod
+    def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
+        """Every random draw of a forward pass, as tensors `[b, ...]` on the model's device."""
+
+    @abc.abstractmethod
+    def forward(self, image: Tensor, noise: Noise | None = None) -> Prediction:
+        """Reconstruction, masks and slots.
+
+        Args:
+            image: `[b, 3, h, w]` in `input_range`.
+            noise: what `noise` drew; None draws now.
+        """
+
+    @abc.abstractmethod
+    def loss(
+        self, image: Tensor, noise: Noise | None = None, *, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and its parts, each `[b]`.
+
+        Args:
+            image: `[b, 3, h, w]` in `input_range`.
+            noise: what `noise` drew; None draws now.
+            step: the training step, for schedules.
+        """
+
+    @abc.abstractmethod
+    def rules(self) -> list[Rule]:
+        """Where every parameter of this model is in the JAX model."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under the names of the published checkpoints' hyper-parameters.
+
+        Args:
+            settings: the model block of a config.
+        """
+
+    def compute_type(self) -> contextlib.AbstractContextManager:
+        """The context in which a forward pass is computed."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(next(self.parameters()).device.type, dtype=self.dtype)

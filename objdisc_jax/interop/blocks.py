@@ -1,0 +1,189 @@
+"""Building blocks of the PyTorch models, each with the rules for its parameters."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from objdisc_jax.interop import layouts
+from objdisc_jax.interop.layouts import DENSE, SAME, Rule
+
+ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU}
+
+
+def initialise(layer: nn.Linear | nn.Conv2d, init: str) -> None:
+    """Draws new parameters: `xavier` or `kaiming`, biases zero; `fan_in` keeps PyTorch's own."""
+    if init == "fan_in":
+        return
+    if init == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution to one output per `stride` inputs, padded as XLA's "SAME" is.
+
+    Without a stride that is half the kernel on every side; with one, what the border lacks, the
+    odd pixel at the bottom and on the right.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int):
+        padding = "same" if stride == 1 else "valid"
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Applies the convolution to `[b, c, h, w]`."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride > 1:
+            rows, cols = (
+                max((-(-side // stride) - 1) * stride + kernel - side, 0)
+                for side in input.shape[-2:]
+            )
+            pads = (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2)
+            input = nn.functional.pad(input, pads)
+        return super().forward(input)
+
+
+def position_features(size: tuple[int, int], num_frequencies: int = 0) -> Tensor:
+    """What a position embedding reads at every cell of a grid, `[1, h, w, 4 + 4f]`.
+
+    (y, x, 1 − y, 1 − x), each from 0 to 1 inclusive, and with f frequencies the sines and cosines
+    of y, then of x, at f harmonics.
+    """
+    rows, cols = (torch.arange(n) / max(n - 1, 1) for n in size)
+    yx = torch.stack(torch.meshgrid(rows, cols, indexing="ij"), -1)
+    features = [yx, 1.0 - yx]
+    if num_frequencies:
+        angles = yx[..., None] * (math.pi * torch.arange(1, num_frequencies + 1))
+        features.append(torch.cat([angles.sin(), angles.cos()], -1).flatten(-2))
+    return torch.cat(features, -1)[None]
+
+
+class PositionEmbedding(nn.Module):
+    """A learned linear map of position features, added to a feature map `[b, c, h, w]`."""
+
+    grid: Tensor
+
+    def __init__(self, features: int, size: tuple[int, int], num_frequencies: int = 0):
+        super().__init__()
+        self.register_buffer("grid", position_features(size, num_frequencies))
+        self.dense = nn.Linear(4 + 4 * num_frequencies, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds the embedding of the full grid."""
+        return x + self.dense(self.grid).permute(0, 3, 1, 2)
+
+    def rules(self, path: str, key: str) -> list[Rule]:
+        """The embedding's rules; the grid is computed, never read."""
+        return layouts.weight_and_bias(f"{path}.dense", f"{key}.dense", DENSE)
+
+
+class SlotAttentionOutput(NamedTuple):
+    """Slots `[b, k, d]`, and how the last round divided the input among them, `[b, n, k]`."""
+
+    slots: Tensor
+    attn: Tensor
+
+
+class SlotAttention(nn.Module):
+    """Slot Attention (Locatello et al. 2020, arXiv 2006.15055, algorithm 1).
+
+    See `objdisc_jax.nn.slot_attention` for the three gradient modes. Softmax, norms, the
+    renormalisation over positions and the GRU are float32 under `torch.autocast` too.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        num_slots: int,
+        slot_size: int,
+        mlp_hidden_size: int,
+        num_iterations: int,
+        gradient: str,
+    ):
+        super().__init__()
+        self.num_slots, self.slot_size = num_slots, slot_size
+        self.num_iterations, self.gradient = num_iterations, gradient
+        if gradient == "bo_qsa":
+            self.slots_init = nn.Parameter(torch.randn(1, num_slots, slot_size))
+        else:
+            bound = math.sqrt(3.0 / slot_size)
+            self.slot_mu = nn.Parameter(torch.empty(1, 1, slot_size).uniform_(-bound, bound))
+            self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size).uniform_(-bound, bound))
+        self.norm_inputs = nn.LayerNorm(in_features)
+        self.norm_slots = nn.LayerNorm(slot_size)
+        self.norm_mlp = nn.LayerNorm(slot_size)
+        self.project_q = nn.Linear(slot_size, slot_size, bias=False)
+        self.project_k = nn.Linear(in_features, slot_size, bias=False)
+        self.project_v = nn.Linear(in_features, slot_size, bias=False)
+        self.gru = nn.GRUCell(slot_size, slot_size)
+        first, second = (
+            nn.Linear(slot_size, mlp_hidden_size),
+            nn.Linear(mlp_hidden_size, slot_size),
+        )
+        self.mlp = nn.Sequential(first, nn.ReLU(), second)
+
+        for layer in (self.project_q, self.project_k, self.project_v, second):
+            initialise(layer, "xavier")
+        initialise(first, "kaiming")
+        nn.init.xavier_uniform_(self.gru.weight_ih)
+        nn.init.orthogonal_(self.gru.weight_hh)
+        nn.init.zeros_(self.gru.bias_ih)
+        nn.init.zeros_(self.gru.bias_hh)
+
+    def initial_slots(self, batch_size: int, noise: Tensor | None) -> Tensor:
+        """Slots before the first round; `bo_qsa` has learned ones and takes no noise."""
+        if noise is None:
+            return self.slots_init.expand(batch_size, -1, -1)
+        return self.slot_mu + self.slot_log_sigma.exp() * noise
+
+    def step(self, slots: Tensor, keys: Tensor, values: Tensor) -> SlotAttentionOutput:
+        """One round: attend, average, update the slots."""
+        queries = self.project_q(self.norm_slots(slots)) * self.slot_size**-0.5
+        attn = torch.einsum("bnd,bkd->bnk", keys, queries).float().softmax(-1)
+        weights = attn + 1e-8
+        weights = weights / weights.sum(1, keepdim=True)
+        updates = torch.einsum("bnk,bnd->bkd", weights, values)
+        with torch.autocast(slots.device.type, enabled=False):
+            flat = self.gru(updates.float().flatten(0, 1), slots.float().flatten(0, 1))
+        slots = flat.view_as(slots)
+        return SlotAttentionOutput(slots + self.mlp(self.norm_mlp(slots)).float(), attn)
+
+    def forward(self, inputs: Tensor, noise: Tensor | None) -> SlotAttentionOutput:
+        """Finds the slots of input vectors `[b, n, c]`, from noise `[b, k, d]`."""
+        inputs = self.norm_inputs(inputs)
+        keys, values = self.project_k(inputs), self.project_v(inputs)
+        start = slots = self.initial_slots(len(inputs), noise)
+        free_rounds = {"implicit": self.num_iterations, "bo_qsa": self.num_iterations - 1}
+        # Detached round by round, which keeps no graph: a weight that autocast has cast under
+        # torch.no_grad() would stay without gradient in the round that needs it.
+        for _ in range(free_rounds.get(self.gradient, 0)):
+            slots = self.step(slots, keys, values).slots.detach()
+        if self.gradient == "bo_qsa":
+            slots = slots.detach() + start - start.detach()
+        if self.gradient == "unrolled":
+            for _ in range(self.num_iterations - 1):
+                slots = self.step(slots, keys, values).slots
+        return self.step(slots, keys, values)
+
+    def rules(self, path: str, key: str) -> list[Rule]:
+        """The module's rules."""
+        drawn = ("slots_init",) if self.gradient == "bo_qsa" else ("slot_mu", "slot_log_sigma")
+        norms = ("norm_inputs", "norm_slots", "norm_mlp")
+        projections = ("project_q", "project_k", "project_v")
+        return [
+            *(Rule(f"{path}.{name}", f"{key}.{name}", SAME) for name in drawn),
+            *(
+                rule
+                for name in norms
+                for rule in layouts.scale_and_bias(f"{path}.{name}", f"{key}.{name}")
+            ),
+            *(Rule(f"{path}.{name}.kernel", f"{key}.{name}.weight", DENSE) for name in projections),
+            *layouts.gru(f"{path}.gru", f"{key}.gru"),
+            *layouts.mlp(f"{path}.mlp", f"{key}.mlp", 2),
+        ]

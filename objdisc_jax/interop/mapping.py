@@ -1,0 +1,144 @@
+"""Parameters from one framework to the other: the engine that reads a model's rules."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from objdisc_jax.errors import UserError
+from objdisc_jax.interop.base import TorchModel
+from objdisc_jax.interop.layouts import Layout
+
+BUFFER_TOLERANCE = 1e-4
+
+
+class MappingError(UserError):
+    """Parameters and model do not fit; the message lists every problem."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("\n".join(f"  {problem}" for problem in problems))
+
+
+def to_torch(params: Mapping[str, Any], model: TorchModel) -> dict[str, Tensor]:
+    """The model's `state_dict` with the parameters of its JAX counterpart.
+
+    Buffers are those that the model has computed.
+
+    Args:
+        params: the JAX parameters, nested dictionaries of arrays.
+        model: the PyTorch model; it is not changed.
+
+    Raises:
+        MappingError: a parameter has no rule or no counterpart, or another shape.
+    """
+    leaves = _flatten(params)
+    state = dict(model.state_dict())
+    parameters = {key: tensor for key, tensor in state.items() if key not in _buffers(model)}
+    if problems := _misfits(model, leaves, parameters):
+        raise MappingError(problems)
+    for rule in model.rules():
+        array = array_to_torch(np.asarray(leaves[rule.path]), rule.layout)
+        state[rule.key] = torch.from_numpy(np.array(array, np.float32, order="C"))
+    return state
+
+
+def to_jax(
+    state: Mapping[str, Tensor], model: TorchModel, like: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JAX parameters of a `state_dict`, nested as `like` is, float32.
+
+    Buffers may be missing; those there are must hold what the model computes.
+
+    Args:
+        state: tensors by key.
+        model: the PyTorch model that they should fit.
+        like: the JAX parameters, or anything that has their structure and shapes.
+
+    Raises:
+        MappingError: keys are missing or unknown, shapes differ, numbers are not finite.
+    """
+    leaves = _flatten(like)
+    buffers = _buffers(model)
+    parameters = {key: tensor for key, tensor in state.items() if key not in buffers}
+    problems = _misfits(model, leaves, parameters)
+    for key, tensor in state.items():
+        if key in buffers:
+            if not _is_computed(tensor, key, buffers[key], model.annealed):
+                problems.append(f"{key}: is not the constant that this model has there")
+        elif not tensor.is_floating_point():
+            problems.append(f"{key}: holds {tensor.dtype}, not floating-point numbers")
+        elif not tensor.isfinite().all():
+            problems.append(f"{key}: holds numbers that are not finite")
+    if problems:
+        raise MappingError(problems)
+    arrays = {
+        rule.path: np.array(array_to_jax(state[rule.key].float().numpy(), rule.layout), order="C")
+        for rule in model.rules()
+    }
+    return _unflatten(like, arrays)
+
+
+def array_to_torch(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """A JAX array in PyTorch's layout."""
+    array = array if layout.axes is None else array.transpose(layout.axes)
+    return np.flip(array, layout.flipped)
+
+
+def array_to_jax(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """The inverse of `array_to_torch`."""
+    array = np.flip(array, layout.flipped)
+    return array if layout.axes is None else array.transpose(np.argsort(layout.axes))
+
+
+def _misfits(
+    model: TorchModel, leaves: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> list[str]:
+    """What is wrong between JAX leaves and PyTorch parameters according to the rules."""
+    rules = model.rules()
+    paths, keys = {rule.path for rule in rules}, {rule.key for rule in rules}
+    problems = [f"{key}: is missing" for key in sorted(keys - tensors.keys())]
+    problems += [f"{key}: is not a key of this model" for key in sorted(tensors.keys() - keys)]
+    problems += [f"{path}: has no rule (JAX)" for path in sorted(leaves.keys() - paths)]
+    problems += [f"{path}: is missing (JAX)" for path in sorted(paths - leaves.keys())]
+    for rule in rules:
+        if rule.path in leaves and rule.key in tensors:
+            here = rule.layout.torch_shape(tuple(leaves[rule.path].shape))
+            there = tuple(tensors[rule.key].shape)
+            if here != there:
+                problems.append(f"{rule.key}: has shape {list(there)}, not {list(here or ())}")
+    return problems
+
+
+def _buffers(model: TorchModel) -> dict[str, Tensor]:
+    return dict(model.named_buffers())
+
+
+def _is_computed(found: Tensor, key: str, own: Tensor, annealed: tuple[str, ...]) -> bool:
+    if key.rpartition(".")[2] in annealed:
+        return True
+    if found.shape != own.shape:
+        return False
+    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
+    tolerance = max(BUFFER_TOLERANCE, rounding)
+    return torch.allclose(found.float(), own.float(), rtol=0, atol=tolerance)
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for name, child in tree.items():
+        if isinstance(child, Mapping):
+            leaves |= _flatten(child, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = child
+    return leaves
+
+
+def _unflatten(like: Mapping[Any, Any], leaves: Mapping[str, Any], prefix: str = "") -> Any:
+    return {
+        name: _unflatten(child, leaves, f"{prefix}{name}.")
+        if isinstance(child, Mapping)
+        else leaves[f"{prefix}{name}"]
+        for name, child in like.items()
+    }

@@ -1,0 +1,295 @@
+"""The Slot Attention auto-encoder in PyTorch, with the published weights' keys and shapes.
+
+Settings that the published code lacks have keys of their own: `encoder_norm`, wider position grids
+for Fourier features, `slot_attention.slots_init`, and `decoder_slot_layer` with a `decoder` of
+linear layers for the decoder that treats every pixel alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objdisc_jax.interop import layouts
+from objdisc_jax.interop.base import Noise, Prediction, TorchModel
+from objdisc_jax.interop.blocks import (
+    ACTIVATIONS,
+    PositionEmbedding,
+    SameConv2d,
+    SlotAttention,
+    SlotAttentionOutput,
+    initialise,
+)
+from objdisc_jax.interop.layouts import CONV, CONV_TRANSPOSE, DENSE, Rule
+from objdisc_jax.interop.regularisers import area, cosine_ramp, separation
+
+
+class SlotAttentionAutoEncoder(TorchModel):
+    """Convolutional encoder, Slot Attention, and a broadcast decoder trained on pixels.
+
+    The arguments are the keys of `objdisc_jax.models.slot_attention.default_config`, which explains
+    them.
+    """
+
+    input_range = (-1.0, 1.0)
+    published = MappingProxyType(
+        {
+            "gradient": "implicit",
+            "encoder_channels": (64, 64, 64, 64),
+            "encoder_kernels": (5, 5, 5, 5),
+            "encoder_strides": (1, 1, 1, 1),
+            "encoder_residual": False,
+            "encoder_norm": False,
+            "position": "linear",
+            "activation": "leaky_relu",
+            "decoder": "conv",
+            "decoder_channels": (64, 64, 64, 64, 64),
+            "decoder_strides": (2, 2, 2, 2, 1),
+            "output": "linear",
+        }
+    )
+
+    def __init__(
+        self,
+        *,
+        resolution: Sequence[int],
+        num_slots: int,
+        slot_size: int,
+        num_iterations: int,
+        mlp_hidden_size: int,
+        gradient: str,
+        encoder_channels: Sequence[int],
+        encoder_kernels: Sequence[int],
+        encoder_strides: Sequence[int],
+        encoder_residual: bool,
+        encoder_norm: bool,
+        encoder_init: str,
+        position: str,
+        num_frequencies: int,
+        activation: str,
+        decoder: str,
+        decoder_channels: Sequence[int],
+        decoder_strides: Sequence[int],
+        decoder_grid: Sequence[int],
+        decoder_lattice: int,
+        output: str,
+        separation: str,
+        separation_weight: float,
+        separation_ramp: Sequence[int],
+        area_weight: float,
+        area_ramp: Sequence[int],
+        area_of_object: float,
+        dtype: str,
+    ):
+        super().__init__()
+        height, width = resolution
+        self.resolution = (height, width)
+        self.dtype = getattr(torch, dtype)
+        self.decoder_grid = (decoder_grid[0], decoder_grid[1])
+        self.decoder_lattice = decoder_lattice
+        self.encoder_residual = encoder_residual
+        self.output = output
+        self.separation = separation
+        self.separation_weight = separation_weight
+        self.separation_ramp = (separation_ramp[0], separation_ramp[1])
+        self.area_weight = area_weight
+        self.area_ramp = (area_ramp[0], area_ramp[1])
+        self.area_of_object = area_of_object
+
+        act = ACTIVATIONS[activation]
+        features = encoder_channels[-1]
+        frequencies = num_frequencies if position == "fourier" else 0
+        self.encoder = nn.Sequential(
+            *(
+                nn.Sequential(SameConv2d(n_in, n_out, kernel, stride), act())
+                for (n_in, n_out), kernel, stride in zip(
+                    pairwise((3, *encoder_channels)), encoder_kernels, encoder_strides, strict=True
+                )
+            )
+        )
+        for stride in encoder_strides:
+            height, width = -(-height // stride), -(-width // stride)
+        self.encoder_pos_embedding = PositionEmbedding(features, (height, width), frequencies)
+        self.encoder_norm = nn.LayerNorm(features) if encoder_norm else None
+        first, second = nn.Linear(features, features), nn.Linear(features, features)
+        self.encoder_out_layer = nn.Sequential(first, act(), second)
+        for layer in [conv for conv in self.encoder.modules() if isinstance(conv, nn.Conv2d)]:
+            initialise(layer, encoder_init)
+        initialise(first, encoder_init)
+        initialise(second, "xavier" if encoder_init == "kaiming" else encoder_init)
+        if decoder == "conv":
+            stages = [
+                [nn.ConvTranspose2d(n_in, n_out, 5, stride, 2, stride - 1), act()]
+                for (n_in, n_out), stride in zip(
+                    pairwise((slot_size, *decoder_channels)), decoder_strides, strict=True
+                )
+            ]
+            stages[-1].append(nn.ConvTranspose2d(decoder_channels[-1], 4, 3, 1, 1))
+            self.decoder_slot_layer = None
+            self.decoder = nn.Sequential(*(nn.Sequential(*stage) for stage in stages))
+            self.decoder_pos_embedding = PositionEmbedding(slot_size, self.decoder_grid)
+        else:
+            hidden, *rest = decoder_channels
+            self.decoder_slot_layer = nn.Linear(slot_size, hidden, bias=False)
+            stages = [[act(), nn.Linear(*sizes)] for sizes in pairwise((hidden, *rest, 4))]
+            self.decoder = nn.Sequential(*(layer for stage in stages for layer in stage))
+            self.decoder_pos_embedding = PositionEmbedding(hidden, self.resolution, num_frequencies)
+            initialise(self.decoder_slot_layer, "xavier")
+            initialise(self.decoder_pos_embedding.dense, "xavier")
+            for i, (_, layer) in enumerate(stages):
+                initialise(layer, "xavier" if i else "kaiming")
+        self.slot_attention = SlotAttention(
+            features,
+            num_slots=num_slots,
+            slot_size=slot_size,
+            mlp_hidden_size=mlp_hidden_size,
+            num_iterations=num_iterations,
+            gradient=gradient,
+        )
+
+    def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
+        """Standard normals of the initial slots; offsets of the decoder's pixel lattice."""
+        device = self.encoder_pos_embedding.grid.device
+        noise = {}
+        if self.slot_attention.gradient != "bo_qsa":
+            shape = (batch_size, self.slot_attention.num_slots, self.slot_attention.slot_size)
+            noise["slots"] = torch.randn(shape, generator=generator, device=device)
+        if self.decoder_lattice > 1:
+            spans = (
+                side - self.decoder_lattice * (side // self.decoder_lattice - 1)
+                for side in self.resolution
+            )
+            offsets = [
+                torch.randint(span, (batch_size,), generator=generator, device=device)
+                for span in spans
+            ]
+            noise["lattice"] = torch.stack(offsets, 1)
+        return noise
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The vectors `[b, n, c]` that Slot Attention reads, row by row."""
+        x = image
+        for layer in self.encoder:
+            y = layer(x)
+            x = x + y if self.encoder_residual and x.shape == y.shape else y
+        x = self.encoder_pos_embedding(x).flatten(2).transpose(1, 2)
+        if self.encoder_norm is not None:
+            x = self.encoder_norm(x)
+        return self.encoder_out_layer(x)
+
+    def attend(self, image: Tensor, noise: Noise) -> SlotAttentionOutput:
+        """Slots of images and the attention that found them."""
+        return self.slot_attention(self.encode(image), noise.get("slots"))
+
+    def decode(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, colours of every slot `[b, k, 3, h, w]`, and masks, at all pixels."""
+        if self.decoder_slot_layer is not None:
+            return self._decode_positions(slots, self.decoder_pos_embedding.grid)
+        x = slots.flatten(0, 1)[..., None, None].expand(-1, -1, *self.decoder_grid)
+        x = self.decoder(self.decoder_pos_embedding(x))
+        return self._compose(x.unflatten(0, slots.shape[:2]))
+
+    def _decode_positions(self, slots: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Decodes pixels one by one, from their position features `[#b, h, w, f]`."""
+        assert self.decoder_slot_layer is not None
+        slot_part = self.decoder_slot_layer(slots)[:, :, None, None]
+        hidden = slot_part + self.decoder_pos_embedding.dense(features)[:, None]
+        return self._compose(self.decoder(hidden).movedim(-1, 2))
+
+    def _compose(self, decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Alpha-composes the slots' colours and mask logits `[b, k, 4, h, w]`."""
+        decoded = decoded.float()
+        recons, masks = decoded[:, :, :3], decoded[:, :, 3].softmax(1)
+        if self.output == "tanh":
+            recons = recons.tanh()
+        return (masks[:, :, None] * recons).sum(1), recons, masks
+
+    def _lattice(self, image: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Every n-th row and column of images, and the position features there."""
+        rows, cols = (
+            offset[:, axis, None]
+            + self.decoder_lattice
+            * torch.arange(side // self.decoder_lattice, device=offset.device)
+            for axis, side in enumerate(self.resolution)
+        )
+        rows, cols = rows[:, :, None], cols[:, None, :]
+        batch = torch.arange(len(image), device=offset.device)[:, None, None]
+        features = self.decoder_pos_embedding.grid[0, rows, cols]
+        return image[batch, :, rows, cols].movedim(-1, 1), features
+
+    def forward(self, image: Tensor, noise: Noise | None = None) -> Prediction:
+        """Reconstruction, masks and slots; `extras` has the slots' `recons` and `attn`."""
+        with self.compute_type():
+            noise = self.noise(len(image)) if noise is None else noise
+            slots, attn = self.attend(image, noise)
+            recon, recons, masks = self.decode(slots)
+        return Prediction(recon, masks, slots, extras={"recons": recons, "attn": attn})
+
+    def loss(
+        self, image: Tensor, noise: Noise | None = None, *, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error over pixels and channels, plus the regularisers that are on."""
+        with self.compute_type():
+            noise = self.noise(len(image)) if noise is None else noise
+            slots = self.attend(image, noise).slots
+            if self.decoder_lattice > 1:
+                image, features = self._lattice(image, noise["lattice"])
+                recon, _, masks = self._decode_positions(slots, features)
+            else:
+                recon, _, masks = self.decode(slots)
+        loss = mse = ((recon - image) ** 2).flatten(1).mean(1)
+        scalars = {"recon_loss": mse}
+        if self.separation != "none":
+            scalars["separation"] = separation(masks, self.separation)
+            weight = cosine_ramp(step, self.separation_weight, self.separation_ramp)
+            loss = loss + weight * scalars["separation"]
+        if self.area_weight:
+            scalars["area"] = area(masks, self.area_of_object)
+            weight = cosine_ramp(step, self.area_weight, self.area_ramp)
+            loss = loss + weight * scalars["area"]
+        return loss, scalars
+
+    def rules(self) -> list[Rule]:
+        """Where every parameter of this model is in the JAX model."""
+        layer = layouts.weight_and_bias
+        rules = [
+            *(
+                r
+                for i in range(len(self.encoder))
+                for r in layer(f"encoder.layers.{i}", f"encoder.{i}.0", CONV)
+            ),
+            *self.encoder_pos_embedding.rules("encoder_position", "encoder_pos_embedding"),
+            *layouts.mlp("encoder_mlp", "encoder_out_layer", 2),
+            *self.decoder_pos_embedding.rules("decoder.position", "decoder_pos_embedding"),
+            *self.slot_attention.rules("slot_attention", "slot_attention"),
+        ]
+        if self.encoder_norm is not None:
+            rules += layouts.scale_and_bias("encoder_layer_norm", "encoder_norm")
+        if self.decoder_slot_layer is None:
+            last = len(self.decoder) - 1
+            for i in range(last + 1):
+                rules += layer(f"decoder.layers.{i}", f"decoder.{i}.0", CONV_TRANSPOSE)
+            rules += layer("decoder.out", f"decoder.{last}.2", CONV_TRANSPOSE)
+        else:
+            rules.append(Rule("decoder.slot_layer.kernel", "decoder_slot_layer.weight", DENSE))
+            rules += layouts.mlp("decoder.mlp", "decoder", len(self.decoder) // 2, first=1)
+        return rules
+
+    @staticmethod
+    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under the names of the published checkpoints' hyper-parameters."""
+        found: dict[str, Any] = {"model_type": "sa", "neg_1_to_pos_1_scale": True}
+        found["resolution"] = tuple(settings["resolution"])
+        for name in ("num_slots", "num_iterations", "slot_size", "mlp_hidden_size"):
+            found[name] = settings[name]
+        separated = settings["separation"] != "none"
+        found["use_separation_loss"] = settings["separation"] if separated else None
+        found["use_area_loss"] = bool(settings["area_weight"])
+        for name, is_on in (("separation", separated), ("area", found["use_area_loss"])):
+            if is_on:
+                found[f"{name}_tau_start"], found[f"{name}_tau_end"] = settings[f"{name}_ramp"]
+                found[f"{name}_tau_max_val"] = settings[f"{name}_weight"]
+        return found

@@ -1,0 +1,250 @@
+"""Runs to weight files and back, and what is said of files that do not fit."""
+
+import argparse
+import json
+import pickle
+import time
+
+import jax
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from objdisc_jax import config as configs
+from objdisc_jax import convert, interop
+from objdisc_jax.errors import UserError
+from objdisc_jax.training import runs, sharding
+from objdisc_jax.training.loop import train
+from objdisc_jax.training.report import evaluate
+from tests.conftest import tiny_experiment
+from tests.test_cli import call
+
+PUBLISHED_STRUCTURE = [
+    "epoch",
+    "global_step",
+    "pytorch-lightning_version",
+    "state_dict",
+    "loops",
+    "callbacks",
+    "optimizer_states",
+    "lr_schedulers",
+    "hparams_name",
+    "hyper_parameters",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tetrominoes_file, tmp_path_factory):
+    """A trained run: its config and directory."""
+    config = tiny_experiment(tetrominoes_file)
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    train(config, workdir)
+    return config, workdir
+
+
+@pytest.fixture
+def state(run, tmp_path):
+    """The run's weights as a state_dict."""
+    convert.to_torch(run[1], tmp_path / "state.pt")
+    return torch.load(tmp_path / "state.pt")
+
+
+def params_of(workdir):
+    return runs.load_trained(workdir, sharding.replicated(sharding.data_mesh())).params
+
+
+def save(file, content):
+    torch.save(content, file)
+    return file
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "weights.ckpt"])
+def test_there_and_back_again_is_bit_identical(run, tmp_path, name):
+    config, workdir = run
+    file, again = tmp_path / "new" / name, tmp_path / "again"
+    begin = time.monotonic()
+    convert.to_torch(workdir, file)
+    assert time.monotonic() - begin < 10
+    convert.from_torch(file, config, again)
+    jax.tree.map(np.testing.assert_array_equal, params_of(again), params_of(workdir))
+    assert [entry.name for entry in file.parent.iterdir()] == [name]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["again", "new"]
+    convert.to_torch(again, tmp_path / f"second_{name}")
+    assert configs.to_dict(configs.load(again)) == configs.to_dict(config)
+
+
+def test_imported_run_is_scored_and_trained_like_any_other(run, state, tmp_path):
+    config, workdir = run
+    convert.from_torch(save(tmp_path / "a.pt", state), config, tmp_path / "run")
+    before, after = (evaluate(w, split="test").means for w in (workdir, tmp_path / "run"))
+    assert before == after
+    train(config, tmp_path / "run")
+    assert (
+        runs.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh())).step
+        == config.num_train_steps
+    )
+
+
+def test_formats_hold_what_their_readers_expect(run, tmp_path):
+    config, workdir = run
+    for name in ("a.pt", "a.safetensors", "a.ckpt"):
+        convert.to_torch(workdir, tmp_path / name, which="latest")
+    plain = torch.load(tmp_path / "a.pt", weights_only=True)
+    interop.create(configs.to_dict(config)["model"]).load_state_dict(plain)
+    safe = load_file(tmp_path / "a.safetensors")
+    lightning = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert list(lightning) == PUBLISHED_STRUCTURE
+    assert lightning["global_step"] == config.num_train_steps
+    assert lightning["hparams_name"] == "params"
+    settings = lightning["hyper_parameters"]
+    assert settings["model_type"] == "sa"
+    assert (settings["num_slots"], settings["slot_size"]) == (3, 8)
+    assert settings["num_iterations"] == 1
+    assert settings["resolution"] == (35, 35)
+    assert lightning["state_dict"].keys() == {f"model.{key}" for key in plain}
+    for key, tensor in plain.items():
+        assert torch.equal(tensor, safe[key])
+        assert torch.equal(tensor, lightning["state_dict"][f"model.{key}"])
+
+
+def test_settings_that_contradict_the_config_are_reported(run, state, tmp_path, caplog):
+    config, _ = run
+    content = {
+        "state_dict": {f"model.{key}": tensor for key, tensor in state.items()},
+        "hyper_parameters": argparse.Namespace(
+            num_slots=9, slot_size=8, arch=argparse.Namespace(draw_step=4)
+        ),
+    }
+    convert.from_torch(save(tmp_path / "a.ckpt", content), config, tmp_path / "run")
+    assert "num_slots: 9 in the file, 3 in the config" in caplog.text
+    assert "slot_size" not in caplog.text
+
+
+def without(state, key):
+    return {name: tensor for name, tensor in state.items() if name != key}
+
+
+MISFITS = {
+    "missing": (lambda s: without(s, "encoder.0.0.bias"), r"encoder\.0\.0\.bias: is missing"),
+    "extra": (lambda s: s | {"other": torch.zeros(1)}, r"other: is not a key of this model"),
+    "shape": (
+        lambda s: s | {"encoder.0.0.weight": torch.zeros(8, 3, 3, 3)},
+        r"encoder\.0\.0\.weight: has shape \[8, 3, 3, 3\], not \[8, 3, 5, 5\]",
+    ),
+    "several": (
+        lambda s: without(s, "encoder.0.0.bias") | {"other": torch.zeros(1)},
+        r"encoder\.0\.0\.bias: is missing.*other: is not a key",
+    ),
+    "not finite": (
+        lambda s: s | {"encoder.0.0.bias": torch.full((8,), torch.nan)},
+        r"encoder\.0\.0\.bias: holds numbers that are not finite",
+    ),
+    "integers": (
+        lambda s: s | {"encoder.0.0.bias": torch.zeros(8, dtype=torch.int32)},
+        r"encoder\.0\.0\.bias: holds torch\.int32",
+    ),
+    "another grid": (
+        lambda s: s | {"encoder_pos_embedding.grid": torch.zeros(1, 7, 7, 20)},
+        r"encoder_pos_embedding\.grid: is not the constant",
+    ),
+    "another model": (lambda s: {"dvae.weight": torch.zeros(3)}, r"seems to be of another one"),
+    "published name of another model": (
+        lambda s: {"state_dict": s, "hyper_parameters": {"model_type": "slate"}},
+        r"model_type: 'slate' in the file, 'sa' in the config",
+    ),
+    "no tensors": (lambda s: {"a": 1, "b": 2}, r"a, b are not tensors"),
+    "a tensor": (lambda s: torch.zeros(3), r"holds a Tensor and no weights"),
+    "empty": (lambda s: {}, r"no weights"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), MISFITS.values(), ids=MISFITS.keys())
+def test_misfit_is_explained_and_nothing_written(run, state, tmp_path, change, message):
+    file = save(tmp_path / "a.pt", change(state))
+    refuse(file, run[0], tmp_path, message)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("this code must not run",))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (torch.save, r"asks for \S*print.*could run some"),
+        (lambda content, file: file.write_bytes(pickle.dumps(content, 2)), r"asks for \S*print"),
+        (lambda content, file: file.write_bytes(pickle.dumps(content)), r"no pickle of tensors"),
+    ],
+    ids=["torch", "old pickle", "new pickle"],
+)
+def test_file_with_code_is_not_read(run, tmp_path, write, message, capsys):
+    file = tmp_path / "a.pt"
+    write({"encoder.0.0.weight": Harmful()}, file)
+    refuse(file, run[0], tmp_path, message)
+    assert "must not run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", ["state_dict", "safetensors", "lightning"])
+@pytest.mark.parametrize("keep", [0, 5, 100, 0.5, 0.99])
+def test_damaged_file_is_explained(run, tmp_path, format, keep):
+    whole, file = tmp_path / "whole", tmp_path / "a"
+    convert.to_torch(run[1], whole, format)
+    content = whole.read_bytes()
+    file.write_bytes(content[: keep if keep > 1 or keep == 0 else int(keep * len(content))])
+    whole.unlink()
+    refuse(file, run[0], tmp_path, r"cannot be read .* damaged")
+
+
+def test_missing_file_and_used_workdir_are_explained(run, state, tmp_path):
+    refuse(tmp_path / "nowhere.pt", run[0], tmp_path, r"there is no file .*nowhere\.pt")
+    file = save(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match="exists already"):
+        convert.from_torch(file, run[0], run[1])
+    with pytest.raises(UserError, match=r"no checkpoint '99'.*there are steps"):
+        convert.to_torch(run[1], tmp_path / "b.pt", which="99")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        convert.to_torch(run[1], tmp_path / "file" / "b.pt")
+    with pytest.raises(UserError, match="cannot be written"):
+        convert.from_torch(file, run[0], tmp_path / "file" / "run")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.pt", "file", "state.pt"]
+
+
+def test_weights_of_half_precision_are_read(run, state, tmp_path):
+    halved = {key: tensor.bfloat16() for key, tensor in state.items()}
+    convert.from_torch(save(tmp_path / "a.pt", halved), run[0], tmp_path / "run")
+    first = params_of(tmp_path / "run")["encoder"]["layers"][0]["bias"]
+    np.testing.assert_array_equal(first, halved["encoder.0.0.bias"].float())
+
+
+def test_config_of_the_run_builds_the_torch_model(run, state):
+    block = json.loads((run[1] / "config.json").read_text())["model"]
+    interop.create(block).load_state_dict(state)
+
+
+def test_command_line_converts_there_and_back(run, tmp_path, tetrominoes_file):
+    experiment = tmp_path / "tiny.py"
+    experiment.write_text(
+        "from tests.conftest import tiny_experiment\n"
+        f"def get_config():\n    return tiny_experiment({str(tetrominoes_file)!r})\n"
+    )
+    file = tmp_path / "a.safetensors"
+    status, output = call("convert", "to-torch", "--workdir", run[1], "--output", file)
+    assert status == 0, output
+    back = ("from-torch", "--checkpoint", file, "--config", experiment, "--workdir", tmp_path / "b")
+    status, output = call("convert", *back, "--config.model.num_slotz=5")
+    assert status == 1
+    assert 'Did you mean "num_slots"' in output
+    status, output = call("convert", *back, "--config.model.num_slots=5")
+    assert status == 0, output
+    assert "num_slots: 3 in the file, 5 in the config" in output
+    assert configs.load(tmp_path / "b").model.num_slots == 5
+
+
+def refuse(file, config, tmp_path, message):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        convert.from_torch(file, config, tmp_path / "run")
+    assert sorted(tmp_path.rglob("*")) == before
