@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from torch.utils.tensorboard import SummaryWriter
 
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.files import write_atomically
@@ -42,13 +41,13 @@ def _clu_without_tensorflow() -> Iterator[None]:
 
 with _clu_without_tensorflow():
     from clu import metric_writers
-    from clu.metric_writers.torch_tensorboard_writer import TorchTensorboardWriter
+    from clu.metric_writers import torch_tensorboard_writer
 
 MetricWriter = metric_writers.MetricWriter
 METRICS_FILE = "metrics.jsonl"
 
 
-class TensorBoardWriter(TorchTensorboardWriter):
+class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
     """CLU's PyTorch-backed TensorBoard writer, with texts and hyper-parameters in one run.
 
     Args:
@@ -58,7 +57,8 @@ class TensorBoardWriter(TorchTensorboardWriter):
 
     def __init__(self, logdir: Path, last_step: int):
         metric_writers.MetricWriter.__init__(self)
-        self._writer = SummaryWriter(str(logdir), purge_step=last_step + 1)
+        summary_writer = torch_tensorboard_writer.tensorboard.SummaryWriter
+        self._writer = summary_writer(str(logdir), purge_step=last_step + 1)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Writes Markdown texts."""
