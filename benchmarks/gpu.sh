@@ -22,7 +22,7 @@ status=0
 for part in $parts; do
     case $part in
     tests) # published numbers need full float32 products
-        JAX_DEFAULT_MATMUL_PRECISION=highest timeout 540 "$python" -m pytest -m "not slow" \
+        JAX_DEFAULT_MATMUL_PRECISION=highest timeout 540 "$python" -m pytest -m "not slow" -o addopts=-q \
             tests/nn tests/models tests/metrics tests/training 2>&1 | tee "$out/tests.log" || status=1
         ;;
     bench)

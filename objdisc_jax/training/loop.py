@@ -246,8 +246,7 @@ class _Training:
         raise Diverged(
             f"Training diverged: step {step} has loss {values['loss']} and gradient norm "
             f"{values['grad_norm']}. {file} holds the record numbers of its batch. "
-            + ("Nothing" if kept is None else f"The last good checkpoint is step {kept}; nothing")
-            + " was saved after it. "
+            + ("" if kept is None else f"The last good checkpoint is step {kept}. ")
             + "Lower --config.optimizer.learning_rate or set --config.optimizer.clip_norm, and "
             "train in a new --workdir."
         )
