@@ -46,7 +46,7 @@ VARIANTS = {
             "encoder_norm": True,
             "activation": "relu",
             "gradient": "unrolled",
-            "separation": "uniform",
+            "separation": "max",
             "separation_weight": 0.03,
         },
         "learned_queries": {
