@@ -45,11 +45,12 @@ def evaluate(
     Raises:
         UserError: the run, the checkpoint, the config or the data cannot be used.
     """
+    if config is not None:
+        settings.check(config)
     mesh = sharding.data_mesh()
     trained = runs.load_trained(workdir, sharding.replicated(mesh), which=which, config=config)
     changes: dict[str, str] = {}
     if config is not None:
-        settings.check(config)
         saved = configs.to_dict(configs.load(workdir))
         changes = configs.differences(saved, configs.to_dict(config))
         for key, change in changes.items():
@@ -77,12 +78,13 @@ def evaluate(
 
 
 def _table(scores: Scores, dataset: loader.Dataset, step: int) -> str:
+    order = [*(name for name in MEANINGS if name in scores.means), *scores.means]
     lines = [
         f"{dataset.declaration.name}, split {dataset.split}, {scores.num_images} images, "
         f"step {step}",
         *(
-            f"  {name:<22}{value:>10.4f}  {MEANINGS.get(name, '')}".rstrip()
-            for name, value in scores.means.items()
+            f"  {name:<22}{scores.means[name]:>10.4f}  {MEANINGS.get(name, '')}".rstrip()
+            for name in dict.fromkeys(order)
         ),
     ]
     if scores.num_without_objects:
