@@ -1,6 +1,9 @@
 """Convolutions and transposed convolutions in PyTorch's conventions, NHWC."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,52 @@ from jaxtyping import Array, Float
 
 from objdisc_jax.nn.initializers import Init, fan_in_uniform, initializers
 from objdisc_jax.nn.mlp import activation_function
+
+
+def convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *settings: Any, **more: Any
+) -> Float[Array, "b h2 w2 d"]:
+    """`lax.conv_general_dilated`, with a kernel gradient that is quick on the CPU.
+
+    XLA's costs twice as much an image for a batch of thirty as for one, so on a single CPU device
+    the gradient of large maps is summed over small parts of the batch. The parts are unrolled,
+    because XLA is slow on convolutions inside loops, and so there are at most 32 of them.
+    """
+
+    def conv(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, *settings, **more)
+
+    num_pixels, out_features = math.prod(x.shape[1:3]), kernel.shape[-1]
+    single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    if not single_cpu or num_pixels < 64**2 or out_features <= 8:
+        return conv(x, kernel)
+    return summed_by_parts(conv, x, kernel, num_parts=min(len(x), 32))
+
+
+def summed_by_parts(
+    conv: Callable[[Array, Array], Array], x: Array, kernel: Array, num_parts: int
+) -> Array:
+    """`conv(x, kernel)`, whose gradient by the kernel is computed in parts of the batch."""
+
+    @jax.custom_vjp
+    def apply(x: Array, kernel: Array) -> Array:
+        return conv(x, kernel)
+
+    def forward(x: Array, kernel: Array):
+        return conv(x, kernel), (x, kernel)
+
+    def backward(saved: tuple[Array, Array], gradient: Array):
+        x, kernel = saved
+        (to_x,) = jax.vjp(lambda x: conv(x, kernel), x)[1](gradient)
+        size = -(-len(x) // num_parts)
+        to_kernel = jnp.zeros_like(kernel)
+        for i in range(0, len(x), size):
+            part = jax.vjp(partial(conv, x[i : i + size]), kernel)[1]
+            to_kernel += part(gradient[i : i + size])[0]
+        return to_x, to_kernel
+
+    apply.defvjp(forward, backward)
+    return apply(x, kernel)
 
 
 def conv(
@@ -37,6 +86,7 @@ def conv(
         (kernel_size, kernel_size),
         strides=stride,
         padding="SAME",
+        conv_general_dilated=convolution,
         kernel_init=kernel_init,
         bias_init=bias_init,
         dtype=dtype,
@@ -152,7 +202,7 @@ def dilated_conv_transpose(
 ) -> Float[Array, "b h2 w2 d"]:
     """Transposed convolution as a correlation over the input dilated with zeros."""
     half = kernel.shape[0] // 2
-    return lax.conv_general_dilated(
+    return convolution(
         x,
         kernel,
         window_strides=(1, 1),
@@ -179,7 +229,7 @@ def subpixel_conv_transpose(
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     phases = padded[rows[:, :, None, None], rows[None, None, :, :]]
     phases = rearrange(phases, "ry ty rx tx c d -> ty tx c (ry rx d)")
-    out = lax.conv_general_dilated(
+    out = convolution(
         x,
         phases,
         window_strides=(1, 1),

@@ -1,5 +1,9 @@
 """Building blocks against PyTorch and against a second way to compute them."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +11,12 @@ import pytest
 import torch
 from flax import nnx
 
-from objdisc_jax.nn.conv import ConvStack, dilated_conv_transpose, subpixel_conv_transpose
+from objdisc_jax.nn.conv import (
+    ConvStack,
+    dilated_conv_transpose,
+    subpixel_conv_transpose,
+    summed_by_parts,
+)
 from objdisc_jax.nn.gru import GRUCell
 from objdisc_jax.nn.position import PositionEmbedding, coordinates, fourier_features
 from objdisc_jax.nn.schedules import cosine_ramp
@@ -45,6 +54,42 @@ def test_transposed_convolution_equals_pytorch(way, size, stride):
     np.testing.assert_allclose(to_x, tensors[0].grad.numpy().transpose(0, 2, 3, 1), atol=1e-4)
     to_weight = np.asarray(to_kernel).transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
     np.testing.assert_allclose(to_weight, tensors[1].grad.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "num_parts"), [(4, 4), (7, 3), (5, 32)])
+def test_kernel_gradient_by_parts_is_the_kernel_gradient(batch, num_parts):
+    def conv(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    x, kernel = normal(batch, 8, 8, 3), normal(5, 5, 3, 16)
+    expected, whole = jax.vjp(conv, x, kernel)
+    found, by_parts = jax.vjp(lambda *a: summed_by_parts(conv, *a, num_parts=num_parts), x, kernel)
+    np.testing.assert_array_equal(found, expected)
+    direction = jnp.asarray(normal(*expected.shape))
+    for ours, theirs in zip(by_parts(direction), whole(direction), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_large_maps_on_a_single_device_are_differentiated_by_parts():
+    code = """
+import jax, jax.numpy as jnp
+from objdisc_jax.nn.conv import convolution
+kernel, settings = jnp.ones((5, 5, 4, 16)), dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+def gradient(x):
+    return jax.grad(lambda k: convolution(x, k, (1, 1), "SAME", **settings).sum())(kernel)
+
+def count(*shape):
+    return str(jax.make_jaxpr(gradient)(jnp.ones(shape))).count("conv_general_dilated[")
+
+assert count(5, 64, 64, 4) > count(2, 64, 64, 4), "one part an image"
+assert count(5, 8, 8, 4) == count(2, 8, 8, 4), "small maps in one go"
+assert jnp.allclose(gradient(jnp.ones((3, 64, 64, 4)))[2, 2], 3 * 64 * 64)
+"""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_gru_equals_pytorch():
