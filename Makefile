@@ -4,7 +4,7 @@
 # make lint   ruff and pyright
 # make gpu    every check and benchmark that needs a GPU
 #
-# PYTHON=python3.12       interpreter to use (default: the newest from 3.11 on that is found)
+# PYTHON=python3.12       interpreter to use (default: the first of 3.11, 3.12, ... that is found)
 # ACCELERATOR=cuda13      cpu, cuda12 or cuda13 (default: cuda12 if nvidia-smi answers, else cpu)
 # TORCH="torch==2.13.0"   what pip is asked for to get PyTorch. Its default build for Linux brings CUDA
 #                         along; a CPU build: TORCH="torch==2.13.0+cpu --extra-index-url URL", with
@@ -12,7 +12,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 ACCELERATOR ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda12,cpu)
 TORCH ?= torch==2.13.0
