@@ -15,6 +15,7 @@ from objdisc_jax import models, settings
 from objdisc_jax.data import sets
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.files import write_atomically
+from objdisc_jax.names import flatten
 
 CONFIG_FILE = "config.json"
 
@@ -87,17 +88,6 @@ def load(workdir: Path) -> ConfigDict:
             f"{file} is not a config that this project wrote ({error}). Restore it from a backup, "
             "or start a new run in another directory."
         ) from error
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values by their full names: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:

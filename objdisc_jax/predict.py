@@ -226,7 +226,6 @@ def _write(stem: Path, picture: _Picture, arrays: dict[str, np.ndarray], panel: 
     inside = small.resize((right - left, bottom - top), Image.Resampling.NEAREST)
     labels[top:bottom, left:right] = np.asarray(inside)
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
         visualize.save_labels(f"{stem}_labels.png", labels)
         visualize.save_png(f"{stem}_overlay.png", visualize.overlay(picture.image, labels))
         visualize.save_png(f"{stem}_panel.png", panel)

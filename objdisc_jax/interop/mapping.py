@@ -10,6 +10,7 @@ from torch import Tensor
 from objdisc_jax.errors import UserError
 from objdisc_jax.interop.base import TorchModel
 from objdisc_jax.interop.layouts import Layout
+from objdisc_jax.names import flatten
 
 BUFFER_TOLERANCE = 1e-4
 
@@ -33,7 +34,7 @@ def to_torch(params: Mapping[str, Any], model: TorchModel) -> dict[str, Tensor]:
     Raises:
         MappingError: a parameter has no rule or no counterpart, or another shape.
     """
-    leaves = _flatten(params)
+    leaves = flatten(params)
     state = dict(model.state_dict())
     parameters = {key: tensor for key, tensor in state.items() if key not in _buffers(model)}
     if problems := _misfits(model, leaves, parameters):
@@ -59,7 +60,7 @@ def to_jax(
     Raises:
         MappingError: keys are missing or unknown, shapes differ, numbers are not finite.
     """
-    leaves = _flatten(like)
+    leaves = flatten(like)
     buffers = _buffers(model)
     parameters = {key: tensor for key, tensor in state.items() if key not in buffers}
     problems = _misfits(model, leaves, parameters)
@@ -123,16 +124,6 @@ def _is_computed(found: Tensor, key: str, own: Tensor, annealed: tuple[str, ...]
     rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
     tolerance = max(BUFFER_TOLERANCE, rounding)
     return torch.allclose(found.float(), own.float(), rtol=0, atol=tolerance)
-
-
-def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    leaves = {}
-    for name, child in tree.items():
-        if isinstance(child, Mapping):
-            leaves |= _flatten(child, f"{prefix}{name}.")
-        else:
-            leaves[f"{prefix}{name}"] = child
-    return leaves
 
 
 def _unflatten(like: Mapping[Any, Any], leaves: Mapping[str, Any], prefix: str = "") -> Any:

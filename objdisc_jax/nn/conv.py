@@ -28,35 +28,35 @@ def convolution(
     because XLA is slow on convolutions inside loops, and so there are at most 32 of them.
     """
 
-    def conv(x: Array, kernel: Array) -> Array:
+    def plain(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, *settings, **more)
 
     num_pixels, out_features = math.prod(x.shape[1:3]), kernel.shape[-1]
     single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
     if not single_cpu or num_pixels < 64**2 or out_features <= 8:
-        return conv(x, kernel)
-    return summed_by_parts(conv, x, kernel, num_parts=min(len(x), 32))
+        return plain(x, kernel)
+    return summed_by_parts(plain, x, kernel, num_parts=min(len(x), 32))
 
 
 def summed_by_parts(
-    conv: Callable[[Array, Array], Array], x: Array, kernel: Array, num_parts: int
+    function: Callable[[Array, Array], Array], x: Array, kernel: Array, num_parts: int
 ) -> Array:
-    """`conv(x, kernel)`, whose gradient by the kernel is computed in parts of the batch."""
+    """`function(x, kernel)`, whose gradient by the kernel is computed in parts of the batch."""
 
     @jax.custom_vjp
     def apply(x: Array, kernel: Array) -> Array:
-        return conv(x, kernel)
+        return function(x, kernel)
 
     def forward(x: Array, kernel: Array):
-        return conv(x, kernel), (x, kernel)
+        return function(x, kernel), (x, kernel)
 
     def backward(saved: tuple[Array, Array], gradient: Array):
         x, kernel = saved
-        (to_x,) = jax.vjp(lambda x: conv(x, kernel), x)[1](gradient)
+        (to_x,) = jax.vjp(lambda x: function(x, kernel), x)[1](gradient)
         size = -(-len(x) // num_parts)
         to_kernel = jnp.zeros_like(kernel)
         for i in range(0, len(x), size):
-            part = jax.vjp(partial(conv, x[i : i + size]), kernel)[1]
+            part = jax.vjp(partial(function, x[i : i + size]), kernel)[1]
             to_kernel += part(gradient[i : i + size])[0]
         return to_x, to_kernel
 

@@ -18,7 +18,9 @@ from objdisc_jax import config as configs
 from objdisc_jax import settings
 from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
+from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
+from objdisc_jax.names import flatten
 from objdisc_jax.training import pictures, runs, sharding, writers
 from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.evaluate import Evaluator, Scores
@@ -92,7 +94,7 @@ class _Training:
             self.config, self.workdir, last_step=first_step, primary=jax.process_index() == 0
         )
         if first_step == 0:
-            self.writer.write_hparams(configs.flatten(configs.to_dict(self.config)))
+            self.writer.write_hparams(flatten(configs.to_dict(self.config)))
         self.evaluate = Evaluator(
             self.config, self.graphdef, self.val_data, self.mesh, self.config.eval.num_images
         )
@@ -240,7 +242,7 @@ class _Training:
         step, scalars, index = dispatched
         values = {name: str(float(value)) for name, value in scalars.items()}
         report = {"step": step, "scalars": values, "batch_index": index.tolist()}
-        file.write_text(json.dumps(report, indent=2) + "\n")
+        write_atomically(file, json.dumps(report, indent=2) + "\n")
         self.checkpoints.wait()
         kept = self.checkpoints.latest_step
         raise Diverged(

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from objdisc_jax import __version__
 from objdisc_jax import config as configs
 from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
 from objdisc_jax.training.checkpoint import Checkpoints, has_checkpoints
 from objdisc_jax.training.step import TrainState, initial_state
@@ -48,9 +49,8 @@ def open_run(workdir: Path, config: ConfigDict) -> None:
     if has_checkpoints(workdir):
         configs.check_resumable(configs.load(workdir), config, workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         configs.save(config, workdir)
-        (workdir / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        write_atomically(workdir / "environment.json", json.dumps(environment(), indent=2) + "\n")
     except OSError as error:
         raise UserError(
             f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory "
