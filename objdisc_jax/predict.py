@@ -16,15 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 from absl.flags import argparse_flags
-from PIL import Image, ImageOps
+from PIL import Image
 
 from objdisc_jax import segmentation
+from objdisc_jax.data.pictures import SUFFIXES, centred_box, read_rgb
 from objdisc_jax.errors import UserError
 from objdisc_jax.flags import run
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class _Picture(NamedTuple):
@@ -58,8 +57,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--crop",
         default="data",
-        help=f"{CROPS} (default: the data set's own crop for images of its size, else the centre "
-        "square)",
+        help=f"{CROPS} (default: the data set's own crop for images of its size, else the largest "
+        "box of the model's proportions in the middle)",
     )
     add("--batch-size", type=int, default=16, help="images at a time")
     return parser.parse_args(argv[1:])
@@ -123,8 +122,8 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     for name, file in files.items():
         try:
             picture = _read(file, crop, declaration, tuple(trained.config.model.resolution))
-        except _UNREADABLE as error:
-            logging.warning("%s cannot be read and is skipped (%s).", file, error)
+        except ValueError as error:
+            logging.warning("%s is skipped: %s", file, error)
             broken.append(file)
             continue
         batch = waiting.setdefault(picture.seen.shape, [])
@@ -190,26 +189,21 @@ def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Pictur
     A crop of the training data's size is left to the model's own resizing; anything else is
     brought to the model's resolution here, with antialiasing.
     """
-    with Image.open(file) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I"):  # 16 bits a pixel, which convert("RGB") would clip
-            upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
-        image = np.asarray(upright.convert("RGB"))
+    image = np.asarray(read_rgb(file))
     height, width = image.shape[:2]
     if crop == "data" and (height, width) == declaration.image_size:
-        (top, bottom), (left, right) = declaration.crop_box
+        (top, bottom), (left, right) = declaration.crop or ((0, height), (0, width))
     elif crop == "none":
         top, bottom, left, right = 0, height, 0, width
     elif crop in ("data", "square"):
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        bottom, right = top + side, left + side
+        aspect = resolution[1] / resolution[0] if crop == "data" else 1.0
+        left, top, right, bottom = centred_box((width, height), aspect)
     else:
         top, bottom, left, right = crop
         if bottom > height or right > width:
             raise ValueError(f"--crop reaches beyond its {height} rows and {width} columns")
     seen = image[top:bottom, left:right]
-    if seen.shape[:2] != declaration.cropped_size:
+    if declaration.resize is not None or seen.shape[:2] != declaration.cropped_size:
         rows, columns = resolution
         resized = Image.fromarray(seen).resize((columns, rows), Image.Resampling.BILINEAR)
         seen = np.asarray(resized)

@@ -76,6 +76,7 @@ MUTABLE = (
     "wandb",
     "data.num_workers",
     "data.path",
+    "data.on_bad_image",
 )
 """Keys, or blocks of them, that may change when a run is continued."""
 

@@ -9,6 +9,9 @@ CACHE = os.path.join(tempfile.gettempdir(), f"objdisc_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# What is found out about data files is cached, too; not among the user's own.
+USER_CACHE = tempfile.TemporaryDirectory(prefix="objdisc_jax_tests_")
+os.environ["XDG_CACHE_HOME"] = USER_CACHE.name
 
 import h5py
 import pytest

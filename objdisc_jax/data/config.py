@@ -5,18 +5,20 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from objdisc_jax.data.errors import DataError
+
 
 def shared_config(name: str, path: str) -> ml_collections.ConfigDict:
     """Returns the keys that all data sets share, with their defaults.
 
     Args:
         name: name of the data set, which is the name of its file in `objdisc_jax/data/sets/`.
-        path: where its file lies unless the user says otherwise.
+        path: where its file or folder lies unless the user says otherwise.
     """
     config = ml_collections.ConfigDict()
     # Name of the data set: a file in objdisc_jax/data/sets/.
     config.name = name
-    # The data file, relative to the working directory or absolute.
+    # The data file or folder, relative to the working directory or absolute.
     config.path = path
     # Keep only images with at most this many objects, background not counted; None keeps all.
     config.max_objects = config_dict.placeholder(int)
@@ -24,9 +26,25 @@ def shared_config(name: str, path: str) -> ml_collections.ConfigDict:
     config.num_test_images = config_dict.placeholder(int)
     # Worker processes that read and crop images; 0 reads in the main process.
     config.num_workers = 2
+    # What an image does that cannot be read: raise | skip. Skipping takes the next one in its
+    # place in training and leaves it out of scores; each is logged and counted.
+    config.on_bad_image = "raise"
     return config
 
 
 def shared_fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns the fields of a `DatasetDeclaration` that the shared keys state."""
-    return {key: config[key] for key in ("name", "path", "max_objects", "num_test_images")}
+    check_choice(config, "on_bad_image", ("raise", "skip"))
+    keys = ("name", "path", "max_objects", "num_test_images", "on_bad_image")
+    fields = {key: config[key] for key in keys}
+    if "variant" in config:  # sets with a file for each variant have its name in the path
+        fields["path"] = fields["path"].replace("{variant}", config.variant)
+    return fields
+
+
+def check_choice(config: ml_collections.ConfigDict, key: str, allowed: tuple[str, ...]) -> str:
+    """Returns the value of a key; raises a `DataError` if it is none of those allowed."""
+    value = config[key]
+    if value not in allowed:
+        raise DataError(f"data.{key}: got {value!r}; allowed are {', '.join(allowed)}.")
+    return value

@@ -1,6 +1,7 @@
 """One split of a data set: which records it has, and batches of them as NumPy arrays."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
@@ -8,13 +9,17 @@ from jaxtyping import Int, Int64
 
 from objdisc_jax.data import sets
 from objdisc_jax.data.declaration import DatasetDeclaration, Reader
-from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.sampler import PADDING
 from objdisc_jax.names import closest
 
 # image uint8 [b, h, w, 3]; segmentation uint8 [b, h, w], absent if the set has no masks;
 # valid bool [b], False for padding; index int64 [b], record number, -1 for padding.
 Batch = dict[str, np.ndarray]
+
+# So many images in a row that cannot be read are no accident.
+_MOST_TRIES = 20
+_SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,22 +30,19 @@ class Dataset:
         declaration: the data set.
         split: name of the split.
         indices: the numbers, int64 [n], of the records that belong to the split and pass the
-            filter, in the order of the file.
+            filter, ascending.
+        image_size: rows and columns of the images.
         reader: reads the records.
     """
 
     declaration: DatasetDeclaration
     split: str
     indices: np.ndarray
+    image_size: tuple[int, int]
     reader: Reader
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns of the images, cropped."""
-        return self.declaration.cropped_size
 
     @property
     def has_masks(self) -> bool:
@@ -57,19 +59,73 @@ class Dataset:
         Raises:
             DataError: a record cannot be read.
         """
+        return self.read_or_replace(positions, replace=False)[0]
+
+    def read_or_replace(
+        self, positions: Int[np.ndarray, " b"], *, replace: bool
+    ) -> tuple[Batch, dict[int, str]]:
+        """Reads examples and, if the set skips bad images, tells those it skipped.
+
+        Args:
+            positions: as for `read`.
+            replace: whether the next example that can be read takes the place of one that cannot.
+                If not, its place becomes padding.
+
+        Returns:
+            The batch, and what is wrong with the records that were skipped, by number.
+
+        Raises:
+            DataError: as for `read`; where bad images are skipped, only if too many in a row are
+                bad.
+        """
         positions = np.asarray(positions, np.int64)
-        valid = positions != PADDING
-        index = np.where(valid, self.indices[positions], PADDING)
         shape = (len(positions), *self.image_size)
-        batch = {"image": np.zeros((*shape, 3), np.uint8), "valid": valid, "index": index}
+        batch = {
+            "image": np.zeros((*shape, 3), np.uint8),
+            "valid": np.zeros(len(positions), bool),
+            "index": np.full(len(positions), PADDING, np.int64),
+        }
         if self.has_masks:
             batch["segmentation"] = np.zeros(shape, np.uint8)
-        for row in np.flatnonzero(valid):
-            image, segmentation = self.reader.read(int(index[row]))
-            batch["image"][row] = image
-            if segmentation is not None:
-                batch["segmentation"][row] = segmentation
-        return batch
+        skipped: dict[int, str] = {}
+        for row in np.flatnonzero(positions != PADDING):
+            for position in range(positions[row], positions[row] + _MOST_TRIES):
+                record = int(self.indices[position % len(self)])
+                try:
+                    image, segmentation = self._read_one(record)
+                except BadImageError as error:
+                    if self.declaration.on_bad_image == "raise":
+                        raise BadImageError(f"{error}\n{_SKIPPING}") from error
+                    skipped[record] = str(error)
+                    if not replace:
+                        break
+                    continue
+                batch["image"][row], batch["valid"][row] = image, True
+                batch["index"][row] = record
+                if segmentation is not None:
+                    batch["segmentation"][row] = segmentation
+                break
+            else:
+                raise DataError(
+                    f"{_MOST_TRIES} images in a row of data set '{self.declaration.name}' cannot "
+                    f"be read, too many to skip. The last: {skipped[record]}"
+                )
+        return batch, skipped
+
+    def _read_one(self, record: int) -> tuple[np.ndarray, np.ndarray | None]:
+        image, segmentation = self.reader.read(record)
+        num_entities = self.declaration.num_entities
+        if (
+            segmentation is not None
+            and not 0 <= segmentation.min() <= segmentation.max() < num_entities
+        ):
+            raise BadImageError(
+                f"The segmentation of record {record} of data set '{self.declaration.name}' has "
+                f"labels from {segmentation.min()} to {segmentation.max()}, but they must lie "
+                f"between 0 and {num_entities - 1}: the data may be of another variant. "
+                f"{self.declaration.remedy()}"
+            )
+        return image, segmentation
 
 
 def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -91,24 +147,41 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
             f"Data set '{declaration.name}' has no split '{split}'{closest(split, splits)}. "
             f"Ask for one of: {', '.join(splits)}."
         )
-    indices = _filtered(declaration, reader, splits[split])
+    records = splits[split]
+    if not len(records):
+        raise DataError(
+            f"There is no image of split '{split}' of data set '{declaration.name}' in "
+            f"{declaration.absolute_path}. {declaration.remedy()}"
+        )
+    indices = _filtered(declaration, reader, splits, split)
     if not len(indices):
         raise DataError(
             f"No image is left in split '{split}' of data set '{declaration.name}': of its "
-            f"{len(splits[split])} images, none has at most max_objects = "
+            f"{len(records)} images, none has at most max_objects = "
             f"{declaration.max_objects} objects. Raise --config.data.max_objects, or leave it "
             "out to use all images."
         )
     if split == "test":
         indices = indices[: declaration.num_test_images]
-    return Dataset(declaration, split, indices, reader)
+    return Dataset(declaration, split, indices, reader.image_size(), reader)
 
 
 def _filtered(
-    declaration: DatasetDeclaration, reader: Reader, records: range
+    declaration: DatasetDeclaration, reader: Reader, splits: Mapping[str, range], split: str
 ) -> Int64[np.ndarray, " n"]:
-    """Returns the numbers of the records with at most `max_objects` objects."""
-    indices = np.arange(records.start, records.stop, dtype=np.int64)
+    """Returns the numbers of the split's records with at most `max_objects` objects."""
+    records = splits[split]
+    if declaration.shuffle_seed is not None:
+        num_records = max(members.stop for members in splits.values())
+        order = np.random.default_rng(declaration.shuffle_seed).permutation(num_records)
+        indices = np.sort(order[np.asarray(records)])
+    else:
+        indices = np.asarray(records, np.int64)
     if declaration.max_objects is None:
         return indices
-    return indices[reader.object_counts(records) <= declaration.max_objects]
+    if declaration.largest_num_objects is None:
+        raise DataError(
+            f"Data set '{declaration.name}' does not tell how many objects its images have, so "
+            "they cannot be chosen by it. Leave out --config.data.max_objects."
+        )
+    return indices[reader.object_counts(indices) <= declaration.max_objects]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Integer, UInt8
 
 from objdisc_jax.data.errors import DataError
 
@@ -23,86 +23,107 @@ class Reader(Protocol):
         """Returns the record numbers of each split, as the files in use define them."""
         ...
 
-    def object_counts(self, records: range) -> Int64[np.ndarray, " n"]:
+    def image_size(self) -> tuple[int, int]:
+        """Returns rows and columns of the images that `read` returns."""
+        ...
+
+    def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns the number of objects in each record, background not counted."""
         ...
 
     def read(
         self, record: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Integer[np.ndarray, "h w"] | None]:
         """Returns a record's cropped image and segmentation (None if the set has no masks)."""
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetDeclaration:
     """Everything that is known of a data set before its files are opened.
 
     Attributes:
         name: name of the data set, which is the name of its file in `objdisc_jax/data/sets/`.
-        path: its file, relative to the working directory or absolute.
+        path: its file or folder, relative to the working directory or absolute.
         reader: makes the reader of such a declaration.
-        image_size: rows and columns of the stored images, in pixels.
-        splits: half-open ranges of record numbers. Files that state their own (smaller,
-            generated ones do) overrule these.
-        num_entities: the largest number of labels in one segmentation, background included.
-        largest_num_objects: the largest number of objects in one image, background not counted.
-        download_command: produces the file from the published data.
-        generate_command: produces the file without a download.
-        fields: names of the arrays in the file, by their role.
+        fields: names in the files, by their role: of an HDF5 file's arrays, or of pictures.
+        image_size: rows and columns of the stored images, in pixels; None if the files differ.
+        splits: ranges of record numbers. Files that hold less, or state their own, overrule these.
+        shuffle_seed: if not None, a split's ranges count the records in the order of a
+            permutation with this seed, not that of the files.
         crop: half-open ranges ((top, bottom), (left, right)) cut out of every image; None is all.
+        resize: rows and columns to which the reader brings the crop, antialiased. None leaves
+            that to the device: bilinear without antialiasing, as the published float pipelines do.
         has_masks: whether the set has true segmentations.
+        num_entities: the largest number of labels in one segmentation, background included.
         background_labels: the labels of a segmentation that are background. Where a file counts
             visible entities instead of objects, these are subtracted.
-        resize: where images are brought to the model's size: on the "device" (bilinear without
-            antialiasing, as the published float pipelines do) or already in the "worker", by the
-            reader (antialiased pipelines, images of different sizes, crops far larger than needed).
+        largest_num_objects: the largest number of objects in one image, background not counted;
+            None if that is not known, and then images cannot be chosen by it.
+        download_command: produces the files from the published data.
+        generate_command: produces the files without a download; None if nothing does.
         max_objects: only images with at most this many objects are used; None means all.
         num_test_images: the test split ends after this many images; None means all.
+        on_bad_image: what an image does that cannot be read: "raise" an error, or "skip".
     """
 
     name: str
     path: str
     reader: Callable[["DatasetDeclaration"], Reader]
-    image_size: tuple[int, int]
-    splits: Mapping[str, range]
-    num_entities: int
-    largest_num_objects: int
-    download_command: str
-    generate_command: str
     fields: Mapping[str, str]
+    image_size: tuple[int, int] | None
+    splits: Mapping[str, range]
+    shuffle_seed: int | None = None
     crop: Box | None = None
+    resize: tuple[int, int] | None = None
     has_masks: bool = True
+    num_entities: int = 1
     background_labels: tuple[int, ...] = (0,)
-    resize: Literal["device", "worker"] = "device"
+    largest_num_objects: int | None = None
+    download_command: str
+    generate_command: str | None = None
     max_objects: int | None = None
     num_test_images: int | None = None
+    on_bad_image: Literal["raise", "skip"] = "raise"
 
     @property
-    def crop_box(self) -> Box:
-        """The crop, or the whole image: ((top, bottom), (left, right))."""
-        rows, cols = self.image_size
-        return self.crop or ((0, rows), (0, cols))
-
-    @property
-    def cropped_size(self) -> tuple[int, int]:
-        """Rows and columns of the images after the crop."""
-        (top, bottom), (left, right) = self.crop_box
+    def cropped_size(self) -> tuple[int, int] | None:
+        """Rows and columns of the crop, before any resizing; None if the files differ."""
+        if self.crop is None:
+            return self.image_size
+        (top, bottom), (left, right) = self.crop
         return bottom - top, right - left
 
     def file(self) -> pathlib.Path:
         """Returns the absolute path of the file; raises a `DataError` if there is none."""
-        path = pathlib.Path(self.path).expanduser().absolute()
+        path = self.absolute_path
         if not path.is_file():
             found = "that is a folder" if path.is_dir() else "there is no such file"
             raise DataError(f"Data set '{self.name}' needs {path}, but {found}. {self.remedy()}")
         return path
 
+    def folder(self) -> pathlib.Path:
+        """Returns the absolute path of the folder; raises a `DataError` if there is none."""
+        path = self.absolute_path
+        if not path.is_dir():
+            found = "that is a file" if path.exists() else "there is no such folder"
+            raise DataError(
+                f"Data set '{self.name}' needs the folder {path}, but {found}. {self.remedy()}"
+            )
+        return path
+
+    @property
+    def absolute_path(self) -> pathlib.Path:
+        """The path, absolute; there may be nothing."""
+        return pathlib.Path(self.path).expanduser().absolute()
+
     def remedy(self) -> str:
-        """Returns the end of an error message: the ways to get a sound file."""
+        """Returns the end of an error message: the ways to get sound files."""
+        commands = [self.download_command, self.generate_command]
         return (
-            "Produce it with one of\n"
-            f"  {self.download_command}\n"
-            f"  {self.generate_command}\n"
-            "(--overwrite replaces a damaged file), or name another with --config.data.path=FILE."
+            "\n  ".join(
+                ["Produce it with" if None in commands else "Produce it with one of"]
+                + [command for command in commands if command is not None]
+            )
+            + "\nor name another with --config.data.path=PATH."
         )

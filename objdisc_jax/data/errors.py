@@ -1,7 +1,11 @@
-"""The error for everything that is wrong with data or with what is asked of it."""
+"""The errors for everything that is wrong with data or with what is asked of it."""
 
 from objdisc_jax.errors import UserError
 
 
 class DataError(UserError):
     """Data is missing, damaged or not as declared, or a request for it cannot be met."""
+
+
+class BadImageError(DataError):
+    """One image or its segmentation cannot be read; others may well be."""

@@ -3,17 +3,16 @@
 | role         | ours            | published                                  |
 | ------------ | --------------- | ------------------------------------------ |
 | image        | uint8 [n,h,w,3] | uint8 [n,h,w,3]                            |
-| segmentation | uint8 [n,h,w]   |                                            |
+| segmentation | uint8 [n,h,w]   | integers [n,h,w]                           |
 | mask         |                 | uint8 [n,e,h,w,1], 0 or 255, a partition   |
-| num_objects  | [n]             |                                            |
+| num_objects  | [n]             | [n,1]                                      |
 | visibility   |                 | [n,e], 0 or 1, counts background entities  |
 
-Where a file has both, the left column is read. Single records are read one after another, since
-h5py's fancy indexing is many times slower than that.
+Where a file has several, the upper rows and the left column are read. Single records are read one
+after another, since h5py's fancy indexing is many times slower than that.
 """
 
 import contextlib
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,9 +20,10 @@ import h5py
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from objdisc_jax.data import splits
-from objdisc_jax.data.declaration import DatasetDeclaration
-from objdisc_jax.data.errors import DataError
+from objdisc_jax.data import cache, splits
+from objdisc_jax.data.declaration import Box, DatasetDeclaration
+from objdisc_jax.data.errors import BadImageError, DataError
+from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
 
 # The arrays' names, by role, in both layouts.
 FIELDS: Mapping[str, str] = {
@@ -65,27 +65,32 @@ class Hdf5Reader:
                 )
         return found
 
-    def object_counts(self, records: range) -> Int64[np.ndarray, " n"]:
+    def num_records(self) -> int:
+        """Returns the number of records in the file."""
+        with self._opened() as (_, arrays):
+            return len(arrays["image"])
+
+    def image_size(self) -> tuple[int, int]:
+        """Returns rows and columns of the images that `read` returns."""
+        with self._opened() as (_, arrays):
+            rows, cols = (len(range(*bounds)) for bounds in self._crop(arrays))
+        return rows, cols
+
+    def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns the number of objects in each record, background not counted."""
-        fields = self.declaration.fields
-        selection = slice(records.start, records.stop)
-        with self._opened() as (file, _):
-            if fields["num_objects"] in file:
-                counts = self._array(file, "num_objects", (None,))[selection]
-                return np.asarray(counts, np.int64)
-            visibility = self._array(file, "visibility", (None, None))[selection]
-        num_background = len(self.declaration.background_labels)
-        return np.asarray(visibility, np.int64).sum(axis=1) - num_background
+        file = self.declaration.file()
+        key = ("object counts", self.declaration.fields, self.declaration.background_labels)
+        return cache.of_file(key, file, self._all_object_counts)[records]
 
     def read(
         self, record: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
         """Returns a record's cropped image and segmentation (None if the set has no masks)."""
         if self._arrays is None:
-            with self._explained(self.declaration.file()) as path:
-                self._arrays = self._checked_arrays(h5py.File(path, "r"))
-        rows, cols = (slice(*bounds) for bounds in self.declaration.crop_box)
-        with self._explained(self.declaration.path):
+            with self._explained(DataError):
+                self._arrays = self._checked_arrays(h5py.File(self.declaration.file(), "r"))
+        rows, cols = (slice(*bounds) for bounds in self._crop(self._arrays))
+        with self._explained(BadImageError):
             image = self._arrays["image"][record, rows, cols]
             if "segmentation" in self._arrays:
                 return image, self._arrays["segmentation"][record, rows, cols]
@@ -94,34 +99,52 @@ class Hdf5Reader:
                 return image, np.argmax(planes, axis=0).astype(np.uint8)
         return image, None
 
+    def _crop(self, arrays: Mapping[str, h5py.Dataset]) -> Box:
+        rows, cols = arrays["image"].shape[1:3]
+        return self.declaration.crop or ((0, rows), (0, cols))
+
+    def _all_object_counts(self) -> Int64[np.ndarray, " n"]:
+        """Reads the number of objects in every record of the file."""
+        fields = self.declaration.fields
+        with self._opened() as (file, _):
+            if fields["num_objects"] in file:
+                counts = self._array(file, "num_objects", (None,), (None, 1))
+                return np.asarray(counts[()], np.int64).reshape(len(counts))
+            visibility = self._array(file, "visibility", (None, None))[()]
+        num_background = len(self.declaration.background_labels)
+        return np.asarray(visibility, np.int64).sum(axis=1) - num_background
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[h5py.File, dict[str, h5py.Dataset]]]:
         """Opens the file for a look at its contents, and closes it again."""
-        with self._explained(self.declaration.file()) as path, h5py.File(path, "r") as file:
+        path = self.declaration.file()
+        with self._explained(DataError), h5py.File(path, "r") as file:
             yield file, self._checked_arrays(file)
 
     def _checked_arrays(self, file: h5py.File) -> dict[str, h5py.Dataset]:
         """Returns the arrays that `read` needs, by role, after checking what they hold."""
-        size = self.declaration.image_size
-        arrays = {"image": self._array(file, "image", (None, *size, 3), np.uint8)}
-        num_records = len(arrays["image"])
+        version = file.attrs.get("layout_version", LAYOUT_VERSION)
+        if version > LAYOUT_VERSION:
+            raise self._invalid(
+                f"Its layout has version {version}, and this program reads versions up to "
+                f"{LAYOUT_VERSION}: a newer program has written it. Update objdisc_jax, or "
+                "make the file anew."
+            )
+        size = self.declaration.image_size or (None, None)
+        arrays = {"image": self._array(file, "image", (None, *size, 3), dtype="uint8")}
+        shape = arrays["image"].shape[:3]
         if self.declaration.has_masks:
             if self.declaration.fields["segmentation"] in file:
-                shape = (num_records, *size)
-                arrays["segmentation"] = self._array(file, "segmentation", shape, np.uint8)
+                arrays["segmentation"] = self._array(file, "segmentation", shape, dtype="integer")
             else:
-                shape = (num_records, None, *size, 1)
-                arrays["mask"] = self._array(file, "mask", shape, np.uint8)
+                planes = (shape[0], None, *shape[1:], 1)
+                arrays["mask"] = self._array(file, "mask", planes, dtype="uint8")
         return arrays
 
     def _array(
-        self,
-        file: h5py.File,
-        role: str,
-        shape: tuple[int | None, ...],
-        dtype: type[np.generic] | None = None,
+        self, file: h5py.File, role: str, *shapes: tuple[int | None, ...], dtype: str = "number"
     ) -> h5py.Dataset:
-        """Returns the array of a role; None in `shape` allows any length, None in `dtype` any."""
+        """Returns the array of a role, checking its shape (None allows any length) and type."""
         key = self.declaration.fields[role]
         array = file.get(key)
         if not isinstance(array, h5py.Dataset):
@@ -130,30 +153,35 @@ class Hdf5Reader:
             raise self._invalid(
                 f"It has no array {wanted}; it holds {', '.join(sorted(file)) or 'nothing'}."
             )
-        fits = len(array.shape) == len(shape) and all(
-            allowed in (None, found) for found, allowed in zip(array.shape, shape, strict=True)
+        fits = any(
+            len(array.shape) == len(shape)
+            and all(a in (None, found) for found, a in zip(array.shape, shape, strict=True))
+            for shape in shapes
         )
-        if not fits or dtype not in (None, array.dtype):
-            allowed = ", ".join("any" if length is None else str(length) for length in shape)
+        if not fits or not np.issubdtype(array.dtype, getattr(np, dtype)):
+            allowed = " or ".join(
+                f"({', '.join('any' if length is None else str(length) for length in shape)})"
+                for shape in shapes
+            )
             raise self._invalid(
                 f"Its array '{key}' is {array.dtype} of shape {array.shape}, but must be "
-                f"{np.dtype(dtype).name if dtype else 'numbers'} of shape ({allowed})."
+                f"{dtype} of shape {allowed}."
             )
         return array
 
     @contextlib.contextmanager
-    def _explained(self, path: pathlib.Path | str) -> Iterator[pathlib.Path | str]:
-        """Turns what h5py says of a damaged file into a `DataError`."""
+    def _explained(self, kind: type[DataError]) -> Iterator[None]:
+        """Turns what h5py says of a damaged file into an error of ours."""
         try:
-            yield path
+            yield
         except OSError as error:
             raise self._invalid(
-                f"HDF5 cannot read it ({error}): it may be truncated, damaged, or no HDF5 file."
+                f"HDF5 cannot read it ({error}): it may be truncated, damaged, or no HDF5 file.",
+                kind,
             ) from error
 
-    def _invalid(self, reason: str) -> DataError:
-        path = pathlib.Path(self.declaration.path).expanduser().absolute()
-        return DataError(
-            f"The file {path} of data set '{self.declaration.name}' is not as it should be. "
-            f"{reason} {self.declaration.remedy()}"
+    def _invalid(self, reason: str, kind: type[DataError] = DataError) -> DataError:
+        return kind(
+            f"The file {self.declaration.absolute_path} of data set '{self.declaration.name}' is "
+            f"not as it should be. {reason} {self.declaration.remedy()}"
         )

@@ -1,5 +1,6 @@
 """Endless training batches and complete evaluation batches, read by PyTorch's DataLoader."""
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Generator, Iterable
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from absl import logging
 from torch.utils.data import DataLoader
 
 from objdisc_jax.data import sampler
@@ -43,7 +45,8 @@ def train_batches(
 
     Raises:
         DataError: the batch cannot be divided evenly among the processes or, while iterating,
-            a record cannot be read.
+            a record cannot be read. A data set with `on_bad_image = "skip"` puts the next
+            example in the place of one that cannot be read.
     """
     positions = sampler.train_positions(
         len(dataset),
@@ -53,7 +56,7 @@ def train_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return _batches(dataset, positions, num_workers)
+    return _batches(_Source(dataset, replace=True), positions, num_workers)
 
 
 def eval_batches(
@@ -67,7 +70,8 @@ def eval_batches(
 ) -> Generator[Batch, None, None]:
     """Returns batches that hold every example once, in order, padded to full size.
 
-    Padding has `valid` False. All processes get the same number of batches.
+    Padding has `valid` False, and so has an example that cannot be read if the data set has
+    `on_bad_image = "skip"`. All processes get the same number of batches.
 
     Args:
         dataset: the split to evaluate on.
@@ -86,33 +90,54 @@ def eval_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return _batches(dataset, positions, num_workers)
+    return _batches(_Source(dataset, replace=False), positions, num_workers)
 
 
-class _WorkerSource:
-    """The data set as worker processes serve it: images as tensors, which go by shared memory."""
+class _Source:
+    """The data set as processes read it: what DataLoader takes for a data set."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset, *, replace: bool):
         self.dataset = dataset
+        self.replace = replace
 
-    def __getitems__(self, positions: np.ndarray) -> dict[str, Any] | DataError:
+    def read(self, positions: np.ndarray) -> tuple[Batch, dict[int, str]]:
+        """Returns a batch, and what is wrong with the records that were skipped."""
+        return self.dataset.read_or_replace(positions, replace=self.replace)
+
+    def __getitems__(self, positions: np.ndarray) -> tuple[dict[str, Any], Any] | DataError:
         # A raised error would arrive with the worker's traceback in its message: hand it over.
         try:
-            batch = self.dataset.read(positions)
+            batch, skipped = self.read(positions)
         except DataError as error:
             return error
-        # Small arrays travel faster through the pipe.
-        return {k: v if v.ndim == 1 else torch.from_numpy(v) for k, v in batch.items()}
+        # Images go by shared memory as tensors; small arrays travel faster through the pipe.
+        return {k: v if v.ndim == 1 else torch.from_numpy(v) for k, v in batch.items()}, skipped
 
 
 def _batches(
-    dataset: Dataset, positions: Iterable[np.ndarray], num_workers: int
+    source: _Source, positions: Iterable[np.ndarray], num_workers: int
 ) -> Generator[Batch, None, None]:
-    if not num_workers:
-        yield from map(dataset.read, positions)
-        return
+    """Yields batches; logs and counts the bad images that were skipped, each once."""
+    bad: set[int] = set()
+    with contextlib.closing(
+        _read_by_workers(source, positions, num_workers)
+        if num_workers
+        else (source.read(batch) for batch in positions)
+    ) as batches:
+        for batch, skipped in batches:
+            for record in sorted(skipped.keys() - bad):
+                bad.add(record)
+                logging.warning(
+                    "Skipped image %d (%d skipped so far). %s", record, len(bad), skipped[record]
+                )
+            yield batch
+
+
+def _read_by_workers(
+    source: _Source, positions: Iterable[np.ndarray], num_workers: int
+) -> Generator[tuple[Batch, dict[int, str]], None, None]:
     loader = DataLoader(
-        _WorkerSource(dataset),  # pyright: ignore[reportArgumentType]
+        source,  # pyright: ignore[reportArgumentType]
         batch_sampler=positions,  # pyright: ignore[reportArgumentType]
         collate_fn=_unchanged,
         num_workers=num_workers,
@@ -121,10 +146,11 @@ def _batches(
     )
     batches = iter(loader)
     try:
-        for batch in batches:
-            if isinstance(batch, DataError):
-                raise DataError(str(batch))
-            yield {key: np.asarray(value) for key, value in batch.items()}
+        for found in batches:
+            if isinstance(found, DataError):
+                raise DataError(str(found))
+            batch, skipped = found
+            yield {key: np.asarray(value) for key, value in batch.items()}, skipped
     except RuntimeError as error:
         if "exited unexpectedly" not in str(error):
             raise

@@ -4,6 +4,7 @@ import pytest
 
 from objdisc_jax.data import loader, sets
 from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
 from tests.data import examples
 
 
@@ -45,6 +46,42 @@ def test_published_file_is_compressed_and_automatically_chunked(published):
 def test_label_map_is_preferred_where_a_file_has_planes_too(published):
     _change(published, segmentation=np.full((20, 35, 35), 3, np.uint8))
     assert (loader.load(published, "train").read([0])["segmentation"] == 3).all()
+
+
+def test_labels_of_any_integer_type_are_read(published):
+    _change(published, segmentation=np.full((20, 35, 35), 2, np.int64))
+    batch = loader.load(published, "train").read([0])
+    assert (batch["segmentation"] == 2).all()
+    assert batch["segmentation"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("label", [-1, 4, 256])
+def test_label_that_is_not_declared_is_an_error(published, label):
+    _change(published, segmentation=np.full((20, 35, 35), label, np.int64))
+    message = _error(published)
+    assert f"labels from {label} to {label}, but they must lie between 0 and 3" in message
+
+
+@pytest.mark.parametrize("shape", [(20,), (20, 1)])
+def test_number_of_objects_may_have_a_second_axis(published, shape):
+    _change(published, num_objects=np.arange(20).reshape(shape))
+    published.max_objects = 2
+    np.testing.assert_array_equal(loader.load(published, "train").indices, [0, 1, 2])
+
+
+def test_counts_are_read_again_when_the_file_changes(published):
+    published.max_objects = 2
+    for counts, kept in ((np.arange(20), [0, 1, 2]), (np.arange(20)[::-1], [17])):
+        _change(published, num_objects=counts)
+        np.testing.assert_array_equal(loader.load(published, "train").indices[-3:], kept)
+
+
+def test_file_of_a_newer_layout_is_an_error(published):
+    with h5py.File(published.path, "a") as file:
+        file.attrs["layout_version"] = LAYOUT_VERSION + 1
+    message = _error(published)
+    assert f"layout has version {LAYOUT_VERSION + 1}" in message
+    assert "Update objdisc_jax" in message
 
 
 def test_number_of_objects_is_preferred_to_visibility(published):
@@ -133,9 +170,9 @@ def test_group_in_place_of_an_array_is_an_error(published):
         ("image", np.zeros((20, 35, 35), np.uint8), "uint8 of shape (20, 35, 35)"),
         ("mask", np.zeros((19, 4, 35, 35, 1), np.uint8), "uint8 of shape (19, 4, 35, 35, 1)"),
         ("mask", np.zeros((20, 4, 35, 35), np.uint8), "uint8 of shape (20, 4, 35, 35)"),
-        ("segmentation", np.zeros((20, 35, 35), np.int64), "int64 of shape (20, 35, 35)"),
+        ("segmentation", np.zeros((20, 35, 35)), "float64 of shape (20, 35, 35)"),
     ],
 )
 def test_wrong_array_error_names_what_was_found(published, key, values, found):
     _change(published, **{key: values})
-    assert f"'{key}' is {found}, but must be uint8 of shape" in _error(published)
+    assert f"'{key}' is {found}, but must be" in _error(published)

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -53,6 +54,19 @@ def test_training_batches_are_the_same_for_any_number_of_workers(dataset, expect
     _assert_equal(_take(batches, 5), expected)
 
 
+def test_spawned_workers_read_the_same(dataset, expected, monkeypatch):
+    monkeypatch.setattr(loader, "_workers_context", lambda: multiprocessing.get_context("spawn"))
+    batches = loader.train_batches(dataset, batch_size=12, seed=5, num_workers=2)
+    _assert_equal(_take(batches, 5), expected)
+
+
+def test_two_epochs_have_different_orders(dataset):
+    batches = _take(loader.train_batches(dataset, batch_size=64, seed=5), 2)
+    first, second = (batch["index"] for batch in batches)
+    assert sorted(first) == sorted(second) == list(dataset.indices)
+    assert (first != second).any()
+
+
 def test_evaluation_batches_are_the_same_with_workers(dataset):
     here, there = (list(loader.eval_batches(dataset, batch_size=24, num_workers=n)) for n in (0, 2))
     _assert_equal(there, here)
@@ -78,8 +92,22 @@ def test_processes_share_the_global_batch(dataset, expected):
     _assert_equal(joined, expected)
 
 
-def test_training_runs_through_epochs_without_dropping_anything(dataset):
-    batches = _take(loader.train_batches(dataset, batch_size=12, seed=0), 16)  # three epochs
+@pytest.mark.parametrize("process_count", [1, 3])
+def test_training_runs_through_epochs_without_dropping_anything(dataset, process_count):
+    batches = [
+        batch
+        for process in range(process_count)
+        for batch in _take(
+            loader.train_batches(
+                dataset,
+                batch_size=12,
+                seed=0,
+                process_index=process,
+                process_count=process_count,
+            ),
+            16,  # three epochs
+        )
+    ]
     index = np.concatenate([batch["index"] for batch in batches])
     np.testing.assert_array_equal(np.bincount(index), np.full(len(dataset), 3))
     assert all(batch["valid"].all() for batch in batches)

@@ -2,12 +2,15 @@
 
 import itertools
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 from objdisc_jax.data import loader, sets
 from objdisc_jax.data.config import shared_config
@@ -15,6 +18,7 @@ from objdisc_jax.data.errors import DataError
 from tests.data import examples
 
 NUM_IMAGES = 24
+ROOT = Path(__file__).parents[2]
 
 
 def _declaration(name, **changes):
@@ -34,7 +38,7 @@ CASES = [(name, layout) for name in sets.names() for layout in examples.layouts(
 def case(request, tmp_path_factory):
     """A data set's config with a small file, and what the file holds."""
     name, layout = request.param
-    path = tmp_path_factory.mktemp(name) / f"{layout}.h5"
+    path = tmp_path_factory.mktemp(name) / layout
     config = _config(name, path=str(path))
     config.num_test_images = None
     declaration = sets.get(name).declare(config)
@@ -67,18 +71,37 @@ def test_declared_splits_have_neither_gaps_nor_overlaps(name):
 @pytest.mark.parametrize("name", sets.names())
 def test_crop_lies_inside_the_image(name):
     declaration = _declaration(name)
-    for (start, stop), length in zip(declaration.crop_box, declaration.image_size, strict=True):
-        assert 0 <= start < stop <= length
+    if declaration.crop is not None:
+        for (start, stop), length in zip(declaration.crop, declaration.image_size, strict=True):
+            assert 0 <= start < stop <= length
 
 
 @pytest.mark.parametrize("name", sets.names())
-def test_missing_file_error_names_the_file_and_two_commands(name, tmp_path):
-    path = tmp_path / "elsewhere.h5"
+def test_missing_data_error_names_the_path_and_the_commands(name, tmp_path):
+    path = tmp_path / "elsewhere"
     with pytest.raises(DataError) as error:
         loader.load(_config(name, path=str(path)), "train")
     declaration = _declaration(name, path=str(path))
-    for part in (str(path), declaration.download_command, declaration.generate_command):
-        assert part in str(error.value)
+    assert str(path) in str(error.value)
+    assert declaration.download_command in str(error.value)
+    assert (declaration.generate_command or "") in str(error.value)
+
+
+@pytest.mark.parametrize("name", sets.names())
+def test_scripts_that_the_commands_call_exist(name):
+    declaration = _declaration(name)
+    commands = f"{declaration.download_command} {declaration.generate_command}"
+    for script in re.findall(r"data_scripts/\w+\.\w+", commands):
+        assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("name", sets.names())
+def test_other_kind_of_path_is_an_error(name, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, tmp_path):
+        with pytest.raises(DataError, match=re.escape(str(path))):
+            loader.load(_config(name, path=str(path)), "train")
 
 
 def test_splits_have_all_records_once_in_order(case):
@@ -94,26 +117,43 @@ def test_batches_hold_the_cropped_records(case):
     for split in example.splits:
         dataset = loader.load(config, split)
         (batch,) = loader.eval_batches(dataset, batch_size=len(dataset))
-        (top, bottom), (left, right) = dataset.declaration.crop_box
+        image = example.image[dataset.indices]
+        labels = example.segmentation[dataset.indices]
+        assert labels.max() < dataset.declaration.num_entities
         expected = {
-            "image": example.image[dataset.indices, top:bottom, left:right],
+            "image": _prepared(image, dataset.declaration, Image.Resampling.BILINEAR),
             "valid": np.ones(len(dataset), bool),
             "index": dataset.indices,
         }
         if dataset.has_masks:
-            labels = example.segmentation[dataset.indices, top:bottom, left:right]
-            expected["segmentation"] = labels
-            assert labels.max() < dataset.declaration.num_entities
+            nearest = Image.Resampling.NEAREST
+            expected["segmentation"] = _prepared(labels, dataset.declaration, nearest)
         assert set(batch) == set(expected)
         for key, values in expected.items():
             np.testing.assert_array_equal(batch[key], values, strict=True)
         assert batch["image"].shape[1:3] == dataset.image_size
 
 
+def _prepared(images, declaration, resample):
+    """The declared crop and resizing, done by slices and by Pillow."""
+    (top, bottom), (left, right) = declaration.crop or ((0, None), (0, None))
+    images = images[:, top:bottom, left:right]
+    if declaration.resize is None:
+        return images
+    return np.stack([Image.fromarray(x).resize(declaration.resize, resample) for x in images])
+
+
 def test_object_filter_does_not_count_the_background(case):
     config, example = case
     records = np.array(example.splits["train"])
-    for max_objects in (1, _declaration(config.name).largest_num_objects - 1):
+    most = _declaration(config.name).largest_num_objects
+    if most is None:
+        config = config.copy_and_resolve_references()
+        config.max_objects = 1
+        with pytest.raises(DataError, match="does not tell how many objects"):
+            loader.load(config, "train")
+        return
+    for max_objects in np.unique(example.num_objects[records])[:2].tolist():
         filtered = config.copy_and_resolve_references()
         filtered.max_objects = max_objects
         expected = records[example.num_objects[records] <= max_objects]
@@ -131,7 +171,7 @@ def test_test_split_can_be_limited_after_the_filter(case):
 def test_filter_that_leaves_nothing_is_an_error(case):
     filtered = case[0].copy_and_resolve_references()
     filtered.max_objects = 0
-    with pytest.raises(DataError, match=r"No image is left .* max_objects = 0"):
+    with pytest.raises(DataError, match=r"No image is left .* max_objects = 0|does not tell"):
         loader.load(filtered, "train")
 
 

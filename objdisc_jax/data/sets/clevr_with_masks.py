@@ -46,5 +46,4 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
             "python data_scripts/convert_tfrecords.py --dataset clevr_with_masks "
             f"--input clevr_with_masks_train.tfrecords --output {config.path}"
         ),
-        generate_command=f"python data_scripts/render_clevr.py --output {config.path}",
     )

@@ -1,0 +1,64 @@
+"""What was found out about files, kept in the user's cache folder so that it is found out once.
+
+The folder is `$XDG_CACHE_HOME/objdisc_jax`, by default `~/.cache/objdisc_jax`. It can be deleted
+at any time.
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from objdisc_jax.files import write_atomically
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def folder() -> Path:
+    """Returns the cache folder, which need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "objdisc_jax"
+
+
+def cached(
+    key: tuple[object, ...], compute: Callable[[], Arrays], is_current: Callable[[Arrays], bool]
+) -> Arrays:
+    """Returns arrays from the cache, computing and storing them if need be.
+
+    Args:
+        key: what the arrays are and of which path and options; its parts have a stable `repr`.
+        compute: makes the arrays.
+        is_current: whether stored arrays still describe the files, usually by time and size.
+    """
+    file = folder() / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            arrays = dict(stored)
+        if is_current(arrays):
+            return arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # none yet, or one that is damaged or of another version
+    arrays = compute()
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    try:
+        write_atomically(file, content.getvalue())
+    except OSError as error:
+        logging.warning("The cache %s cannot be written (%s); going on without.", file, error)
+    return arrays
+
+
+def of_file(key: tuple[object, ...], path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Returns an array computed from one file, as long as its time and size stay the same."""
+    status = path.stat()
+    stamp = np.array([status.st_size, status.st_mtime_ns])
+    return cached(
+        (*key, str(path)),
+        lambda: {"stamp": stamp, "values": compute()},
+        lambda arrays: np.array_equal(arrays["stamp"], stamp),
+    )["values"]

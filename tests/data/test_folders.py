@@ -1,0 +1,295 @@
+"""Data sets in folders: lists of pictures, their cache, and what can be wrong with them."""
+
+import json
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from objdisc_jax.data import cache, folder, loader, sets
+from objdisc_jax.data.errors import BadImageError, DataError
+from tests.data import examples
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes a data set's small folder; returns its config and what the folder holds."""
+
+    def make(name, num_images=24, **changes):
+        config = sets.get(name).default_config()
+        config.update(path=str(tmp_path / name), num_workers=0, **changes)
+        declaration = sets.get(name).declare(config)
+        writers = examples.layouts(declaration)
+        (write,) = writers.values()
+        return config, write(tmp_path / name, declaration, num_images)
+
+    return make
+
+
+def _with(config, **changes):
+    config = config.copy_and_resolve_references()
+    config.update(changes)
+    return config
+
+
+def _picture(config, dataset, position):
+    return dataset.reader.path(int(dataset.indices[position]))
+
+
+def test_pictures_are_listed_by_path_without_hidden_ones(tmp_path):
+    for name in ("b/2.png", "b/1.png", "a.png", ".hidden/3.png", "b/._1.png", "b/1.txt", "ä.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "circle").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    found = [os.fsdecode(name) for name in folder.list_pictures(tmp_path, r".*\.png")]
+    assert found in (["a.png", f"{b}/1.png", f"{b}/2.png", "ä.png"] for b in ("b", "link"))
+
+
+def test_list_is_cached_until_a_folder_changes(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.png").touch()
+    first = folder.list_pictures(tmp_path, r".*\.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_walk", None)  # not needed a second time
+        np.testing.assert_array_equal(folder.list_pictures(tmp_path, r".*\.png"), first)
+    (tmp_path / "in" / "2.png").touch()
+    os.utime(tmp_path / "in")
+    assert len(folder.list_pictures(tmp_path, r".*\.png")) == 2
+    shutil.rmtree(tmp_path / "in")
+    assert len(folder.list_pictures(tmp_path, r".*\.png")) == 0
+
+
+def test_damaged_cache_is_made_anew():
+    def get(value):
+        return cache.cached(("test",), lambda: {"x": np.array(value)}, lambda arrays: True)["x"]
+
+    assert get(1) == 1
+    assert get(2) == 1
+    for file in cache.folder().glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:50])
+    assert get(3) == 3
+
+
+def test_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        arrays = cache.cached(("test",), lambda: {"x": np.ones(2)}, lambda arrays: True)
+    np.testing.assert_array_equal(arrays["x"], [1, 1])
+    assert "cannot be written" in caplog.text
+
+
+def test_nothing_is_written_into_the_data_folder(make, tmp_path):
+    config, _ = make("sketchy")
+    before = sorted(tmp_path.rglob("*"))
+    loader.load(config, "train").read([0])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_folder_without_pictures_is_an_error(make):
+    config, _ = make("clevrtex")
+    config.variant = "camo"
+    with pytest.raises(DataError, match=r"no picture whose name matches CLEVRTEX_camo"):
+        loader.load(config, "train")
+
+
+@pytest.mark.parametrize("variant", ["full", "pbg", "vbg", "grassbg", "camo"])
+def test_clevrtex_splits_are_tenths_in_the_order_of_the_numbers(make, variant):
+    config, _ = make("clevrtex", 31, variant=variant)
+    splits = {name: loader.load(config, name) for name in ("test", "val", "train")}
+    assert [list(s.indices) for s in splits.values()] == [
+        list(range(3)),
+        list(range(3, 6)),
+        list(range(6, 31)),
+    ]
+    # Ten to a folder, which a sort by path would put into the order 0, 1, 10, 2.
+    assert _picture(config, splits["train"], -1).stem == f"CLEVRTEX_{variant}_000030"
+
+
+def test_clevrtex_outd_has_a_test_split_alone(make):
+    config, _ = make("clevrtex", variant="outd")
+    assert len(loader.load(config, "test")) == 24
+    with pytest.raises(DataError, match=r"no split 'train'.*Ask for one of: test"):
+        loader.load(config, "train")
+
+
+def test_clevrtex_that_lies_there_twice_is_an_error(make, tmp_path):
+    config, _ = make("clevrtex")
+    shutil.copytree(tmp_path / "clevrtex" / "clevrtex_full", tmp_path / "clevrtex" / "copy")
+    with pytest.raises(DataError, match=r"same picture twice: .*CLEVRTEX_full_000000.png"):
+        loader.load(config, "train")
+
+
+def test_clevrtex_reads_scene_files_only_for_the_filter(make, tmp_path):
+    config, _ = make("clevrtex")
+    next((tmp_path / "clevrtex").rglob("*_000009.json")).write_text("{")
+    assert len(loader.load(config, "train")) == 20
+    with pytest.raises(DataError, match=r"scene file .*000009.json cannot be read"):
+        loader.load(_with(config, max_objects=3), "train")
+
+
+def test_clevrtex_counts_are_read_once(make, monkeypatch):
+    config, _ = make("clevrtex", max_objects=3)
+    first = loader.load(config, "train").indices
+    monkeypatch.setattr(json, "loads", None)
+    np.testing.assert_array_equal(loader.load(config, "train").indices, first)
+
+
+def test_clevr_without_scenes_of_test_pictures_cannot_filter_them(make):
+    config, _ = make("clevr_v1")
+    assert len(loader.load(config, "test"))
+    with pytest.raises(DataError, match=r"no scene file .*CLEVR_test_scenes.json.*none for test"):
+        loader.load(_with(config, max_objects=3), "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "cannot be read"), ('{"scenes": []}', "has no scene of the picture CLEVR_val_000000")],
+)
+def test_clevr_scene_file_that_does_not_fit_is_an_error(make, tmp_path, content, message):
+    config, _ = make("clevr_v1", max_objects=3)
+    (tmp_path / "clevr_v1" / "scenes" / "CLEVR_val_scenes.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        loader.load(config, "val")
+
+
+def test_clevr_published_crop_repeats_the_box_of_other_pictures(make):
+    config, example = make("clevr_v1", published_crop=True)
+    batch = loader.load(config, "train").read([0])
+    np.testing.assert_array_equal(batch["image"][0], example.image[0, 29:221, 64:256])
+
+
+def test_split_whose_folder_is_missing_is_an_error(make, tmp_path):
+    config, _ = make("sketchy")
+    shutil.rmtree(tmp_path / "sketchy" / "valid")
+    assert len(loader.load(config, "train"))
+    with pytest.raises(DataError, match="no image of split 'val'"):
+        loader.load(config, "val")
+
+
+def test_image_folder_takes_pictures_of_any_size_and_kind(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = {"wide.jpg": (40, 90), "tall.png": (90, 40), "small.gif": (7, 9), "grey.tif": (50, 50)}
+    for name, size in sizes.items():
+        picture = Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8))
+        picture.convert("L" if "grey" in name else "RGB").save(tmp_path / name)
+    config = sets.get("image_folder").default_config()
+    config.update(path=str(tmp_path), resolution=(32, 48))
+    splits = [loader.load(config, split) for split in ("train", "val", "test")]
+    assert [len(split) for split in splits] == [2, 1, 1]
+    assert all(s.read(range(len(s)))["image"].shape[1:] == (32, 48, 3) for s in splits)
+    assert sorted(np.concatenate([split.indices for split in splits])) == [0, 1, 2, 3]
+
+
+def test_image_folder_cuts_the_models_proportions_out_of_the_middle(tmp_path):
+    for number in range(3):
+        picture = np.zeros((40, 100, 3), np.uint8)
+        picture[:, 30:70] = 200
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    config = sets.get("image_folder").default_config()
+    config.update(path=str(tmp_path), resolution=(20, 20))
+    assert (loader.load(config, "train").read([0])["image"] == 200).all()
+
+
+def test_image_folder_with_too_few_pictures_is_an_error(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    config = sets.get("image_folder").default_config()
+    config.path = str(tmp_path)
+    with pytest.raises(DataError, match=r"has 1 picture\(s\)"):
+        loader.load(config, "train")
+
+
+def test_missing_mask_is_an_error(make):
+    config, _ = make("clevrtex")
+    dataset = loader.load(config, "train")
+    mask = dataset.reader.segmentation_file(_picture(config, dataset, 0))
+    mask.unlink()
+    with pytest.raises(BadImageError, match=rf"no file .*{mask.name}"):
+        dataset.read([0])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_mask_whose_palette_was_expanded_is_an_error(make, mode):
+    config, _ = make("clevrtex")
+    dataset = loader.load(config, "train")
+    mask = dataset.reader.segmentation_file(_picture(config, dataset, 0))
+    Image.open(mask).convert(mode).save(mask)
+    with pytest.raises(BadImageError, match=rf"of mode {mode}, but must have mode P"):
+        dataset.read([0])
+
+
+def test_picture_of_another_size_is_an_error(make):
+    config, _ = make("clevrtex")
+    dataset = loader.load(config, "train")
+    Image.new("RGB", (480, 320)).save(_picture(config, dataset, 0))
+    with pytest.raises(BadImageError, match=r"has 320 rows and 480 columns, but .* \(240, 320\)"):
+        dataset.read([0])
+
+
+def _truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_truncated_picture_stops_training_with_a_remedy(make, num_workers):
+    config, _ = make("sketchy")
+    dataset = loader.load(config, "train")
+    _truncate(_picture(config, dataset, 7))
+    batches = loader.train_batches(dataset, batch_size=4, seed=0, num_workers=num_workers)
+    name = _picture(config, dataset, 7).name
+    with pytest.raises(DataError, match=rf"(?s){name} cannot be read.*on_bad_image=skip") as error:
+        for _, _ in zip(range(6), batches, strict=False):
+            pass
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_skipped_picture_is_replaced_by_the_next_logged_and_counted(make, caplog, num_workers):
+    config, _ = make("sketchy", on_bad_image="skip")
+    dataset = loader.load(config, "train")
+    for position in (7, 8, 12):
+        _truncate(_picture(config, dataset, position))
+    with caplog.at_level(logging.WARNING):
+        batches = loader.train_batches(
+            dataset, batch_size=len(dataset), seed=0, num_workers=num_workers
+        )
+        index = np.concatenate([next(batches)["index"] for _ in range(2)])
+        batches.close()
+    expected = np.full(len(dataset), 2)
+    expected[[7, 8, 12]] = 0
+    expected[[9, 13]] = 6, 4
+    np.testing.assert_array_equal(np.bincount(index, minlength=len(dataset)), expected)
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == 3  # though two epochs met them
+    assert "(3 skipped so far)" in logged[-1]
+    assert any(_picture(config, dataset, 12).name in line for line in logged)
+
+
+def test_skipped_picture_is_left_out_of_scores(make):
+    config, _ = make("sketchy", on_bad_image="skip")
+    dataset = loader.load(config, "train")
+    _truncate(_picture(config, dataset, 7))
+    (batch,) = loader.eval_batches(dataset, batch_size=len(dataset))
+    np.testing.assert_array_equal(np.flatnonzero(~batch["valid"]), [7])
+    assert batch["index"][7] == -1
+
+
+def test_too_many_bad_pictures_in_a_row_are_an_error(make):
+    config, _ = make("sketchy", 40, on_bad_image="skip")
+    dataset = loader.load(config, "train")
+    for position in range(len(dataset)):
+        _truncate(_picture(config, dataset, position))
+    with pytest.raises(DataError, match="20 images in a row"):
+        next(loader.train_batches(dataset, batch_size=2, seed=0))
+
+
+def test_unknown_way_with_bad_pictures_is_an_error(make):
+    config, _ = make("sketchy")
+    with pytest.raises(
+        DataError, match=r"data\.on_bad_image: got 'ignore'; allowed are raise, skip"
+    ):
+        loader.load(_with(config, on_bad_image="ignore"), "train")
