@@ -1,0 +1,174 @@
+"""Looks at an experiment's data: what every split holds, how fast it is read, and 32 images of it.
+
+    python -m objdisc_jax.data.inspect --config configs/demo.py [--output inspect.png]
+
+Any key can be set as for training: `--config.data.path=FILE --config.data.max_objects=6`.
+"""
+
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+from PIL import Image
+
+from objdisc_jax import visualize
+from objdisc_jax.data import loader, sets
+from objdisc_jax.errors import UserError
+from objdisc_jax.flags import parse_absl, run
+
+SAMPLE = 256
+"""Images of each split that are looked at for values and labels, evenly spread."""
+_LINE = "{:8} {:>8} {:>8} {:>9} {:>8} {:>13} {:>7} {:>17}"
+HEADER = _LINE.format(
+    "split", "images", "of", "size", "values", "mean RGB", "labels", "visible objects"
+)
+SHEET_ROWS, SHEET_COLUMNS, LARGEST_TILE = 4, 8, 160
+
+
+class Arguments(NamedTuple):
+    """What the command line says."""
+
+    config: ml_collections.ConfigDict
+    output: Path
+    seconds: float
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parses the command line."""
+    config = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
+    output = flags.DEFINE_string(
+        "output", None, "Contact sheet. Default: inspect/<name of the config file>.png."
+    )
+    seconds = flags.DEFINE_float("seconds", 5.0, "How long to measure the loader's speed.", 0.1)
+    _, *rest = parse_absl(argv)
+    if rest:
+        sys.exit(f"error: Unknown arguments: {' '.join(rest)}. Flags begin with --.")
+    if config.value is None:
+        sys.exit("error: Name an experiment, for example --config configs/demo.py")
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    sheet = Path(output.value or f"inspect/{name}.png")
+    return Arguments(config.value, sheet, seconds.value)
+
+
+def main(arguments: Arguments) -> None:
+    """Looks at the data that the command line names."""
+    inspect(*arguments)
+
+
+def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> None:
+    """Prints facts of a config's data, and writes a contact sheet of the training images.
+
+    Args:
+        config: an experiment; uses `data`, `batch_size` and `seed`.
+        sheet: PNG file to write.
+        seconds: how long the loader's speed is measured.
+
+    Raises:
+        UserError: there is no such data, or the sheet cannot be written.
+    """
+    splits = list(sets.get(config.data.name).declare(config.data).splits)
+    first = loader.load(config.data, splits[0])
+    print(f"data set {config.data.name}   {first.declaration.absolute_path}\n{HEADER}", flush=True)
+    for split in splits:
+        try:
+            print(describe(loader.load(config.data, split)), flush=True)
+        except UserError as error:
+            print(f"{split:8} {error}")
+    speed = images_per_second(first, config, seconds)
+    print(
+        f"loader   {speed:.0f} images/s of split '{first.split}' "
+        f"(batches of {config.batch_size}, {config.data.num_workers} workers)"
+    )
+    try:
+        visualize.save_png(sheet, contact_sheet(first))
+    except OSError as error:
+        raise UserError(f"--output: {sheet} cannot be written ({error}). Name another.") from error
+    print(f"sheet    {sheet}")
+
+
+def describe(dataset: loader.Dataset) -> str:
+    """Returns a line, below `HEADER`, that says what a split holds.
+
+    Values, labels and visible objects are those of a sample; objects are counted after the crop.
+    """
+    batch = dataset.read(_evenly(len(dataset), SAMPLE))
+    image = batch["image"]
+    labels = objects = "-"
+    if dataset.has_masks:
+        segmentation = batch["segmentation"]
+        labels = f"{segmentation.min()}..{segmentation.max()}"
+        background = dataset.declaration.background_labels
+        counts = [len(np.setdiff1d(one, background)) for one in segmentation]
+        objects = f"{min(counts)}..{max(counts)}, mean {np.mean(counts):.1f}"
+    return _LINE.format(
+        dataset.split,
+        len(dataset),
+        len(dataset.reader.splits()[dataset.split]),
+        "x".join(map(str, dataset.image_size)),
+        f"{image.min()}..{image.max()}",
+        " ".join(f"{value:.0f}" for value in image.mean(axis=(0, 1, 2))),
+        labels,
+        objects,
+    )
+
+
+def images_per_second(
+    dataset: loader.Dataset, config: ml_collections.ConfigDict, seconds: float
+) -> float:
+    """Returns how many images a second training batches bring, workers' start left out."""
+    batches = loader.train_batches(
+        dataset,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+    )
+    try:
+        # What was read ahead while the workers started is no measure of their speed.
+        for _ in range(1 + 2 * config.data.num_workers):
+            next(batches)
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            count += len(next(batches)["image"])
+        return count / (time.perf_counter() - start)
+    finally:
+        batches.close()
+
+
+def contact_sheet(dataset: loader.Dataset) -> np.ndarray:
+    """Returns a picture, uint8 [height, width, 3], of images with their segmentations below."""
+    batch = dataset.read(_evenly(len(dataset), SHEET_ROWS * SHEET_COLUMNS))
+    rows = {}
+    for start in range(0, len(batch["index"]), SHEET_COLUMNS):
+        part = {key: values[start : start + SHEET_COLUMNS] for key, values in batch.items()}
+        missing = SHEET_COLUMNS - len(part["index"]) if start else 0
+        name = str(part["index"][0])
+        rows[name] = _small(part["image"], Image.Resampling.BOX, missing)
+        if dataset.has_masks:
+            labels = _small(part["segmentation"], Image.Resampling.NEAREST, missing)
+            rows[f"{name} labels"] = labels
+    return visualize.panel(rows)
+
+
+def _evenly(length: int, count: int) -> np.ndarray:
+    """Returns `count` numbers below `length`, or as many as there are, evenly spread."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64))
+
+
+def _small(images: np.ndarray, resample: Image.Resampling, missing: int) -> np.ndarray:
+    """Returns images brought down to a tile's size, and black ones for those missing."""
+    rows, cols = images.shape[1:3]
+    factor = min(1.0, LARGEST_TILE / max(rows, cols))
+    size = (round(cols * factor), round(rows * factor))
+    small = [np.asarray(Image.fromarray(image).resize(size, resample)) for image in images]
+    return np.stack([*small, *itertools.repeat(np.zeros_like(small[0]), missing)])
+
+
+if __name__ == "__main__":
+    run(main, parse)
