@@ -48,3 +48,20 @@ def check_choice(config: ml_collections.ConfigDict, key: str, allowed: tuple[str
     if value not in allowed:
         raise DataError(f"data.{key}: got {value!r}; allowed are {', '.join(allowed)}.")
     return value
+
+
+def conversion_commands(file: str, output: str, dataset: str, variant: str = "") -> str:
+    """Returns the commands that download a file of the Multi-Object Datasets and convert it.
+
+    Args:
+        file: the published file.
+        output: the HDF5 file that is read here.
+        dataset: name of the data set.
+        variant: its variant, if it has any.
+    """
+    option = f" --variant {variant}" if variant else ""
+    return (
+        f"bash data_scripts/download_multi_object.sh {dataset}{variant and f'_{variant}'} && "
+        f"python data_scripts/convert_tfrecords.py --dataset {dataset}{option} "
+        f"--input data/downloads/{file} --output {output}"
+    )

@@ -7,7 +7,7 @@ published one, rows 29 to 221 and columns 64 to 256, five pixels below the true 
 import ml_collections
 
 from objdisc_jax.data import hdf5
-from objdisc_jax.data.config import shared_config, shared_fields
+from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 
 SPLITS = {
@@ -42,8 +42,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         splits=SPLITS,
         num_entities=11,
         largest_num_objects=10,
-        download_command=(
-            "python data_scripts/convert_tfrecords.py --dataset clevr_with_masks "
-            f"--input clevr_with_masks_train.tfrecords --output {config.path}"
+        download_command=conversion_commands(
+            "clevr_with_masks_train.tfrecords", config.path, "clevr_with_masks"
         ),
     )

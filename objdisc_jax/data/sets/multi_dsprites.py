@@ -8,7 +8,7 @@ images to train on, the next 320 for the score.
 import ml_collections
 
 from objdisc_jax.data import hdf5
-from objdisc_jax.data.config import check_choice, shared_config, shared_fields
+from objdisc_jax.data.config import check_choice, conversion_commands, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.sets.tetrominoes import SPLITS
 
@@ -36,8 +36,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         splits=SPLITS,
         num_entities=NUM_ENTITIES[variant],
         largest_num_objects=NUM_ENTITIES[variant] - 1,
-        download_command=(
-            f"python data_scripts/convert_tfrecords.py --dataset multi_dsprites --variant {variant}"
-            f" --input multi_dsprites_{variant}.tfrecords --output {shared['path']}"
+        download_command=conversion_commands(
+            f"multi_dsprites_{variant}.tfrecords", shared["path"], "multi_dsprites", variant
         ),
     )

@@ -9,7 +9,7 @@ and test. Three small files test what training never showed.
 import ml_collections
 
 from objdisc_jax.data import hdf5
-from objdisc_jax.data.config import check_choice, shared_config, shared_fields
+from objdisc_jax.data.config import check_choice, conversion_commands, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 
 BACKGROUND = (0, 1, 2, 3)
@@ -43,8 +43,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         num_entities=NUM_ENTITIES[variant],
         background_labels=BACKGROUND,
         largest_num_objects=NUM_ENTITIES[variant] - len(BACKGROUND),
-        download_command=(
-            f"python data_scripts/convert_tfrecords.py --dataset objects_room --variant {variant} "
-            f"--input objects_room_{file}.tfrecords --output {shared['path']}"
+        download_command=conversion_commands(
+            f"objects_room_{file}.tfrecords", shared["path"], "objects_room", variant
         ),
     )

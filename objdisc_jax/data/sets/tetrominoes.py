@@ -8,7 +8,7 @@ on, the next 320 for the score.
 import ml_collections
 
 from objdisc_jax.data import hdf5
-from objdisc_jax.data.config import shared_config, shared_fields
+from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 
 SPLITS = {
@@ -33,9 +33,8 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         splits=SPLITS,
         num_entities=4,
         largest_num_objects=3,
-        download_command=(
-            "python data_scripts/convert_tfrecords.py --dataset tetrominoes "
-            f"--input tetrominoes_train.tfrecords --output {config.path}"
+        download_command=conversion_commands(
+            "tetrominoes_train.tfrecords", config.path, "tetrominoes"
         ),
         generate_command=f"python data_scripts/generate_tetrominoes.py --output {config.path}",
     )
