@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import loader, sets
+from objdisc_jax.data import hdf5, loader, sets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
 from tests.data import examples
@@ -41,6 +41,21 @@ def test_published_file_is_compressed_and_automatically_chunked(published):
     with h5py.File(published.path) as file:
         assert file["mask"].compression == "gzip"
         assert file["mask"].chunks != (1, *file["mask"].shape[1:])
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": True}, {"shuffle": True}])
+@pytest.mark.parametrize("isal", ["installed", "absent"])
+def test_pictures_are_the_same_however_they_are_stored(published, monkeypatch, options, isal):
+    if isal == "absent":
+        monkeypatch.setattr(hdf5, "isal_zlib", None)
+    expected = loader.load(published, "train").read([3, 1])
+    with h5py.File(published.path, "a") as file:
+        image = file["image"][()]
+        del file["image"]
+        layout = {"chunks": (1, 35, 35, 3), "compression": "gzip", **options}
+        file.create_dataset("image", data=image, **layout)
+    found = loader.load(published, "train").read([3, 1])
+    np.testing.assert_array_equal(found["image"], expected["image"])
 
 
 def test_label_map_is_preferred_where_a_file_has_planes_too(published):
@@ -117,7 +132,12 @@ def test_file_truncated_while_in_use_is_an_error(published):
         dataset.read([0])
 
 
-def test_damaged_record_is_an_error(published):
+@pytest.mark.parametrize("chunks", [(1, 35, 35, 3), (1, 18, 18, 1)])
+def test_damaged_record_is_an_error(published, chunks):
+    with h5py.File(published.path, "a") as file:
+        image = file["image"][()]
+        del file["image"]
+        file.create_dataset("image", data=image, chunks=chunks, compression="gzip")
     with h5py.File(published.path) as file:
         chunk = file["image"].id.get_chunk_info(0)
     with open(published.path, "r+b") as file:

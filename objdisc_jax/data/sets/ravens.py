@@ -132,5 +132,5 @@ class _RavensFile(hdf5.Hdf5Reader):
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
         image, segmentation = super().read(record)
         if segmentation is not None:
-            segmentation[segmentation == NOTHING] = 0
+            segmentation = np.where(segmentation == NOTHING, 0, segmentation)
         return image, segmentation
