@@ -13,7 +13,6 @@ after another, since h5py's fancy indexing is many times slower than that.
 """
 
 import contextlib
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,6 +29,9 @@ try:  # inflates more than twice as fast as HDF5's own library
     from isal import isal_zlib  # pyright: ignore[reportMissingImports]
 except ImportError:
     isal_zlib = None
+_DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError)
+if isal_zlib is not None:
+    _DAMAGED += (isal_zlib.IsalError,)
 
 # The arrays' names, by role, in both layouts.
 FIELDS: Mapping[str, str] = {
@@ -183,9 +185,9 @@ class Hdf5Reader:
         """Turns what h5py says of a damaged file into an error of ours."""
         try:
             yield
-        except (OSError, ValueError, zlib.error) as error:
-            if isinstance(error, DataError):
-                raise
+        except DataError:
+            raise
+        except _DAMAGED as error:
             raise self._invalid(
                 f"HDF5 cannot read it ({error}): it may be truncated, damaged, or no HDF5 file.",
                 kind,
