@@ -31,7 +31,7 @@ except ImportError:
     isal_zlib = None
 _DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError)
 if isal_zlib is not None:
-    _DAMAGED += (isal_zlib.IsalError,)
+    _DAMAGED += (isal_zlib.error,)  # pyright: ignore[reportAssignmentType]
 
 # The arrays' names, by role, in both layouts.
 FIELDS: Mapping[str, str] = {

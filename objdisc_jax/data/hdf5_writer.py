@@ -7,7 +7,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import h5py
 import numpy as np
@@ -75,6 +75,7 @@ class RecordWriter:
         self._sink = sink
         self._num_records = num_records
         self._pictures = pictures
+        self._arrays: dict[str, h5py.Dataset] = {}
 
     def write(self, start: int, records: Records) -> None:
         """Writes consecutive records, packed or [n, ...] each, from number `start` on.
@@ -91,16 +92,31 @@ class RecordWriter:
                 self._array(key, values, chunk)[start : start + len(values)] = values
         self._sink.check()
 
-    def write_whole(self, key: str, values: np.ndarray) -> None:
-        """Writes an array that does not have one entry for each record."""
-        self._file.create_dataset(key, data=values)
+    def finish(
+        self, num_records: int, attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Cuts the arrays to the records that there are, and adds what is known only at the end.
+
+        Args:
+            num_records: how many records have been written.
+            attributes: further ones of the file.
+            arrays: further ones, which do not have one entry for each record.
+
+        Raises:
+            OSError: as `write`.
+        """
+        for array in self._arrays.values():
+            array.resize(num_records, axis=0)
+        for key, values in arrays.items():
+            self._file.create_dataset(key, data=values)
+        self._file.attrs.update(attributes)
         self._sink.check()
 
     def _array(self, key: str, values: np.ndarray, chunk: int) -> h5py.Dataset:
         """Returns the array, made for values like those if need be."""
-        if key not in self._file:
+        if key not in self._arrays:
             record_shape = values.shape[1:]
-            self._file.create_dataset(
+            self._arrays[key] = self._file.create_dataset(
                 key,
                 shape=(self._num_records, *record_shape),
                 dtype=values.dtype,
@@ -108,7 +124,7 @@ class RecordWriter:
                 compression="gzip",
                 compression_opts=1,
             )
-        return cast(h5py.Dataset, self._file[key])
+        return self._arrays[key]
 
     def _write_packed(self, start: int, array: h5py.Dataset, packed: Packed) -> None:
         """Writes compressed records as they are, past HDF5's own slower compression."""

@@ -21,8 +21,8 @@ import numpy as np
 
 from objdisc_jax.data.errors import DataError
 
-try:  # inflates about three times as fast
-    from isal import isal_zlib as zlib  # pyright: ignore[reportMissingImports]
+try:  # inflates four times as fast
+    from zlib_ng import zlib_ng as zlib  # pyright: ignore[reportMissingImports]
 except ImportError:
     import zlib
 
@@ -42,7 +42,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _TOO_LONG = 1 << 31
 # The file is read, and inflated, in pieces of at most this many bytes.
 _READ_BYTES = 1 << 18
-_INFLATED_BYTES = 1 << 23
+_INFLATED_BYTES = 1 << 20
 
 
 def read_records(path: str | os.PathLike[str], start: int = 0) -> Iterator[bytes]:

@@ -1,0 +1,42 @@
+r"""Repacks a published HDF5 file so that training reads it many times quicker.
+
+    python data_scripts/repack_hdf5.py --dataset shapes3d \
+        --input downloads/3dshapes.h5 --output data/3dshapes.h5
+
+For the HDF5 files of clevr_with_masks, tetrominoes, boxworld, shapes3d and ravens (its training and
+its test file, one at a time): each picture becomes a chunk of its own, and mask planes become a
+label map. Interrupted, the same command goes on where it was.
+"""
+
+import argparse
+
+from objdisc_jax.data import conversion, repacking
+from objdisc_jax.errors import reported
+
+
+def main() -> None:
+    """Reads the command line and repacks; exits with status 1 if that fails."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, help="name of the data set")
+    parser.add_argument("--variant", default="", help="if the data set has variants")
+    parser.add_argument("--input", required=True, help="the published HDF5 file")
+    parser.add_argument("--output", required=True, help="the new HDF5 file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--workers", type=int, default=2, help="threads; default: %(default)s")
+    arguments = parser.parse_args()
+    if arguments.workers < 1:
+        parser.error(f"--workers is {arguments.workers}, but must be at least 1")
+    with reported():
+        repacking.repack(
+            conversion.declared(arguments.dataset, arguments.variant),
+            arguments.input,
+            arguments.output,
+            overwrite=arguments.overwrite,
+            workers=arguments.workers,
+        )
+
+
+if __name__ == "__main__":
+    main()
