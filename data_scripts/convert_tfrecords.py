@@ -14,7 +14,7 @@ import argparse
 import os
 import pathlib
 
-from objdisc_jax.data import conversion, multi_object, splits
+from objdisc_jax.data import conversion, multi_object, splits, tfrecord
 from objdisc_jax.errors import reported
 
 
@@ -60,6 +60,9 @@ def convert(
     declared = conversion.declared(layout.dataset, layout.variant).splits
     wanted = num_records or max(split.stop for split in declared.values())
     splits.scaled_splits(declared, wanted)  # an error, if there are too few to divide
+
+    if not tfrecord.CHECKS_DATA:
+        print("The package google-crc32c is missing: damage to the data may go unnoticed.")
 
     def attributes(num_converted: int) -> dict[str, object]:
         return {

@@ -122,7 +122,7 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     for name, file in files.items():
         try:
             picture = _read(file, crop, declaration, tuple(trained.config.model.resolution))
-        except ValueError as error:
+        except UserError as error:
             logging.warning("%s is skipped: %s", file, error)
             broken.append(file)
             continue
@@ -201,7 +201,7 @@ def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Pictur
     else:
         top, bottom, left, right = crop
         if bottom > height or right > width:
-            raise ValueError(f"--crop reaches beyond its {height} rows and {width} columns")
+            raise UserError(f"--crop reaches beyond its {height} rows and {width} columns")
     seen = image[top:bottom, left:right]
     if declaration.resize is not None or seen.shape[:2] != declaration.cropped_size:
         rows, columns = resolution

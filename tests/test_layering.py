@@ -32,7 +32,7 @@ ALLOWED = {
     "flags": set(),
     "main": {"training", "config", "flags", "data"},
     "predict": {"training", "config", "flags", "data", "visualize"},
-    "data/inspect": {"data", "visualize", "flags"},
+    "data/inspect": {"data", "visualize", "flags", "settings"},
     "convert": {"training", "config", "flags", "interop", "models"},
 }
 NO_JAX = ("data", "data/inspect")

@@ -18,6 +18,9 @@ from objdisc_jax.files import write_atomically
 
 Arrays = Mapping[str, np.ndarray]
 
+VERSION = 1
+"""Bumped whenever what is stored is computed in another way."""
+
 
 def folder() -> Path:
     """Returns the cache folder, which need not exist."""
@@ -35,21 +38,22 @@ def cached(
         compute: makes the arrays.
         is_current: whether stored arrays still describe the files, usually by time and size.
     """
-    file = folder() / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
+    name = f"{hashlib.sha256(repr((VERSION, *key)).encode()).hexdigest()[:32]}.npz"
     try:
+        file = folder() / name
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             arrays = dict(stored)
         if is_current(arrays):
             return arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # none yet, or one that is damaged or of another version
     arrays = compute()
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     try:
-        write_atomically(file, content.getvalue())
-    except OSError as error:
-        logging.warning("The cache %s cannot be written (%s); going on without.", file, error)
+        write_atomically(folder() / name, content.getvalue())
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        logging.warning("The cache cannot be written (%s); going on without.", error)
     return arrays
 
 

@@ -10,6 +10,7 @@ from, and how, stands in a manifest: parts of anything else are never used.
 import collections
 import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import os
@@ -123,6 +124,7 @@ def convert(
     path = pathlib.Path(path).expanduser().absolute()
     hdf5_writer.check_free(path, overwrite)
     with (
+        _locked(path),
         _Parts(path, source.identity, overwrite) as parts,
         hdf5_writer.new_file(
             path,
@@ -285,6 +287,31 @@ class _Parts:
                 f"The parts of {self._output} could not be written to {self.folder}: "
                 f"{error.strerror or error}. Free some space, or see to the permissions."
             ) from None
+
+
+@contextlib.contextmanager
+def _locked(output: pathlib.Path) -> Iterator[None]:
+    """Keeps other conversions away from an output."""
+    lock = output.with_name(f".{output.name}.lock")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")
+    except OSError as error:
+        raise DataError(
+            f"{output} could not be written: {error.strerror or error}. See to the permissions, or "
+            "write elsewhere with --output FILE."
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"Another conversion to {output} is running. Wait for it, or end it."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _length(records: Records) -> int:

@@ -17,7 +17,7 @@ from objdisc_jax.names import closest
 # valid bool [b], False for padding; index int64 [b], record number, -1 for padding.
 Batch = dict[str, np.ndarray]
 
-# So many images in a row that cannot be read are no accident.
+# So many images that cannot be read are no accident.
 _MOST_TRIES = 20
 _SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
 
@@ -68,15 +68,14 @@ class Dataset:
 
         Args:
             positions: as for `read`.
-            replace: whether the next example that can be read takes the place of one that cannot.
-                If not, its place becomes padding.
+            replace: whether another example takes the place of one that cannot be read; which one
+                depends on the position alone. If not, its place becomes padding.
 
         Returns:
             The batch, and what is wrong with the records that were skipped, by number.
 
         Raises:
-            DataError: as for `read`; where bad images are skipped, only if too many in a row are
-                bad.
+            DataError: as for `read`; where bad images are skipped, only if too many are bad.
         """
         positions = np.asarray(positions, np.int64)
         shape = (len(positions), *self.image_size)
@@ -89,8 +88,7 @@ class Dataset:
             batch["segmentation"] = np.zeros(shape, np.uint8)
         skipped: dict[int, str] = {}
         for row in np.flatnonzero(positions != PADDING):
-            for position in range(positions[row], positions[row] + _MOST_TRIES):
-                record = int(self.indices[position % len(self)])
+            for record in map(int, self.indices[self._candidates(positions[row])]):
                 try:
                     image, segmentation = self._read_one(record)
                 except BadImageError as error:
@@ -107,10 +105,15 @@ class Dataset:
                 break
             else:
                 raise DataError(
-                    f"{_MOST_TRIES} images in a row of data set '{self.declaration.name}' cannot "
-                    f"be read, too many to skip. The last: {skipped[record]}"
+                    f"{_MOST_TRIES} images that were tried one after another cannot be read, too "
+                    f"many to skip. The last: {skipped[record]}"
                 )
         return batch, skipped
+
+    def _candidates(self, position: int) -> Int64[np.ndarray, " n"]:
+        """Returns a position, and those of its substitutes, drawn from the whole split."""
+        others = np.random.default_rng(position).integers(len(self), size=_MOST_TRIES - 1)
+        return np.array([position, *others])
 
     def _read_one(self, record: int) -> tuple[np.ndarray, np.ndarray | None]:
         image, segmentation = self.reader.read(record)
@@ -119,7 +122,7 @@ class Dataset:
             segmentation is not None
             and not 0 <= segmentation.min() <= segmentation.max() < num_entities
         ):
-            raise BadImageError(
+            raise DataError(
                 f"The segmentation of record {record} of data set '{self.declaration.name}' has "
                 f"labels from {segmentation.min()} to {segmentation.max()}, but they must lie "
                 f"between 0 and {num_entities - 1}: the data may be of another variant. "
@@ -179,9 +182,10 @@ def _filtered(
         indices = np.asarray(records, np.int64)
     if declaration.max_objects is None:
         return indices
+    most = declaration.max_objects - declaration.counts_background
     if declaration.largest_num_objects is None:
         raise DataError(
             f"Data set '{declaration.name}' does not tell how many objects its images have, so "
             "they cannot be chosen by it. Leave out --config.data.max_objects."
         )
-    return indices[reader.object_counts(indices) <= declaration.max_objects]
+    return indices[reader.object_counts(indices) <= most]

@@ -1,6 +1,7 @@
 """What a data set is: a frozen, picklable declaration, and the reader that it names."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
@@ -48,7 +49,8 @@ class DatasetDeclaration:
         reader: makes the reader of such a declaration.
         fields: names in the files, by their role: of an HDF5 file's arrays, or of pictures.
         image_size: rows and columns of the stored images, in pixels; None if the files differ.
-        splits: ranges of record numbers. Files that hold less, or state their own, overrule these.
+        splits: ranges of record numbers. Folders that hold fewer pictures divide them in the same
+            proportions; HDF5 files of another size state their own as attributes.
         shuffle_seed: if not None, a split's ranges count the records in the order of a
             permutation with this seed, not that of the files.
         crop: half-open ranges ((top, bottom), (left, right)) cut out of every image; None is all.
@@ -63,6 +65,8 @@ class DatasetDeclaration:
         download_command: produces the files from the published data.
         generate_command: produces the files without a download; None if nothing does.
         max_objects: only images with at most this many objects are used; None means all.
+        counts_background: whether `max_objects` counts the background as an object, as the
+            published code did in places.
         num_test_images: the test split ends after this many images; None means all.
         on_bad_image: what an image does that cannot be read: "raise" an error, or "skip".
     """
@@ -83,6 +87,7 @@ class DatasetDeclaration:
     download_command: str
     generate_command: str | None = None
     max_objects: int | None = None
+    counts_background: bool = False
     num_test_images: int | None = None
     on_bad_image: Literal["raise", "skip"] = "raise"
 
@@ -97,16 +102,16 @@ class DatasetDeclaration:
     def file(self) -> pathlib.Path:
         """Returns the absolute path of the file; raises a `DataError` if there is none."""
         path = self.absolute_path
-        if not path.is_file():
-            found = "that is a folder" if path.is_dir() else "there is no such file"
+        if not os.path.isfile(path):
+            found = "that is a folder" if os.path.isdir(path) else "there is no such file"
             raise DataError(f"Data set '{self.name}' needs {path}, but {found}. {self.remedy()}")
         return path
 
     def folder(self) -> pathlib.Path:
         """Returns the absolute path of the folder; raises a `DataError` if there is none."""
         path = self.absolute_path
-        if not path.is_dir():
-            found = "that is a file" if path.exists() else "there is no such folder"
+        if not os.path.isdir(path):
+            found = "that is a file" if os.path.exists(path) else "there is no such folder"
             raise DataError(
                 f"Data set '{self.name}' needs the folder {path}, but {found}. {self.remedy()}"
             )

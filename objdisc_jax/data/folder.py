@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -16,6 +16,18 @@ from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import BadImageError, DataError
 
 Names = np.ndarray  # bytes [n]: paths relative to the folder, encoded as the file system does
+
+
+class Listing(NamedTuple):
+    """The pictures in a folder.
+
+    Attributes:
+        names: of the pictures, sorted.
+        times: int64 [m], when the folder and those in it last changed, in nanoseconds.
+    """
+
+    names: Names
+    times: np.ndarray
 
 
 class FolderReader(abc.ABC):
@@ -31,8 +43,7 @@ class FolderReader(abc.ABC):
 
     def __init__(self, declaration: DatasetDeclaration):
         self.declaration = declaration
-        self._names: Names | None = None
-        self._splits: Mapping[str, range] = {}
+        self._index: tuple[Names, Mapping[str, range], np.ndarray] | None = None
 
     @abc.abstractmethod
     def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
@@ -48,8 +59,7 @@ class FolderReader(abc.ABC):
 
     def splits(self) -> Mapping[str, range]:
         """Returns the splits of the pictures that are there."""
-        self.names()
-        return self._splits
+        return self._indexed()[1]
 
     def image_size(self) -> tuple[int, int]:
         """Returns rows and columns of the images that `read` returns."""
@@ -74,16 +84,23 @@ class FolderReader(abc.ABC):
 
     def names(self) -> Names:
         """Returns the paths of all pictures, relative to the folder, in the order of records."""
-        if self._names is None:
+        return self._indexed()[0]
+
+    def times(self) -> np.ndarray:
+        """Returns when the folder and those in it last changed."""
+        return self._indexed()[2]
+
+    def _indexed(self) -> tuple[Names, Mapping[str, range], np.ndarray]:
+        if self._index is None:
             folder, pattern = self.declaration.folder(), self.declaration.fields["image"]
-            found = list_pictures(folder, pattern)
+            found, times = list_pictures(folder, pattern)
             if not len(found):
                 raise DataError(
                     f"The folder {folder} of data set '{self.declaration.name}' has no picture "
                     f"whose name matches {pattern} in it or below. {self.declaration.remedy()}"
                 )
-            self._names, self._splits = self.arrange(found)
-        return self._names
+            self._index = (*self.arrange(found), times)
+        return self._index
 
     def _fitted(self, picture: Image.Image, file: Path, resample: Image.Resampling) -> Any:
         """Returns the declared crop of a picture, resized if declared."""
@@ -106,10 +123,13 @@ class FolderReader(abc.ABC):
         return np.asarray(picture)
 
 
-def list_pictures(root: Path, pattern: str) -> Names:
-    """Returns the files below a folder whose names match a regular expression, sorted by path.
+def list_pictures(root: Path, pattern: str) -> Listing:
+    """Lists the files below a folder whose names match a regular expression.
 
     Hidden files and folders are left out; links are followed.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
 
     def compute() -> cache.Arrays:
@@ -125,7 +145,14 @@ def list_pictures(root: Path, pattern: str) -> Names:
         times = (os.stat(os.path.join(base, folder)).st_mtime_ns for folder in arrays["folders"])
         return all(a == b for a, b in zip(times, arrays["times"].tolist(), strict=True))
 
-    return cache.cached(("pictures", str(root), pattern), compute, is_current)["names"]
+    try:
+        arrays = cache.cached(("pictures", str(root), pattern), compute, is_current)
+    except OSError as error:
+        raise DataError(
+            f"The folder {error.filename or root} cannot be read: {error.strerror or error}. See "
+            "to its permissions."
+        ) from None
+    return Listing(arrays["names"], arrays["times"])
 
 
 def by_subfolder(names: Names, subfolders: Mapping[str, str]) -> tuple[Names, Mapping[str, range]]:
@@ -160,8 +187,8 @@ def _walk(root: Path, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[tup
             for entry in entries:
                 if entry.name.startswith(b"."):
                     continue
-                if pattern.fullmatch(entry.name):
-                    names.append(os.path.join(folder, entry.name))
-                elif entry.is_dir():
+                if entry.is_dir():
                     waiting.append(os.path.join(folder, entry.name))
+                elif pattern.fullmatch(entry.name):
+                    names.append(os.path.join(folder, entry.name))
     return names, folders

@@ -29,7 +29,7 @@ try:  # inflates more than twice as fast as HDF5's own library
     from isal import isal_zlib  # pyright: ignore[reportMissingImports]
 except ImportError:
     isal_zlib = None
-_DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError)
+_DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 if isal_zlib is not None:
     _DAMAGED += (isal_zlib.error,)  # pyright: ignore[reportAssignmentType]
 
@@ -49,6 +49,9 @@ class Hdf5Reader:
         declaration: the data set; all methods raise a `DataError` if its file is missing, damaged
             or not as declared.
     """
+
+    records_per_count = 1
+    """Consecutive records for which one number of objects is given."""
 
     def __init__(self, declaration: DatasetDeclaration):
         self.declaration = declaration
@@ -117,11 +120,14 @@ class Hdf5Reader:
     def _all_object_counts(self) -> Int64[np.ndarray, " n"]:
         """Reads the number of objects in every record of the file."""
         fields = self.declaration.fields
-        with self._opened() as (file, _):
+        with self._opened() as (file, arrays):
+            num_records = len(arrays["image"])
             if fields["num_objects"] in file:
-                counts = self._array(file, "num_objects", (None,), (None, 1))
-                return np.asarray(counts[()], np.int64).reshape(len(counts))
-            visibility = self._array(file, "visibility", (None, None))[()]
+                length = -(-num_records // self.records_per_count)
+                counts = self._array(file, "num_objects", (length,), (length, 1))[()]
+                counts = np.asarray(counts, np.int64).reshape(length)
+                return counts.repeat(self.records_per_count)[:num_records]
+            visibility = self._array(file, "visibility", (num_records, None))[()]
         num_background = len(self.declaration.background_labels)
         return np.asarray(visibility, np.int64).sum(axis=1) - num_background
 
@@ -135,7 +141,7 @@ class Hdf5Reader:
     def _checked_arrays(self, file: h5py.File) -> dict[str, h5py.Dataset]:
         """Returns the arrays that `read` needs, by role, after checking what they hold."""
         version = file.attrs.get("layout_version", LAYOUT_VERSION)
-        if version > LAYOUT_VERSION:
+        if not isinstance(version, (int, np.integer)) or version > LAYOUT_VERSION:
             raise self._invalid(
                 f"Its layout has version {version}, and this program reads versions up to "
                 f"{LAYOUT_VERSION}: a newer program has written it. Update objdisc_jax, or "
@@ -217,9 +223,11 @@ class _Pictures:
     def read(self, record: int, *box: slice | int) -> np.ndarray:
         """Reads a box of one record."""
         if self._inflate:
-            _, chunk = self._array.id.read_direct_chunk((record, *(0 for _ in self.shape[1:])))
-            values = np.frombuffer(self._inflate(chunk), self._array.dtype)
-            return values.reshape(self.shape[1:])[box]
+            origin = (record, *(0 for _ in self.shape[1:]))
+            skipped_filters, chunk = self._array.id.read_direct_chunk(origin)
+            if not skipped_filters:
+                values = np.frombuffer(self._inflate(chunk), self._array.dtype)
+                return values.reshape(self.shape[1:])[box]
         if self._whole:
             return self._array[record][box]
         return self._array[(record, *box)]

@@ -18,16 +18,17 @@ from absl import flags
 from ml_collections import config_flags
 from PIL import Image
 
-from objdisc_jax import visualize
+from objdisc_jax import settings, visualize
 from objdisc_jax.data import loader, sets
+from objdisc_jax.data.errors import DataError
 from objdisc_jax.errors import UserError
 from objdisc_jax.flags import parse_absl, run
 
 SAMPLE = 256
 """Images of each split that are looked at for values and labels, evenly spread."""
-_LINE = "{:8} {:>8} {:>8} {:>9} {:>8} {:>13} {:>7} {:>17}"
+_LINE = "{:8} {:>8} {:>8} {:>9} {:>8} {:>13} {:>7} {:>17}  {}"
 HEADER = _LINE.format(
-    "split", "images", "of", "size", "values", "mean RGB", "labels", "visible objects"
+    "split", "images", "of", "size", "values", "mean RGB", "labels", "visible objects", "unreadable"
 )
 SHEET_ROWS, SHEET_COLUMNS, LARGEST_TILE = 4, 8, 160
 
@@ -73,6 +74,9 @@ def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> N
     Raises:
         UserError: there is no such data, or the sheet cannot be written.
     """
+    settings.check(config)
+    with config.unlocked():
+        config.data.on_bad_image = "skip"  # to tell of them all
     splits = list(sets.get(config.data.name).declare(config.data).splits)
     first = loader.load(config.data, splits[0])
     print(f"data set {config.data.name}   {first.declaration.absolute_path}\n{HEADER}", flush=True)
@@ -98,7 +102,7 @@ def describe(dataset: loader.Dataset) -> str:
 
     Values, labels and visible objects are those of a sample; objects are counted after the crop.
     """
-    batch = dataset.read(_evenly(len(dataset), SAMPLE))
+    batch, bad = _sample(dataset, SAMPLE)
     image = batch["image"]
     labels = objects = "-"
     if dataset.has_masks:
@@ -116,6 +120,7 @@ def describe(dataset: loader.Dataset) -> str:
         " ".join(f"{value:.0f}" for value in image.mean(axis=(0, 1, 2))),
         labels,
         objects,
+        f"{len(bad)} of {len(bad) + len(image)} looked at",
     )
 
 
@@ -143,7 +148,7 @@ def images_per_second(
 
 def contact_sheet(dataset: loader.Dataset) -> np.ndarray:
     """Returns a picture, uint8 [height, width, 3], of images with their segmentations below."""
-    batch = dataset.read(_evenly(len(dataset), SHEET_ROWS * SHEET_COLUMNS))
+    batch, _ = _sample(dataset, SHEET_ROWS * SHEET_COLUMNS)
     rows = {}
     for start in range(0, len(batch["index"]), SHEET_COLUMNS):
         part = {key: values[start : start + SHEET_COLUMNS] for key, values in batch.items()}
@@ -156,9 +161,17 @@ def contact_sheet(dataset: loader.Dataset) -> np.ndarray:
     return visualize.panel(rows)
 
 
-def _evenly(length: int, count: int) -> np.ndarray:
-    """Returns `count` numbers below `length`, or as many as there are, evenly spread."""
-    return np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64))
+def _sample(dataset: loader.Dataset, count: int) -> tuple[loader.Batch, dict[int, str]]:
+    """Returns up to `count` images that can be read, evenly spread, and what the others lack."""
+    last = len(dataset) - 1
+    positions = np.unique(np.linspace(0, last, min(count, len(dataset))).astype(np.int64))
+    batch, bad = dataset.read_or_replace(positions, replace=False)
+    if not batch["valid"].any():
+        raise DataError(
+            f"None of {len(positions)} images of split '{dataset.split}' can be read. "
+            f"The first: {next(iter(bad.values()))}"
+        )
+    return {key: values[batch["valid"]] for key, values in batch.items()}, bad
 
 
 def _small(images: np.ndarray, resample: Image.Resampling, missing: int) -> np.ndarray:

@@ -189,7 +189,16 @@ def decode(
 
 
 def _decoded(layout: Layout, records: Sequence[bytes]) -> dict[str, np.ndarray]:
-    arrays = _features(layout, records)
+    return arrange(layout, _features(layout, records))
+
+
+def arrange(layout: Layout, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns our arrays of records' features, [n, ...] each.
+
+    Raises:
+        DataError: the masks are no partition of the picture, or the visibility is not 0 or 1.
+    """
+    arrays = dict(features)
     planes = np.moveaxis(arrays.pop("mask")[..., 0], layout.entity_axis + 1, 1)
     segmentation = label_map(planes)
     if layout.dataset == "objects_room":
@@ -245,7 +254,7 @@ def with_objects_from_4(
 def _num_foreground(visibility: Float32[np.ndarray, "n e"]) -> np.ndarray:
     """Counts the entities that are there, less the background."""
     counts = visibility.sum(1)
-    if not np.isin(visibility, (0, 1)).all() or (counts < 1).any():
+    if not np.isin(visibility, (0, 1)).all() or (visibility[:, 0] != 1).any():
         raise DataError(
             "'visibility' must be 0 or 1, and 1 for the background: the file is damaged, or of "
             "another data set."

@@ -1,6 +1,7 @@
 """Reads picture files: colours, and palette pictures whose indices are labels."""
 
 import contextlib
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from objdisc_jax.data.errors import BadImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Of files that are taken for pictures."""
+
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 
 
 def read_rgb(file: Path) -> Image.Image:
@@ -66,7 +70,7 @@ def _explained(file: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise BadImageError(f"There is no file {file}. Restore it.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise BadImageError(
             f"The picture {file} cannot be read ({error}): it may be truncated, damaged, or no "
             "picture. Restore it."

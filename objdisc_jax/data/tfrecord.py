@@ -33,6 +33,9 @@ except ImportError:
 if google_crc32c is not None and google_crc32c.implementation != "c":
     google_crc32c = None
 
+CHECKS_DATA = google_crc32c is not None
+"""Whether the CRC of every record's data is verified, not just that of its length."""
+
 Feature = np.ndarray | list[bytes]
 
 _HEADER = struct.Struct("<QI")
@@ -140,7 +143,7 @@ def _located(path: pathlib.Path, number: int, offset: int) -> Iterator[None]:
     """Turns what goes wrong while a record is read into a `DataError` that says where."""
     try:
         yield
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, zlib.error) as error:  # pyright: ignore[reportGeneralTypeIssues]
         raise DataError(
             f"The file {path} is damaged, or no TFRecord file: record {number}, at byte {offset} "
             f"of the uncompressed data, cannot be read: {error}. The download may be incomplete: "

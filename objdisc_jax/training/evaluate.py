@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from objdisc_jax import metrics
 from objdisc_jax.data import loader
+from objdisc_jax.errors import UserError
 from objdisc_jax.models import base
 from objdisc_jax.training import sharding
 from objdisc_jax.training.step import prepare_images, resize_labels
@@ -98,6 +99,11 @@ class Evaluator:
     def _combine(self, batches: list[dict[str, Any]]) -> Scores:
         values = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         valid = values.pop("valid")
+        if not valid.any():
+            raise UserError(
+                f"None of the images of split '{self._dataset.split}' can be read; the warnings "
+                "say why. Restore them."
+            )
         order = np.argsort(values.pop("index")[valid], kind="stable")
         values = {name: value[valid][order] for name, value in values.items()}
         without_objects = 0

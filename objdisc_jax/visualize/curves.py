@@ -122,6 +122,6 @@ def _dress(axis: Axes) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.lines:
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="upper right")
     else:
         axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="#85858f")

@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -182,9 +183,10 @@ def write_folder(path: Path, declaration: DatasetDeclaration, num_images: int) -
         suffix = ".BMP" if record % 2 else ".png"
         Image.fromarray(image).save(folder / f"picture {record % 10}{suffix}")
     (path / "notes.txt").touch()
-    order = np.random.default_rng(declaration.shuffle_seed).permutation(num_images)
-    ranges = {k: np.sort(order[v]) for k, v in example.splits.items()}
-    return dataclasses.replace(example, splits=ranges)
+    names = [str(file.relative_to(path)) for file in sorted(path.glob("*/*"))]
+    order = np.argsort([zlib.crc32(name.encode()) for name in names], kind="stable")
+    image, segmentation = example.image[order], example.segmentation[order]
+    return dataclasses.replace(example, image=image, segmentation=segmentation)
 
 
 def _write_gzipped(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 import os
 import resource
 import subprocess
@@ -259,6 +260,16 @@ def test_conversion_may_be_killed_again_and_again(file, output):
     assert _convert(file, output, decoded=decoded) == NUM_RECORDS
     assert sorted(decoded) == list(range(20 * len(again), NUM_RECORDS, 20))
     _check(output)
+
+
+def test_two_conversions_to_one_file_do_not_meet(file, output):
+    output.parent.mkdir()
+    with open(output.parent / f".{output.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match=r"Another conversion to .* is running"):
+            _convert(file, output)
+    _convert(file, output)
+    assert [entry.name for entry in output.parent.iterdir()] == [output.name]
 
 
 def test_parts_of_another_conversion_are_never_used(file, output, tmp_path):

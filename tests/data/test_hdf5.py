@@ -91,6 +91,38 @@ def test_counts_are_read_again_when_the_file_changes(published):
         np.testing.assert_array_equal(loader.load(published, "train").indices[-3:], kept)
 
 
+@pytest.mark.parametrize("key", ["num_objects", "visibility"])
+def test_counts_of_another_length_are_an_error(published, key):
+    _change(published, **{key: np.ones((5, 4) if key == "visibility" else 5)})
+    published.max_objects = 2
+    assert f"'{key}' is float64 of shape (5" in _error(published)
+
+
+def test_record_stored_without_its_filter_is_read(published):
+    expected = loader.load(published, "train").read([0])
+    with h5py.File(published.path, "a") as file:
+        image = file["image"][()]
+        del file["image"]
+        array = file.create_dataset(
+            "image", image.shape, np.uint8, chunks=(1, 35, 35, 3), compression="gzip"
+        )
+        array[1:] = image[1:]
+        array.id.write_direct_chunk((0, 0, 0, 0), image[0].tobytes(), filter_mask=1)
+    np.testing.assert_array_equal(
+        loader.load(published, "train").read([0])["image"], expected["image"]
+    )
+
+
+def test_record_that_was_never_written_is_an_error(published):
+    with h5py.File(published.path, "a") as file:
+        del file["image"]
+        file.create_dataset(
+            "image", (20, 35, 35, 3), np.uint8, chunks=(1, 35, 35, 3), compression="gzip"
+        )
+    with pytest.raises(DataError, match="HDF5 cannot read it"):
+        loader.load(published, "train").read([0])
+
+
 def test_file_of_a_newer_layout_is_an_error(published):
     with h5py.File(published.path, "a") as file:
         file.attrs["layout_version"] = LAYOUT_VERSION + 1

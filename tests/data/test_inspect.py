@@ -60,6 +60,24 @@ def test_sheet_shows_images_above_their_labels(tetrominoes, num_images):
     assert (found == tile).all(axis=(-3, -2, -1)).any()
 
 
+def test_unreadable_images_are_counted_and_left_out(tmp_path, capsys):
+    config = tiny_experiment("unused").unlock()
+    config.data = sets.get("sketchy").default_config()
+    config.data.update(path=str(tmp_path / "sketchy"), num_workers=0)
+    declaration = sets.get("sketchy").declare(config.data)
+    examples.write_sketchy(tmp_path / "sketchy", declaration, 60)
+    for file in sorted((tmp_path / "sketchy" / "train").rglob("*.png"))[::2]:
+        Image.new("RGB", (128, 128), (200, 200, 200)).save(file)
+    for file in sorted((tmp_path / "sketchy" / "train").rglob("*.png"))[1::2]:
+        file.write_bytes(file.read_bytes()[:300])
+    inspect.inspect(config, tmp_path / "sheet.png", seconds=0.1)
+    line = capsys.readouterr().out.splitlines()[2]
+    assert "200..200" in line
+    assert "25 of 50 looked at" in line
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 2 * 128
+
+
 def test_other_splits_are_described_where_one_cannot_be_loaded(tmp_path, capsys):
     config = tiny_experiment("unused").unlock()
     config.data = sets.get("clevr_v1").default_config()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import ml_collections
 import numpy as np
 import pytest
@@ -192,14 +193,113 @@ def test_unknown_data_set_error_lists_the_nearest():
         sets.get("tetromino")
 
 
-def test_published_filter_repeats_the_subset_that_counted_the_background():
-    declared = {
-        published: _declaration("clevr_with_masks", max_objects=6, published_filter=published)
-        for published in (False, True)
-    }
-    assert declared[False].max_objects == 6
-    assert declared[True].max_objects == 5
-    assert _declaration("clevr_with_masks", published_filter=True).max_objects is None
+def test_published_filter_repeats_the_subset_that_counted_the_background(tmp_path):
+    config = _config("clevr_with_masks", path=str(tmp_path / "clevr.h5"), max_objects=6)
+    examples.write_ours(tmp_path / "clevr.h5", sets.get(config.name).declare(config), 40)
+    right = loader.load(config, "train")
+    config.published_filter = True
+    published = loader.load(config, "train")
+    counts = right.reader.object_counts(np.arange(40))
+    assert counts[right.indices].max() == 6
+    assert counts[published.indices].max() == 5
+    assert set(published.indices) < set(right.indices)
+    config.max_objects = 0
+    with pytest.raises(DataError, match="max_objects = 0 objects"):
+        loader.load(config, "train")
+
+
+# Of the papers, the published code and the files' own readers. Split bounds, image size, crop,
+# entities, background labels, largest number of objects.
+FACTS = {
+    ("tetrominoes",): ((60_000, 60_320, 65_000), (35, 35), None, 4, 1, 3),
+    ("multi_dsprites", "binarized"): ((60_000, 60_320, 65_000), (64, 64), None, 4, 1, 3),
+    ("multi_dsprites", "colored_on_grayscale"): ((60_000, 60_320, 65_000), (64, 64), None, 6, 1, 5),
+    ("multi_dsprites", "colored_on_colored"): ((60_000, 60_320, 65_000), (64, 64), None, 5, 1, 4),
+    ("objects_room", "train"): ((980_000, 990_000, 1_000_000), (64, 64), None, 7, 4, 3),
+    ("objects_room", "empty_room"): ((922,), (64, 64), None, 4, 4, 0),
+    ("objects_room", "six_objects"): ((922,), (64, 64), None, 10, 4, 6),
+    ("objects_room", "identical_color"): ((922,), (64, 64), None, 10, 4, 6),
+    ("clevr_with_masks",): (
+        (70_000, 85_000, 100_000),
+        (240, 320),
+        ((29, 221), (64, 256)),
+        11,
+        1,
+        10,
+    ),
+    ("clevr_v1",): ((70_000, 85_000, 100_000), (320, 480), ((24, 312), (96, 384)), 1, 1, 10),
+    ("clevrtex", "full"): ((5_000, 10_000, 50_000), (240, 320), ((24, 216), (64, 256)), 11, 1, 10),
+    ("clevrtex", "camo"): ((2_000, 4_000, 20_000), (240, 320), ((24, 216), (64, 256)), 11, 1, 10),
+    ("clevrtex", "outd"): ((10_000,), (240, 320), ((24, 216), (64, 256)), 11, 1, 10),
+    ("shapes3d",): ((400_000, 430_000, 480_000), (64, 64), None, 1, 1, 1),
+    ("boxworld",): ((200_000, 215_000, 230_000), None, None, 19, 1, 18),
+    ("ravens",): ((65_001, 70_002, 85_002), (480, 640), ((0, 480), (70, 570)), 13, 5, 8),
+    ("sketchy",): ((337_498, 378_924, 420_350), (128, 128), None, 1, 1, None),
+}
+
+
+@pytest.mark.parametrize("key", FACTS, ids="-".join)
+def test_declared_facts_are_the_published_ones(key):
+    name, *variant = key
+    declaration = _declaration(name, **({"variant": variant[0]} if variant else {}))
+    splits = sorted(declaration.splits.values(), key=lambda split: split.start)
+    assert (
+        tuple(split.stop for split in splits),
+        declaration.image_size,
+        declaration.crop,
+        declaration.num_entities,
+        len(declaration.background_labels),
+        declaration.largest_num_objects,
+    ) == FACTS[key]
+
+
+def test_facts_cover_every_set_with_facts():
+    assert {name for name, *_ in FACTS} == set(sets.names()) - {"image_folder"}
+
+
+def test_ravens_table_is_seen_from_the_front_alone(tmp_path):
+    config = _config("ravens", path=str(tmp_path / "ravens"), crop="table")
+    examples.write_ravens(tmp_path / "ravens", _declaration("ravens"), 36)
+    for split in ("train", "val", "test"):
+        dataset = loader.load(config, split)
+        assert (dataset.indices % 3 == 0).all()
+        assert dataset.image_size == (238, 540)
+
+
+def test_ravens_with_a_count_for_every_picture_is_an_error(tmp_path):
+    config = _config("ravens", path=str(tmp_path / "ravens"), max_objects=3)
+    examples.write_ravens(tmp_path / "ravens", _declaration("ravens"), 36)
+    with h5py.File(tmp_path / "ravens" / "ravens_robot_data_train.h5", "a") as file:
+        num_records = len(file["color"])
+        del file["num_objects_on_table"]
+        file["num_objects_on_table"] = np.ones(num_records, int)
+    with pytest.raises(DataError, match=r"'num_objects_on_table' is .* but must be"):
+        loader.load(config, "train")
+
+
+def test_ravens_needs_two_scenes_for_training_and_one_file_of_a_kind(tmp_path):
+    config = _config("ravens", path=str(tmp_path))
+    for part, num_images in (("train", 3), ("test", 3)):
+        with h5py.File(tmp_path / f"ravens_robot_data_{part}.h5", "w") as file:
+            file["color"] = np.zeros((num_images, 480, 640, 3), np.uint8)
+            file["segm"] = np.zeros((num_images, 480, 640), np.uint8)
+    with pytest.raises(DataError, match="has 3 pictures, but training and validation need"):
+        loader.load(config, "train")
+    (tmp_path / "ravens_other_test.h5").touch()
+    with pytest.raises(DataError, match=r"needs one file ravens_\*_test.h5 .* there are 2"):
+        loader.load(config, "train")
+
+
+def test_shapes3d_splits_are_drawn_and_published_ones_are_not(tmp_path):
+    config = _config("shapes3d", path=str(tmp_path / "3dshapes.h5"))
+    with h5py.File(tmp_path / "3dshapes.h5", "w") as file:
+        file.create_dataset("images", (480_000, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))
+    drawn = loader.load(config, "val").indices
+    assert np.ptp(drawn) > 470_000
+    assert len(drawn) == 30_000
+    config.published_splits = True
+    np.testing.assert_array_equal(loader.load(config, "val").indices, np.arange(400_000, 430_000))
+    assert loader.load(config, "test").indices[-1] == 459_999
 
 
 def test_clevr_test_scores_use_320_images():

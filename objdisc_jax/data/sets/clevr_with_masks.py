@@ -30,11 +30,9 @@ def default_config() -> ml_collections.ConfigDict:
 
 def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
-    shared = shared_fields(config)
-    if config.published_filter and shared["max_objects"] is not None:
-        shared["max_objects"] -= 1
     return DatasetDeclaration(
-        **shared,
+        **shared_fields(config),
+        counts_background=config.published_filter,
         reader=hdf5.Hdf5Reader,
         fields=hdf5.FIELDS,
         image_size=(240, 320),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
+from absl import logging
 from jaxtyping import Int64
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from objdisc_jax.data.config import check_choice, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.folder import FolderReader, Names
+from objdisc_jax.data.splits import scaled_splits
 
 NUM_IMAGES = {
     "full": 50_000,
@@ -87,8 +89,15 @@ class ClevrTexReader(FolderReader):
                 f"and {second}. Remove one copy of the data set from it, or name one copy's folder "
                 "with --config.data.path."
             )
-        only_test = list(self.declaration.splits) == ["test"]
-        return names[order], _splits("outd" if only_test else "", len(names))
+        published = max(split.stop for split in self.declaration.splits.values())
+        if len(names) != published:
+            logging.warning(
+                "%s holds %d of the %d published pictures; the splits are tenths of those.",
+                self.declaration.absolute_path,
+                len(names),
+                published,
+            )
+        return names[order], scaled_splits(self.declaration.splits, len(names))
 
     def segmentation_file(self, picture: Path) -> Path:
         """Returns the file with a picture's segmentation."""
@@ -96,13 +105,13 @@ class ClevrTexReader(FolderReader):
 
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns the number of objects in each record, background not counted."""
-        names = self.names()
+        times = self.times()
 
         def compute() -> cache.Arrays:
-            return {"names": names, "num_objects": self._read_object_counts()}
+            return {"times": times, "num_objects": self._read_object_counts()}
 
         def is_current(arrays: cache.Arrays) -> bool:
-            return np.array_equal(arrays["names"], names)
+            return np.array_equal(arrays["times"], times)
 
         key = ("ClevrTex object counts", str(self.declaration.absolute_path))
         key = (*key, self.declaration.fields["image"])
@@ -127,4 +136,8 @@ class ClevrTexReader(FolderReader):
         with ThreadPoolExecutor(16) as threads:
             counts = threads.map(count, names)
             progress = tqdm(counts, "counting objects", len(names), unit=" scenes")
-            return np.fromiter(progress, np.int64, len(names))
+            try:
+                return np.fromiter(progress, np.int64, len(names))
+            except DataError:
+                threads.shutdown(cancel_futures=True)
+                raise

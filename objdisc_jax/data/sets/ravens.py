@@ -75,6 +75,12 @@ class RavensReader:
         test = self._opened()[1]
         end = self._num_training + test.num_records()
         scenes = self._num_training // VIEWS
+        if scenes < 2:
+            raise DataError(
+                f"The training file of data set 'ravens' in {self.declaration.absolute_path} has "
+                f"{self._num_training} pictures, but training and validation need three each. "
+                f"{self.declaration.remedy()}"
+            )
         share = len(SPLITS["val"]) * scenes // SPLITS["val"].stop
         validation = VIEWS * (scenes - max(1, share))
         step = self.declaration.splits["train"].step
@@ -124,8 +130,7 @@ class RavensReader:
 class _RavensFile(hdf5.Hdf5Reader):
     """One of the two files; the number of objects is that of a scene's three pictures."""
 
-    def _all_object_counts(self) -> Int64[np.ndarray, " n"]:
-        return np.repeat(super()._all_object_counts(), VIEWS)[: self.num_records()]
+    records_per_count = VIEWS
 
     def read(
         self, record: int
