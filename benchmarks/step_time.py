@@ -1,6 +1,7 @@
-"""Time of a training step against PyTorch: the 128x128 Slot Attention model, side by side.
+"""Time of a training step against PyTorch: a model at its published size, side by side.
 
-    python benchmarks/step_time.py                        # on the CPU, batch 4
+    python benchmarks/step_time.py                        # Slot Attention on the CPU, batch 4
+    python benchmarks/step_time.py --model slate --batch-size 2
     python benchmarks/step_time.py --layers               # also every kind of layer on its own
     python benchmarks/step_time.py --device cuda --batch-size 64 --dtype bfloat16
 
@@ -29,6 +30,7 @@ def parse() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
+    add("--model", default="slot_attention", help="name of the model, at its default size")
     add("--batch-size", type=int, default=4)
     add("--dtype", choices=["float32", "bfloat16"], default="float32")
     add("--device", choices=["cpu", "cuda"], default="cpu")
@@ -37,7 +39,7 @@ def parse() -> argparse.Namespace:
     add("--steps", type=int, help="steps a round (default: 1 on the CPU, 20 on a GPU)")
     add("--compile", action="store_true", help="torch.compile the PyTorch side")
     add("--channels-last", action="store_true", help="PyTorch's images and kernels channels-last")
-    add("--layers", action="store_true", help="time single layers too")
+    add("--layers", action="store_true", help="time single layers of Slot Attention too")
     add("--csv", type=Path, help="append the rows to this file, with hardware and versions")
     arguments = parser.parse_args()
     arguments.steps = arguments.steps or (1 if arguments.device == "cpu" else 20)
@@ -56,7 +58,8 @@ def main() -> None:
     hardware = describe(arguments.device, len(cores))
     print(", ".join(f"{name} {value}" for name, value in hardware.items()))
     print(
-        f"{arguments.dtype}, batch {arguments.batch_size}, medians of {arguments.rounds} rounds\n"
+        f"{arguments.model}, {arguments.dtype}, batch {arguments.batch_size}, medians of "
+        f"{arguments.rounds} rounds\n"
     )
     cases = {"training step": training_step(arguments)}
     if arguments.layers:
@@ -71,7 +74,15 @@ def main() -> None:
     if arguments.csv:
         settings = {
             key: getattr(arguments, key)
-            for key in ("batch_size", "dtype", "rounds", "steps", "compile", "channels_last")
+            for key in (
+                "model",
+                "batch_size",
+                "dtype",
+                "rounds",
+                "steps",
+                "compile",
+                "channels_last",
+            )
         }
         append(arguments.csv, [row | settings | hardware for row in rows])
 
@@ -107,7 +118,7 @@ def synchronize(device: str) -> None:
 
 
 def training_step(arguments: argparse.Namespace) -> Contestants:
-    """One update of the model of models.md, both ways, from the same parameters."""
+    """One update of the model at its default size, both ways, from the same parameters."""
     import jax
     import numpy as np
     import torch
@@ -119,7 +130,7 @@ def training_step(arguments: argparse.Namespace) -> Contestants:
     from objdisc_jax.models import base
     from objdisc_jax.training.step import initial_state, make_train_step
 
-    config = configs.experiment(model="slot_attention", data="clevr_with_masks")
+    config = configs.experiment(model=arguments.model, data="clevr_with_masks")
     config.batch_size = arguments.batch_size
     config.model.dtype = arguments.dtype
     graphdef, params = base.split(configs.build_model(config))
@@ -140,8 +151,10 @@ def training_step(arguments: argparse.Namespace) -> Contestants:
     if not arguments.channels_last:
         torch_image = torch_image.contiguous()
 
+    low, high = theirs.input_range
+
     def torch_step():
-        loss, _ = loss_of(2.0 * (torch_image.float() / 255.0) - 1.0)
+        loss, _ = loss_of(low + (high - low) * (torch_image.float() / 255.0))
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()

@@ -28,6 +28,8 @@ def experiment(*, model: str, data: str) -> ConfigDict:
     """
     config = settings.default_config()
     config.model = models.get(model).default_config()
+    for group in models.model_class(model).optimizer_groups:
+        config.optimizer.groups[group] = settings.group_config()
     config.data = sets.get(data).default_config()
     if "resolution" in config.data:  # a set whose reader resizes, to the size that the model takes
         config.data.resolution = config.model.get_ref("resolution")

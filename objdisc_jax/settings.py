@@ -29,17 +29,26 @@ def default_config() -> ConfigDict:
     optimizer.b2 = 0.999  # adam, rmsprop: decay of the mean square
     optimizer.eps = 1e-8  # added to the root
     optimizer.clip_norm = config_dict.placeholder(float)  # largest gradient norm; None: any
+    optimizer.groups = ConfigDict()  # rates of groups of parameters, where the model has some
 
     config.schedule = schedule = ConfigDict()
     schedule.name = "exponential"  # constant | exponential | cosine, each after the warm-up
-    schedule.warmup_steps = 10_000  # steps of linear warm-up from 0
+    schedule.warmup_steps = 10_000  # steps of linear warm-up
+    schedule.warmup_offset = 0  # the first rate is this / warmup_steps of the full one: 0 or 1
     schedule.decay_steps = 100_000  # exponential: steps to half; cosine: step at which it is 0
+
+    config.plateau = plateau = ConfigDict()  # lower rates when validation gets no better
+    plateau.enabled = False
+    plateau.factor = 0.5  # what the rates are multiplied by
+    plateau.patience = 4  # validations in a row that may be no better before that
+    plateau.threshold = 1e-4  # relative gain of the validation loss that counts as better
 
     config.log_every = 100  # steps between lines of metrics
     config.eval = evaluation = ConfigDict()
     evaluation.every = 10_000  # steps between validations
     evaluation.batch_size = 64  # images a batch; the scores don't depend on it
     evaluation.num_images = 320  # validation images; None: the whole split
+    evaluation.slow_scores = False  # scores that take long in every validation, not only at the end
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every = 5_000  # steps between checkpoints, besides those at validations
     checkpoint.keep = 2  # the latest so many are kept, and the best
@@ -62,6 +71,18 @@ def default_config() -> ConfigDict:
     wandb.enabled = False  # report to Weights & Biases too (extra "wandb")
     wandb.project = "objdisc_jax"
     wandb.mode = "online"  # online | offline
+    return config
+
+
+def group_config() -> ConfigDict:
+    """The keys of a group of parameters in `optimizer.groups`."""
+    config = ConfigDict()
+    config.learning_rate = config_dict.placeholder(float)  # None: as for the rest
+    config.schedule = schedule = ConfigDict()
+    schedule.name = config_dict.placeholder(str)  # as in the schedule block; None: as for the rest
+    schedule.warmup_steps = 0
+    schedule.warmup_offset = 0
+    schedule.decay_steps = 100_000
     return config
 
 
@@ -96,7 +117,14 @@ _AT_LEAST_ONE = (
     "schedule.decay_steps",
     "data.num_test_images",
 )
-_AT_LEAST_ZERO = ("seed", "schedule.warmup_steps", "data.num_workers")
+_AT_LEAST_ZERO = (
+    "seed",
+    "schedule.warmup_steps",
+    "schedule.warmup_offset",
+    "plateau.patience",
+    "plateau.threshold",
+    "data.num_workers",
+)
 
 
 def check(config: ConfigDict) -> None:
@@ -105,7 +133,13 @@ def check(config: ConfigDict) -> None:
     Raises:
         ConfigError: a setting is out of its range; names it and the range.
     """
-    for keys, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+    groups = [f"optimizer.groups.{name}.schedule" for name in config.optimizer.groups]
+    at_least_one = (*_AT_LEAST_ONE, *(f"{name}.decay_steps" for name in groups))
+    at_least_zero = (
+        *_AT_LEAST_ZERO,
+        *(f"{name}.{key}" for name in groups for key in ("warmup_steps", "warmup_offset")),
+    )
+    for keys, least in ((at_least_one, 1), (at_least_zero, 0)):
         for key in keys:
             value: Any = config
             for part in key.split("."):
@@ -118,13 +152,18 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(
             f"background.threshold: got {config.background.threshold}; it lies between 0 and 1."
         )
-    for block, key, allowed in (
-        ("background", "mode", segmentation.MODES),
-        ("background", "region", segmentation.REGIONS),
-        ("optimizer", "name", OPTIMIZERS),
-        ("schedule", "name", SCHEDULES),
-        ("wandb", "mode", ("online", "offline")),
+    if not 0 < config.plateau.factor < 1:
+        raise ConfigError(f"plateau.factor: got {config.plateau.factor}; it lies between 0 and 1.")
+    for key, value, allowed in (
+        ("background.mode", config.background.mode, segmentation.MODES),
+        ("background.region", config.background.region, segmentation.REGIONS),
+        ("optimizer.name", config.optimizer.name, OPTIMIZERS),
+        ("schedule.name", config.schedule.name, SCHEDULES),
+        ("wandb.mode", config.wandb.mode, ("online", "offline")),
+        *(
+            (f"optimizer.groups.{name}.schedule.name", group.schedule.name, (None, *SCHEDULES))
+            for name, group in config.optimizer.groups.items()
+        ),
     ):
-        value = config[block][key]
         if value not in allowed:
-            raise ConfigError(f"{block}.{key}: got {value!r}; allowed are {', '.join(allowed)}.")
+            raise ConfigError(f"{key}: got {value!r}; allowed are {', '.join(map(str, allowed))}.")

@@ -1,6 +1,7 @@
 """Building blocks of the PyTorch models, each with the rules for its parameters."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,16 +13,28 @@ from objdisc_jax.interop.layouts import DENSE, SAME, Rule
 ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU}
 
 
-def initialise(layer: nn.Linear | nn.Conv2d, init: str) -> None:
-    """Draws new parameters: `xavier` or `kaiming`, biases zero; `fan_in` keeps PyTorch's own."""
+def initialise(layer: nn.Linear | nn.Conv2d, init: str, gain: float = 1.0) -> None:
+    """Draws new parameters: `xavier` or `kaiming`, biases zero; `fan_in` keeps PyTorch's own.
+
+    `gain` is a factor of the `xavier` weights.
+    """
     if init == "fan_in":
         return
     if init == "xavier":
-        nn.init.xavier_uniform_(layer.weight)
+        nn.init.xavier_uniform_(layer.weight, gain)
     else:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def mlp(features: Sequence[int], gain: float = 1.0) -> nn.Sequential:
+    """Two linear layers with a ReLU between them; `gain` is of the second's initial weights."""
+    n_in, hidden, n_out = features
+    first, second = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out)
+    initialise(first, "kaiming")
+    initialise(second, "xavier", gain)
+    return nn.Sequential(first, nn.ReLU(), second)
 
 
 class SameConv2d(nn.Conv2d):
@@ -105,6 +118,7 @@ class SlotAttention(nn.Module):
         mlp_hidden_size: int,
         num_iterations: int,
         gradient: str,
+        input_mlp: bool = False,
     ):
         super().__init__()
         self.num_slots, self.slot_size = num_slots, slot_size
@@ -115,6 +129,10 @@ class SlotAttention(nn.Module):
             bound = math.sqrt(3.0 / slot_size)
             self.slot_mu = nn.Parameter(torch.empty(1, 1, slot_size).uniform_(-bound, bound))
             self.slot_log_sigma = nn.Parameter(torch.empty(1, 1, slot_size).uniform_(-bound, bound))
+        self.input_layer_norm = self.input_mlp = None
+        if input_mlp:
+            self.input_layer_norm = nn.LayerNorm(in_features)
+            self.input_mlp = mlp((in_features,) * 3)
         self.norm_inputs = nn.LayerNorm(in_features)
         self.norm_slots = nn.LayerNorm(slot_size)
         self.norm_mlp = nn.LayerNorm(slot_size)
@@ -122,15 +140,10 @@ class SlotAttention(nn.Module):
         self.project_k = nn.Linear(in_features, slot_size, bias=False)
         self.project_v = nn.Linear(in_features, slot_size, bias=False)
         self.gru = nn.GRUCell(slot_size, slot_size)
-        first, second = (
-            nn.Linear(slot_size, mlp_hidden_size),
-            nn.Linear(mlp_hidden_size, slot_size),
-        )
-        self.mlp = nn.Sequential(first, nn.ReLU(), second)
+        self.mlp = mlp((slot_size, mlp_hidden_size, slot_size))
 
-        for layer in (self.project_q, self.project_k, self.project_v, second):
+        for layer in (self.project_q, self.project_k, self.project_v):
             initialise(layer, "xavier")
-        initialise(first, "kaiming")
         nn.init.xavier_uniform_(self.gru.weight_ih)
         nn.init.orthogonal_(self.gru.weight_hh)
         nn.init.zeros_(self.gru.bias_ih)
@@ -156,6 +169,8 @@ class SlotAttention(nn.Module):
 
     def forward(self, inputs: Tensor, noise: Tensor | None) -> SlotAttentionOutput:
         """Finds the slots of input vectors `[b, n, c]`, from noise `[b, k, d]`."""
+        if self.input_layer_norm is not None and self.input_mlp is not None:
+            inputs = self.input_mlp(self.input_layer_norm(inputs))
         inputs = self.norm_inputs(inputs)
         keys, values = self.project_k(inputs), self.project_v(inputs)
         start = slots = self.initial_slots(len(inputs), noise)
@@ -176,7 +191,14 @@ class SlotAttention(nn.Module):
         drawn = ("slots_init",) if self.gradient == "bo_qsa" else ("slot_mu", "slot_log_sigma")
         norms = ("norm_inputs", "norm_slots", "norm_mlp")
         projections = ("project_q", "project_k", "project_v")
+        first = []
+        if self.input_mlp is not None:
+            first = [
+                *layouts.scale_and_bias(f"{path}.input_layer_norm", f"{key}.input_layer_norm"),
+                *layouts.mlp(f"{path}.input_mlp", f"{key}.input_mlp", 2),
+            ]
         return [
+            *first,
             *(Rule(f"{path}.{name}", f"{key}.{name}", SAME) for name in drawn),
             *(
                 rule

@@ -32,6 +32,23 @@ def get(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def model_class(name: str) -> type[Model]:
+    """The class of a model.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    module = get(name)
+    (found,) = (
+        member
+        for member in vars(module).values()
+        if isinstance(member, type)
+        and issubclass(member, Model)
+        and member.__module__ == module.__name__
+    )
+    return found
+
+
 def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
     """Builds a model from its block of the config.
 
@@ -44,12 +61,4 @@ def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
         ValueError: settings that the model refuses.
         ConfigError: there is no such model.
     """
-    module = get(name)
-    (model_class,) = (
-        member
-        for member in vars(module).values()
-        if isinstance(member, type)
-        and issubclass(member, Model)
-        and member.__module__ == module.__name__
-    )
-    return cast(Callable[..., Model], model_class)(**settings, rngs=rngs)
+    return cast(Callable[..., Model], model_class(name))(**settings, rngs=rngs)

@@ -1,6 +1,8 @@
 """The contract between a model and everything that trains, evaluates or shows it."""
 
 import abc
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import flax.struct
@@ -42,14 +44,24 @@ class Model(nnx.Module, abc.ABC):
     Attributes:
         input_range: what black and white are to the model; the trainer scales images to it.
         resolution: height and width of the images that the model takes.
+        optimizer_groups: groups of parameters that may have learning rates of their own, in
+            `config.optimizer.groups`: by name, what the paths of their parameters begin with.
     """
 
     input_range: ClassVar[tuple[float, float]]
+    optimizer_groups: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     resolution: tuple[int, int]
 
     @abc.abstractmethod
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Every random draw of a forward pass, as a pytree of arrays `[b, ...]`."""
+
+    def expand_noise(self, noise: Noise) -> Noise:
+        """The same noise written out, where `noise` holds seeds in place of large draws.
+
+        For tests and other frameworks; loss and prediction take either.
+        """
+        return noise
 
     @abc.abstractmethod
     def loss(
@@ -85,6 +97,20 @@ class Model(nnx.Module, abc.ABC):
         or an integer label map `[b, h, w]`. Input, reconstruction and segmentations are drawn for
         every model from its `Prediction` and don't belong here.
         """
+
+    def slow_scores(
+        self, image: Float[Array, "b h w 3"], prediction: Prediction
+    ) -> dict[str, Float[Array, "b"]]:
+        """Scores that only this model has and that take long, one value an example.
+
+        Final evaluations compute them, validations during training if `eval.slow_scores` says so.
+
+        Args:
+            image: in `input_range`.
+            prediction: what `predict` said of it.
+        """
+        del image, prediction
+        return {}
 
 
 def split(model: Model) -> tuple[nnx.GraphDef, Params]:

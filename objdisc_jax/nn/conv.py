@@ -38,6 +38,21 @@ def convolution(
     return summed_by_parts(plain, x, kernel, num_parts=min(len(x), 32))
 
 
+def patch_convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *settings: Any, **more: Any
+) -> Float[Array, "b h2 w2 d"]:
+    """A convolution whose kernel is as large as its stride: a product of patches and a matrix.
+
+    On the CPU XLA is slow on the gradients of such convolutions, 1x1 ones among them.
+    """
+    side, _, n_in, n_out = kernel.shape
+    if x.shape[1] % side or x.shape[2] % side:  # zeros at the border
+        return lax.conv_general_dilated(x, kernel, *settings, **more)
+    if side > 1:
+        x = rearrange(x, "b (h i) (w j) c -> b h w (i j c)", i=side, j=side)
+    return x @ kernel.reshape(side * side * n_in, n_out)
+
+
 def summed_by_parts(
     function: Callable[[Array, Array], Array], x: Array, kernel: Array, num_parts: int
 ) -> Array:
@@ -71,13 +86,16 @@ def conv(
     *,
     stride: int = 1,
     init: Init = "fan_in",
+    use_bias: bool = True,
+    method: Callable[..., Array] = convolution,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """A square convolution, initialised as `objdisc_jax.nn.mlp.linear` is.
 
     Padded ("SAME") to one output per `stride` inputs, with nothing at the border left out; without
-    a stride that is `kernel_size // 2` on every side.
+    a stride that is `kernel_size // 2` on every side. `method` computes it; `patch_convolution` is
+    for kernels as large as their stride.
     """
     kernel_init, bias_init = initializers(init, in_features * kernel_size**2)
     return nnx.Conv(
@@ -86,7 +104,8 @@ def conv(
         (kernel_size, kernel_size),
         strides=stride,
         padding="SAME",
-        conv_general_dilated=convolution,
+        use_bias=use_bias,
+        conv_general_dilated=method,
         kernel_init=kernel_init,
         bias_init=bias_init,
         dtype=dtype,

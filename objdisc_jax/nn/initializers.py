@@ -32,13 +32,14 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return uniform(1.0 / math.sqrt(fan_in))
 
 
-def initializers(init: str, fan_in: int) -> tuple[Initializer, Initializer]:
+def initializers(init: str, fan_in: int, gain: float = 1.0) -> tuple[Initializer, Initializer]:
     """Initialisers of the weights and of the bias of a layer.
 
     Args:
         init: `fan_in` draws both from ±1/√fan_in (PyTorch's default); `xavier` and `kaiming` draw
             uniform weights by Glorot's or He's rule and set the bias to zero.
         fan_in: number of inputs of one output unit.
+        gain: factor of the `xavier` weights.
 
     Raises:
         ValueError: `init` is none of the three.
@@ -46,7 +47,7 @@ def initializers(init: str, fan_in: int) -> tuple[Initializer, Initializer]:
     if init == "fan_in":
         return fan_in_uniform(fan_in), fan_in_uniform(fan_in)
     if init == "xavier":
-        return variance_scaling(1.0, "fan_avg", "uniform"), zeros
+        return variance_scaling(gain**2, "fan_avg", "uniform"), zeros
     if init == "kaiming":
         return variance_scaling(2.0, "fan_in", "uniform"), zeros
     raise ValueError(f"initialisation: got {init!r}; allowed are fan_in, xavier, kaiming.")

@@ -32,6 +32,7 @@ def linear(
     out_features: int,
     *,
     init: Init = "fan_in",
+    gain: float = 1.0,
     use_bias: bool = True,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
@@ -42,11 +43,12 @@ def linear(
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
         init: `fan_in`, `xavier` or `kaiming`, see `objdisc_jax.nn.initializers.initializers`.
+        gain: factor of the initial weights, for `xavier`.
         use_bias: whether there is a bias.
         dtype: compute type; parameters are float32.
         rngs: source of the initial values.
     """
-    kernel_init, bias_init = initializers(init, in_features)
+    kernel_init, bias_init = initializers(init, in_features, gain)
     return nnx.Linear(
         in_features,
         out_features,

@@ -60,6 +60,7 @@ class SlotAttention(nnx.Module):
         mlp_hidden_size: width of the residual MLP.
         num_iterations: number of rounds, see above.
         gradient: one of the three modes.
+        input_mlp: pass the inputs through LayerNorm and an MLP of two layers first, as SLATE does.
         dtype: compute type of the projections; softmax, norms, the renormalisation over positions
             and the GRU state are always float32.
         rngs: source of the initial values.
@@ -77,6 +78,7 @@ class SlotAttention(nnx.Module):
         mlp_hidden_size: int,
         num_iterations: int,
         gradient: str = "implicit",
+        input_mlp: bool = False,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -98,6 +100,10 @@ class SlotAttention(nnx.Module):
             init = uniform(math.sqrt(3.0 / slot_size))
             self.slot_mu = nnx.Param(init(rngs.params(), (1, 1, slot_size), jnp.float32))
             self.slot_log_sigma = nnx.Param(init(rngs.params(), (1, 1, slot_size), jnp.float32))
+        self.input_layer_norm = layer_norm(in_features, rngs=rngs) if input_mlp else None
+        self.input_mlp = (
+            MLP((in_features,) * 3, init="kaiming", dtype=dtype, rngs=rngs) if input_mlp else None
+        )
         self.norm_inputs = layer_norm(in_features, rngs=rngs)
         self.norm_slots = layer_norm(slot_size, rngs=rngs)
         self.norm_mlp = layer_norm(slot_size, rngs=rngs)
@@ -131,6 +137,8 @@ class SlotAttention(nnx.Module):
         self, inputs: Float[Array, "b n c"]
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b n d"]]:
         """Keys and values, the same in every round."""
+        if self.input_layer_norm is not None and self.input_mlp is not None:
+            inputs = self.input_mlp(self.input_layer_norm(inputs))
         inputs = self.norm_inputs(inputs)
         return self.project_k(inputs), self.project_v(inputs)
 

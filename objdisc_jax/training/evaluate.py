@@ -37,7 +37,7 @@ class Scores:
             `miou_with_background` and `mbo` of the segmentation, in which pixels that no slot
             claims are background if `config.background` says so; `mse` (mean per element) and
             `mse_sum` (over channels and pixels), both of images in [0, 1]; `loss` and the parts of
-            it that the model names.
+            it that the model names; the model's slow scores.
         num_images: how many images were scored.
         num_without_objects: how many of them show no true object; they have no FG-ARI, mIoU and
             mBO and are left out of those means.
@@ -61,6 +61,7 @@ class Evaluator:
         dataset: the split.
         mesh: the devices.
         num_images: how many examples of the split are used; None means all.
+        slow_scores: compute the model's slow scores too.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Evaluator:
         dataset: loader.Dataset,
         mesh: Mesh,
         num_images: int | None = None,
+        slow_scores: bool = True,
     ):
         # Rounded up to whole chunks on every device: padding fills them.
         step = mesh.size * CHUNK
@@ -78,7 +80,7 @@ class Evaluator:
         self._dataset = dataset
         self._mesh = mesh
         self._num_images = num_images
-        self._step = _make_eval_step(config, graphdef, dataset, mesh)
+        self._step = _make_eval_step(config, graphdef, dataset, mesh, slow_scores)
 
     def __call__(self, params: base.Params, step: int) -> Scores:
         """Scores parameters as of a training step (schedules of the loss depend on it)."""
@@ -123,7 +125,11 @@ class Evaluator:
 
 
 def _make_eval_step(
-    config: ConfigDict, graphdef: nnx.GraphDef, dataset: loader.Dataset, mesh: Mesh
+    config: ConfigDict,
+    graphdef: nnx.GraphDef,
+    dataset: loader.Dataset,
+    mesh: Mesh,
+    slow_scores: bool,
 ) -> Callable[[base.Params, dict[str, Array], Array], dict[str, Array]]:
     """The jitted `(params, batch, step) -> {name: [b, ...]}`, one value an example."""
     declaration = dataset.declaration
@@ -135,12 +141,14 @@ def _make_eval_step(
         noise = evaluation_noise(model, seed, batch["index"])
         prediction = model.predict(image, noise, step=step)
         loss, scalars = model.loss(image, noise, step=step)
+        own_scores = model.slow_scores(image, prediction) if slow_scores else {}
         recon, image = (to_unit_range(x, model.input_range) for x in (prediction.recon, image))
         found = {
             "loss": loss,
             **scalars,
             "mse": metrics.mse(recon, image),
             "mse_sum": metrics.mse_sum(recon, image),
+            **own_scores,
             "valid": batch["valid"],
             "index": batch["index"],
         }

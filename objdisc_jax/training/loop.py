@@ -21,7 +21,7 @@ from objdisc_jax.errors import UserError
 from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
 from objdisc_jax.names import flatten
-from objdisc_jax.training import pictures, runs, sharding, writers
+from objdisc_jax.training import optim, pictures, runs, sharding, writers
 from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.evaluate import Evaluator, Scores
 from objdisc_jax.training.step import TrainState, initial_state, make_train_step
@@ -96,7 +96,12 @@ class _Training:
         if first_step == 0:
             self.writer.write_hparams(flatten(configs.to_dict(self.config)))
         self.evaluate = Evaluator(
-            self.config, self.graphdef, self.val_data, self.mesh, self.config.eval.num_images
+            self.config,
+            self.graphdef,
+            self.val_data,
+            self.mesh,
+            self.config.eval.num_images,
+            self.config.eval.slow_scores,
         )
         self.draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
         self.started = self.logged = time.monotonic()
@@ -141,7 +146,7 @@ class _Training:
                 self._settle(dispatched)  # nothing is scored, shown or saved after a NaN
                 dispatched = None
                 try:
-                    self._do_what_is_due(step, state)
+                    state = self._do_what_is_due(step, state)
                 except UserError:
                     if not stop.requested:
                         raise
@@ -159,15 +164,23 @@ class _Training:
             if step % self.config[name].every == 0 or step == self.config.num_train_steps
         }
 
-    def _do_what_is_due(self, step: int, state: TrainState) -> None:
+    def _do_what_is_due(self, step: int, state: TrainState) -> TrainState:
+        """Scores, shows and saves; returns the state, which a validation may have changed."""
         due = self._is_due(step)
         score = None
         if "eval" in due:
-            score = self._write_scores(step, self.evaluate(state.params, step))
+            scores = self.evaluate(state.params, step)
+            score = self._write_scores(step, scores)
+            if step % self.config.eval.every == 0:  # not the one at the end of a part of a run
+                opt_state = optim.after_validation(
+                    self.config, state.opt_state, scores.means["loss"]
+                )
+                state = state._replace(opt_state=opt_state)
         if "pictures" in due:
             self._write_picture(step, self.draw(state.params, step))
         if due & {"eval", "checkpoint"}:
             self._save(step, state, score)
+        return state
 
     def _restored_or_initial(self, latest: int | None) -> TrainState:
         """The state to go on from; also notes the seconds trained before."""

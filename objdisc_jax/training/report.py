@@ -24,6 +24,7 @@ MEANINGS = {
     "mbo": "mean over true objects of the best overlap",
     "mse": "squared error per element, images in [0, 1]",
     "mse_sum": "squared error summed over pixels and channels",
+    "mse_autoregressive": "squared error of the image decoded token by token",
 }
 
 

@@ -64,14 +64,13 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
     """The jitted update `(state, batch) -> (state, scalars)`; the old state's buffers are reused.
 
-    The scalars are `loss` and the model's own, `grad_norm`, `learning_rate`, and `finite`: whether
-    loss and gradient norm are.
+    The scalars are `loss` and the model's own, `grad_norm`, `learning_rate` (and that of every
+    group of parameters), and `finite`: whether loss and gradient norm are.
 
     All randomness comes from the config's seed and the step, so a run that is continued draws
     what an undisturbed one draws. With `accumulate_steps` n the batch is computed in n parts with
-    the same noise, and gives the same update but for rounding.
+    the same noise, and gives the same update but for rounding and dropout.
     """
-    transform = optim.optimizer(config)
     num_parts = config.accumulate_steps
     seed = config.seed
 
@@ -109,7 +108,12 @@ def make_train_step(
             grads, scalars = jax.tree.map(lambda x: x / num_parts, total)
         scalars["grad_norm"] = optax.tree.norm(grads)
         scalars["finite"] = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
-        scalars["learning_rate"] = optim.learning_rate(config, state.step)
+        scale = optim.plateau_scale(state.opt_state)
+        scalars["learning_rate"] = scale * optim.learning_rate(config, state.step)
+        for group in model.optimizer_groups:
+            rate = scale * optim.learning_rate(config, state.step, group)
+            scalars[f"learning_rate_{group}"] = rate
+        transform = optim.optimizer(config, model.optimizer_groups)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), scalars

@@ -47,9 +47,9 @@ def make_noise(seed, shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def slot_attention_rules():
+def rules(name, **settings):
     """(published key, path here, layout change of a gradient or weight) for every parameter."""
-    model = interop.create(models.get("slot_attention").default_config().to_dict())
+    model = interop.create(models.get(name).default_config().to_dict() | settings)
     return [
         (
             rule.key,
@@ -91,3 +91,32 @@ def recipe_params(params, rules, gain=1.0):
 def torch_shape(shape, change):
     """The published shape of a parameter that has this one here."""
     return change.keywords["layout"].torch_shape(shape)
+
+
+def check_gradients(golden, grads, rules, prefix=""):
+    """Every gradient has the published norm and projection, and where stored the same values."""
+    norms = dict(zip(golden[prefix + "grad_keys"], golden[prefix + "grad_norms"], strict=True))
+    projections = dict(
+        zip(golden[prefix + "grad_keys"], golden[prefix + "grad_projs"], strict=True)
+    )
+    without_gradient = set(golden[prefix + "grad_none_keys"])
+    assert set(norms) == {key for key, _, _ in rules}
+    for key, path, change in rules:
+        ours = np.asarray(lookup(grads, path), np.float64)
+        if key.endswith("norm_slots.bias"):  # zero but for rounding: it cancels in the softmax
+            assert np.abs(ours).max() < 1e-5
+            continue
+        norm = np.linalg.norm(ours)
+        if key in without_gradient:
+            assert norm == 0, key
+            continue
+        np.testing.assert_allclose(norm, norms[key], rtol=1e-3, err_msg=key)
+        shape = torch_shape(ours.shape, change)
+        direction = np.random.default_rng(zlib.crc32(b"proj:" + key.encode()))
+        projection = np.vdot(change(direction.standard_normal(shape)), ours)
+        tolerance = 1e-3 * norms[key] * np.sqrt(ours.size)
+        assert abs(projection - projections[key]) < tolerance, key
+        if prefix + f"grad/{key}" in golden:
+            np.testing.assert_allclose(
+                ours, change(golden[prefix + f"grad/{key}"]), atol=1e-3 * norm, err_msg=key
+            )

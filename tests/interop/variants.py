@@ -12,17 +12,32 @@ from objdisc_jax.interop import mapping
 from objdisc_jax.models import base
 
 SMALL = {
-    "resolution": (32, 32),
-    "num_slots": 3,
-    "slot_size": 16,
-    "mlp_hidden_size": 24,
-    "num_iterations": 2,
-    "encoder_channels": (12, 16),
-    "encoder_kernels": (5, 3),
-    "encoder_strides": (1, 1),
-    "decoder_channels": (16, 12, 8),
-    "decoder_strides": (2, 2, 1),
-    "decoder_grid": (8, 8),
+    "slot_attention": {
+        "resolution": (32, 32),
+        "num_slots": 3,
+        "slot_size": 16,
+        "mlp_hidden_size": 24,
+        "num_iterations": 2,
+        "encoder_channels": (12, 16),
+        "encoder_kernels": (5, 3),
+        "encoder_strides": (1, 1),
+        "decoder_channels": (16, 12, 8),
+        "decoder_strides": (2, 2, 1),
+        "decoder_grid": (8, 8),
+    },
+    "slate": {
+        "resolution": (16, 16),
+        "num_slots": 3,
+        "slot_size": 12,
+        "mlp_hidden_size": 24,
+        "num_iterations": 2,
+        "vocab_size": 24,
+        "dvae_features": 12,
+        "d_model": 16,
+        "num_heads": 2,
+        "num_decoder_blocks": 2,
+        "temperature": (0.5, 0.3),
+    },
 }
 PIXELS = {"decoder": "mlp", "decoder_channels": (12, 8), "num_frequencies": 5}
 VARIANTS = {
@@ -69,7 +84,17 @@ VARIANTS = {
             "decoder_lattice": 3,
             "output": "tanh",
         },
-    }
+    },
+    "slate": {
+        "small": {},
+        "learned_queries": {
+            "gradient": "bo_qsa",
+            "hard": True,
+            "resolution": (16, 24),
+            "num_decoder_blocks": 1,
+            "rematerialize": False,
+        },
+    },
 }
 CASES = [(name, variant) for name in interop.names() for variant in VARIANTS[name]]
 
@@ -78,12 +103,15 @@ def settings(name, variant):
     """The model block of a variant, as a run's config.json holds it."""
     config = models.get(name).default_config()
     with config.unlocked():
-        config.update(SMALL | VARIANTS[name][variant])
+        config.update(SMALL[name] | VARIANTS[name][variant])
     return json.loads(config.to_json())
 
 
 def both(block, seed=0):
-    """The graphdef and parameters of a JAX model, and the PyTorch model with the same ones."""
+    """The graphdef and parameters of a JAX model, and the PyTorch model with the same ones.
+
+    The latter is in evaluation mode: without dropout, as the JAX model is without a key for it.
+    """
     rest = dict(block)
     name = rest.pop("name")
     abstract = nnx.eval_shape(lambda: models.create(name, rest, rngs=nnx.Rngs(0)))
@@ -93,7 +121,7 @@ def both(block, seed=0):
     params = jax.tree.map(lambda x: draw(rng, x.shape), like)
     model = interop.create(block)
     model.load_state_dict(mapping.to_torch(params, model))
-    return graphdef, params, model
+    return graphdef, params, model.eval()
 
 
 def draw(rng, shape):
@@ -107,6 +135,6 @@ def inputs(graphdef, params, batch=3, seed=0):
     low, high = model.input_range
     shape = (batch, *model.resolution, 3)
     image = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
-    noise = jax.device_get(model.noise(jax.random.key(seed), batch))
+    noise = jax.device_get(model.expand_noise(model.noise(jax.random.key(seed), batch)))
     torch_noise = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), noise)
     return image, noise, torch.from_numpy(image).movedim(-1, 1), torch_noise

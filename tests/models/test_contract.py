@@ -8,6 +8,7 @@ from flax import nnx
 
 from objdisc_jax import models
 from objdisc_jax.models import base
+from objdisc_jax.names import flatten
 
 BATCH = 4
 # A small variant of every model, so that the suite stays quick. A model without an entry is tested
@@ -24,7 +25,18 @@ SMALL = {
         "decoder_channels": (8, 8),
         "decoder_strides": (2, 2),
         "decoder_grid": (4, 4),
-    }
+    },
+    "slate": {
+        "resolution": (16, 16),
+        "num_slots": 3,
+        "slot_size": 8,
+        "mlp_hidden_size": 8,
+        "vocab_size": 16,
+        "dvae_features": 8,
+        "d_model": 16,
+        "num_heads": 2,
+        "num_decoder_blocks": 2,
+    },
 }
 
 
@@ -98,6 +110,31 @@ def test_per_example_noise_does_not_depend_on_the_batch(model):
     together = base.per_example_noise(model, jax.random.key(3), index)
     alone = base.per_example_noise(model, jax.random.key(3), index[1:2])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[1:2], b), together, alone)
+
+
+def test_expanded_noise_gives_the_same_loss(model, image):
+    noise = model.noise(jax.random.key(0), BATCH)
+    expanded = model.expand_noise(noise)
+    assert all(leaf.shape[0] == BATCH for leaf in jax.tree.leaves(expanded))
+    found = model.loss(image, expanded, step=jnp.int32(3))[0]
+    np.testing.assert_allclose(found, model.loss(image, noise, step=jnp.int32(3))[0], rtol=1e-6)
+
+
+def test_optimizer_groups_are_parts_of_the_parameters(model):
+    _, params = base.split(model)
+    names = [name for group in model.optimizer_groups.values() for name in group]
+    assert len(set(names)) == len(names)
+    paths = flatten(params)
+    for name in names:
+        assert any(path.startswith(f"{name}.") for path in paths)
+
+
+def test_slow_scores_are_per_example(model, image):
+    noise = model.noise(jax.random.key(0), BATCH)
+    prediction = model.predict(image, noise, step=jnp.int32(0))
+    for value in model.slow_scores(image, prediction).values():
+        assert value.shape == (BATCH,)
+        assert np.isfinite(value).all()
 
 
 def test_loss_is_per_example_finite_and_differentiable(model, image):

@@ -13,7 +13,7 @@ from objdisc_jax import models
 from objdisc_jax.models import base
 from tests.golden import published
 
-RULES = published.slot_attention_rules()
+RULES = published.rules("slot_attention")
 
 
 def build(settings, **extra):
@@ -70,34 +70,6 @@ def gradients(graphdef, params, image, noise, step=0):
     return float(value), scalars, jax.device_get(grads)
 
 
-def check_gradients(golden, grads, prefix=""):
-    norms = dict(zip(golden[prefix + "grad_keys"], golden[prefix + "grad_norms"], strict=True))
-    projections = dict(
-        zip(golden[prefix + "grad_keys"], golden[prefix + "grad_projs"], strict=True)
-    )
-    without_gradient = set(golden[prefix + "grad_none_keys"])
-    assert set(norms) == {key for key, _, _ in RULES}
-    for key, path, change in RULES:
-        ours = np.asarray(published.lookup(grads, path), np.float64)
-        if key.endswith("norm_slots.bias"):  # zero but for rounding: it cancels in the softmax
-            assert np.abs(ours).max() < 1e-6
-            continue
-        norm = np.linalg.norm(ours)
-        if key in without_gradient:
-            assert norm == 0, key
-            continue
-        np.testing.assert_allclose(norm, norms[key], rtol=1e-3, err_msg=key)
-        shape = published.torch_shape(ours.shape, change)
-        direction = np.random.default_rng(zlib.crc32(b"proj:" + key.encode()))
-        projection = np.vdot(change(direction.standard_normal(shape)), ours)
-        tolerance = 1e-3 * norms[key] * np.sqrt(ours.size)
-        assert abs(projection - projections[key]) < tolerance, key
-        if prefix + f"grad/{key}" in golden:
-            np.testing.assert_allclose(
-                ours, change(golden[prefix + f"grad/{key}"]), atol=1e-3 * norm, err_msg=key
-            )
-
-
 @pytest.fixture(scope="module")
 def small():
     golden = published.load_npz("slot_attention.npz")
@@ -108,7 +80,7 @@ def small():
 
 def test_recipe_gives_the_published_random_numbers():
     layouts = published.load_json("layouts.json")
-    shapes = {key: shape for key, shape, _, _ in layouts["entries"]}
+    shapes = {key: shape for key, shape, _, _ in layouts["slot_attention"]}
     checked = 0
     for name, first in layouts["recipe_check_first4"].items():
         model, key = name.split(":")
@@ -129,7 +101,7 @@ def test_every_published_parameter_has_its_place(small):
         key: list(published.torch_shape(published.lookup(params, path).shape, change))
         for key, path, change in RULES
     }
-    assert ours == {key: shape for key, shape, _, _ in layouts["entries"]}
+    assert ours == {key: shape for key, shape, _, _ in layouts["slot_attention"]}
     assert len(jax.tree.leaves(params)) == len(ours)
 
 
@@ -164,7 +136,7 @@ def test_loss_and_every_gradient_match_published(small, prefix):
     params = published.recipe_params(params, RULES, gain=2.0 if prefix else 1.0)
     loss, _, grads = gradients(graphdef, params, *inputs(config, 2))
     np.testing.assert_allclose(loss, golden[prefix + "mse"], rtol=1e-4)
-    check_gradients(golden, grads, prefix)
+    published.check_gradients(golden, grads, RULES, prefix)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +169,7 @@ def test_regularisers_match_published(small, group, regularisers):
             expected = golden[f"{group}/returned_{name}_loss"]
             np.testing.assert_allclose(scalars[name], expected, rtol=1e-4)
     if f"{group}/grad_keys" in golden:
-        check_gradients(golden, grads, f"{group}/")
+        published.check_gradients(golden, grads, RULES, f"{group}/")
 
 
 def test_full_size_model_matches_published():
@@ -219,4 +191,4 @@ def test_full_size_model_matches_published():
     close(recon, golden["recon_combined"], atol=1e-5)
     loss, _, grads = gradients(graphdef, params, image, noise)
     close(loss, golden["mse"], rtol=1e-4)
-    check_gradients(golden, grads)
+    published.check_gradients(golden, grads, RULES)

@@ -46,6 +46,28 @@ def test_resumed_run_equals_undisturbed_run_to_the_bit(tiny, tmp_path):
     assert_equal_trees(parameters(tmp_path / "resumed"), parameters(tmp_path / "undisturbed"))
 
 
+def test_resumed_run_keeps_its_plateau_to_the_bit(tiny, tmp_path):
+    config = changed(
+        tiny,
+        **{
+            "plateau.enabled": True,
+            "plateau.patience": 0,
+            "plateau.threshold": 1.0,  # nothing counts as a gain: every validation halves
+            "eval.every": 3,
+        },
+    )
+    loop.train(config, tmp_path / "undisturbed")
+    # The first part ends with a validation that isn't scheduled, and leaves the plateau alone.
+    loop.train(changed(config, num_train_steps=7), tmp_path / "resumed")
+    loop.train(config, tmp_path / "resumed")
+    ours = [line for line in metrics(tmp_path / "resumed") if line["step"] != 7]
+    assert ours == metrics(tmp_path / "undisturbed")
+    assert_equal_trees(parameters(tmp_path / "resumed"), parameters(tmp_path / "undisturbed"))
+    rates = {line["step"]: line["train/learning_rate"] for line in ours}
+    expected = {4: 1e-3, 8: 5e-4, 10: 2.5e-4, 12: 2.5e-4}
+    assert {step: rates[step] for step in expected} == pytest.approx(expected)
+
+
 def test_run_leaves_everything_needed_to_use_it(tiny, tmp_path):
     loop.train(tiny, tmp_path)
     names = {entry.name for entry in tmp_path.iterdir()}

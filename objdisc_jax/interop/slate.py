@@ -1,0 +1,227 @@
+"""SLATE in PyTorch, with the published weights' keys and shapes.
+
+A model with `gradient = "bo_qsa"`, which the published code lacks, has `slot_attn.slots_init`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objdisc_jax.interop.base import Noise, Prediction, TorchModel
+from objdisc_jax.interop.blocks import SlotAttention, initialise
+from objdisc_jax.interop.dvae import DVAE, PATCH
+from objdisc_jax.interop.layouts import DENSE, SAME, Rule
+from objdisc_jax.interop.transformer import TransformerDecoder
+
+
+class Positions(nn.Module):
+    """Learned vectors of the places in a sequence, added to it; then dropout."""
+
+    def __init__(self, num_places: int, features: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.pe = nn.Parameter(torch.empty(1, num_places, features))
+        nn.init.trunc_normal_(self.pe)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adds the first places' vectors to `[b, t, d]`."""
+        return self.dropout(x + self.pe[:, : x.shape[1]])
+
+
+class Dictionary(nn.Module):
+    """Learned vectors of the beginning of a sequence (row 0) and of the tokens."""
+
+    def __init__(self, vocab_size: int, features: int):
+        super().__init__()
+        self.dictionary = nn.Embedding(vocab_size + 1, features)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The sequence `[b, 1 + t, d]` of tokens `[b, t]`, beginning included."""
+        return self.dictionary(nn.functional.pad(tokens + 1, (1, 0)))
+
+
+class SLATE(TorchModel):
+    """Discrete VAE, Slot Attention on its tokens, and a transformer that predicts them from slots.
+
+    The arguments are the keys of `objdisc_jax.models.slate.default_config`, which explains them.
+    Its noise is what the JAX model's `expand_noise` gives. Dropout is on in training mode.
+    """
+
+    input_range = (0.0, 1.0)
+    published = MappingProxyType({"gradient": "implicit", "dvae_features": 64})
+
+    def __init__(
+        self,
+        *,
+        resolution: Sequence[int],
+        num_slots: int,
+        slot_size: int,
+        num_iterations: int,
+        mlp_hidden_size: int,
+        gradient: str,
+        vocab_size: int,
+        dvae_features: int,
+        d_model: int,
+        num_heads: int,
+        num_decoder_blocks: int,
+        dropout: float,
+        temperature: Sequence[float],
+        temperature_steps: int,
+        hard: bool,
+        rematerialize: bool,
+        dtype: str,
+    ):
+        super().__init__()
+        del rematerialize  # of no consequence to what is computed
+        self.resolution = (resolution[0], resolution[1])
+        self.grid = (resolution[0] // PATCH, resolution[1] // PATCH)
+        self.num_tokens = self.grid[0] * self.grid[1]
+        self.vocab_size = vocab_size
+        self.temperature = (temperature[0], temperature[1])
+        self.temperature_steps = temperature_steps
+        self.hard = hard
+        self.dtype = getattr(torch, dtype)
+
+        self.dvae = DVAE(vocab_size, dvae_features)
+        self.positional_encoder = Positions(1 + self.num_tokens, d_model, dropout)
+        self.slot_attn = SlotAttention(
+            d_model,
+            num_slots=num_slots,
+            slot_size=slot_size,
+            mlp_hidden_size=mlp_hidden_size,
+            num_iterations=num_iterations,
+            gradient=gradient,
+            input_mlp=True,
+        )
+        self.dictionary = Dictionary(vocab_size, d_model)
+        self.slot_proj = nn.Linear(slot_size, d_model, bias=False)
+        self.tf_dec = TransformerDecoder(
+            self.num_tokens, d_model, num_heads, num_decoder_blocks, dropout
+        )
+        self.out = nn.Linear(d_model, vocab_size, bias=False)
+        for layer in (self.slot_proj, self.out):
+            initialise(layer, "xavier")
+
+    def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
+        """Standard normals of the initial slots; Gumbel draws of the code and of the tokens."""
+        device = self.out.weight.device
+
+        def gumbel() -> Tensor:
+            shape = (batch_size, self.num_tokens, self.vocab_size)
+            return -torch.empty(shape, device=device).exponential_(generator=generator).log()
+
+        noise = {"gumbel_code": gumbel(), "gumbel_tokens": gumbel()}
+        if self.slot_attn.gradient != "bo_qsa":
+            shape = (batch_size, self.slot_attn.num_slots, self.slot_attn.slot_size)
+            noise["slots"] = torch.randn(shape, generator=generator, device=device)
+        return noise
+
+    def temperature_at(self, step: int) -> float:
+        """The Gumbel-softmax's temperature."""
+        first, last = self.temperature
+        progress = min(max(step / self.temperature_steps, 0.0), 1.0)
+        return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The sequence that Slot Attention and the transformer read, `[b, 1 + t, d]`."""
+        return self.positional_encoder(self.dictionary(tokens))
+
+    def logits(self, embedded: Tensor, slots: Tensor) -> Tensor:
+        """Logits `[b, t, v]` of what follows each of `[b, t, d]`, given slots."""
+        return self.out(self.tf_dec(embedded, self.slot_proj(slots)))
+
+    def forward(self, image: Tensor, noise: Noise | None = None) -> Prediction:
+        """The dVAE's reconstruction, slots and their attention; `extras` has the `tokens`."""
+        with self.compute_type():
+            tokens = self.dvae.encoder(image).argmax(1).flatten(1)
+            drawn = self.noise(len(image)) if noise is None else noise
+            slots, attn = self.slot_attn(self.embed(tokens)[:, 1:], drawn.get("slots"))
+            recon = self.render(tokens)
+        masks = attn.transpose(1, 2).unflatten(-1, self.grid)
+        masks = masks.repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
+        return Prediction(recon, masks, slots, extras={"tokens": tokens})
+
+    def loss(
+        self, image: Tensor, noise: Noise | None = None, *, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared error of the dVAE (a sum), plus the transformer's cross-entropy of the tokens."""
+        with self.compute_type():
+            drawn = self.noise(len(image)) if noise is None else noise
+            logits = self.dvae.encoder(image).float()
+            code, chosen = (
+                drawn[name].transpose(1, 2).unflatten(-1, self.grid)
+                for name in ("gumbel_code", "gumbel_tokens")
+            )
+            tokens = (logits.detach() + chosen).argmax(1).flatten(1)
+            z = ((logits + code) / self.temperature_at(step)).softmax(1)
+            if self.hard:
+                one_hot = torch.zeros_like(z).scatter_(1, z.argmax(1, keepdim=True), 1.0)
+                z = one_hot - z.detach() + z
+            recon = self.dvae.decoder(z).float()
+            recon_loss = ((recon - image) ** 2).flatten(1).sum(1)
+            embedded = self.embed(tokens)
+            slots, _ = self.slot_attn(embedded[:, 1:], drawn.get("slots"))
+            predicted = self.logits(embedded[:, :-1], slots).float()
+            cross_entropy = nn.functional.cross_entropy(
+                predicted.flatten(0, 1), tokens.flatten(), reduction="none"
+            )
+            cross_entropy = cross_entropy.view(len(image), -1).sum(1)
+        scalars = {"recon_loss": recon_loss, "cross_entropy": cross_entropy}
+        return recon_loss + cross_entropy, scalars
+
+    @torch.no_grad()
+    def generate(self, slots: Tensor) -> Tensor:
+        """The likeliest tokens `[b, t]` of slots, one after the other.
+
+        As in the published code the transformer reads the whole sequence again for every token.
+        """
+        tokens = torch.empty(len(slots), 0, dtype=torch.long, device=slots.device)
+        with self.compute_type():
+            for _ in range(self.num_tokens):
+                last = self.logits(self.embed(tokens), slots)[:, -1]
+                tokens = torch.cat([tokens, last.argmax(-1, keepdim=True)], 1)
+        return tokens
+
+    def render(self, tokens: Tensor) -> Tensor:
+        """The dVAE's image `[b, 3, h, w]` of tokens `[b, t]`."""
+        one_hot = nn.functional.one_hot(tokens, self.vocab_size).float()
+        code = one_hot.transpose(1, 2).unflatten(-1, self.grid)
+        return self.dvae.decoder(code).float().clamp(0.0, 1.0)
+
+    def rules(self) -> list[Rule]:
+        """Where every parameter of this model is in the JAX model."""
+        return [
+            *self.dvae.rules("dvae", "dvae"),
+            Rule("embedding.positions", "positional_encoder.pe", SAME),
+            Rule("embedding.dictionary", "dictionary.dictionary.weight", SAME),
+            *self.slot_attn.rules("slot_attention", "slot_attn"),
+            Rule("slot_projection.kernel", "slot_proj.weight", DENSE),
+            *self.tf_dec.rules("decoder", "tf_dec"),
+            Rule("head.kernel", "out.weight", DENSE),
+        ]
+
+    @staticmethod
+    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under the names of the published checkpoints' hyper-parameters."""
+        found: dict[str, Any] = {"model_type": "slate", "neg_1_to_pos_1_scale": False}
+        found["resolution"] = tuple(settings["resolution"])
+        for name in (
+            "num_slots",
+            "num_iterations",
+            "slot_size",
+            "mlp_hidden_size",
+            "vocab_size",
+            "d_model",
+            "num_heads",
+            "dropout",
+            "hard",
+        ):
+            found[name] = settings[name]
+        found["num_dec_blocks"] = settings["num_decoder_blocks"]
+        found["tau_start"], found["tau_final"] = settings["temperature"]
+        found["tau_steps"] = settings["temperature_steps"]
+        return found
