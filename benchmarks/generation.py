@@ -27,9 +27,9 @@ def main() -> None:
     from step_time import describe
 
     from objdisc_jax import config as configs
-    from objdisc_jax import interop
     from objdisc_jax.interop import mapping
-    from objdisc_jax.models import base
+    from objdisc_jax.interop import slate as torch_slate
+    from objdisc_jax.models import base, slate
 
     num_cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(num_cores)
@@ -42,7 +42,12 @@ def main() -> None:
     shape = (arguments.batch_size, config.model.num_slots, config.model.slot_size)
     slots = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-    generate = jax.jit(lambda params, slots: base.merge(graphdef, params).generate(slots))
+    @jax.jit
+    def generate(params, slots):
+        model = base.merge(graphdef, params)
+        assert isinstance(model, slate.SLATE)
+        return model.generate(slots)
+
     jax.block_until_ready(generate(params, slots))
     times = []
     for _ in range(arguments.rounds):
@@ -52,7 +57,8 @@ def main() -> None:
     ours = sorted(times)[len(times) // 2]
     print(f"jax, cached            {ours:8.2f} s, median of {arguments.rounds}", flush=True)
 
-    model = interop.create(block)
+    del block["name"]
+    model = torch_slate.SLATE(**block)
     model.load_state_dict(mapping.to_torch(params, model))
     model.to(arguments.device).eval()
     torch_slots = torch.from_numpy(slots).to(arguments.device)

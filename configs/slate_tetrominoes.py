@@ -1,4 +1,12 @@
-"""Trial."""
+"""SLATE on Tetrominoes at 32x32, small enough to train on a CPU.
+
+    python data_scripts/generate_tetrominoes.py
+    python -m objdisc_jax.main --config configs/slate_tetrominoes.py
+
+Four slots, 64 tokens an image out of a vocabulary of 128, a transformer of three blocks. The rates
+are higher than the published ones, and the temperature falls within 2,000 steps. Masks are the
+attention of 8x8 tokens, so that no score can tell the pieces' edges exactly.
+"""
 
 from objdisc_jax.config import experiment
 
@@ -6,20 +14,21 @@ from objdisc_jax.config import experiment
 def get_config():
     config = experiment(model="slate", data="tetrominoes")
     config.batch_size = 32
-    config.num_train_steps = 8_000
-    config.optimizer.learning_rate = 3e-4
+    config.num_train_steps = 6_000
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.clip_norm = 1.0
-    config.schedule.name = "constant"
-    config.schedule.warmup_steps = 1000
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 500
     config.schedule.warmup_offset = 1
-    config.optimizer.groups.dvae.learning_rate = 1e-3
-    config.optimizer.groups.dvae.schedule.name = "constant"
-    config.log_every = 100
-    config.eval.every = 1000
-    config.checkpoint.every = 1000
-    config.pictures.every = 2000
+    config.schedule.decay_steps = 6_000
+    dvae = config.optimizer.groups.dvae
+    dvae.learning_rate = 1e-3
+    dvae.schedule.name = "constant"
+    config.eval.every = 500
+    config.checkpoint.every = 500
+    config.pictures.every = 2_000
     config.data.num_workers = 0
-    config.background.mode = "none"
+    config.background.mode = "none"  # black costs no slot anything, so none has the background
 
     model = config.model
     model.resolution = (32, 32)
@@ -27,6 +36,7 @@ def get_config():
     model.slot_size = 64
     model.mlp_hidden_size = 64
     model.vocab_size = 128
+    model.dvae_features = 32
     model.d_model = 64
     model.num_heads = 4
     model.num_decoder_blocks = 3
