@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -194,6 +195,19 @@ def _write_gzipped(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         for key, values in arrays.items():
             shape = (None, *values.shape[1:])
             file.create_dataset(key, data=values, maxshape=shape, compression="gzip")
+
+
+def with_small_disk(command: list[str], largest: int) -> list[str]:
+    """A command that runs another one which can write no file of more bytes than that.
+
+    (A `preexec_fn` would fork this process, which JAX's threads forbid.)
+    """
+    limit = (
+        "import os, resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest})); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", limit, *command]
 
 
 Writer = Callable[[Path, DatasetDeclaration, int], Example]

@@ -1,7 +1,6 @@
 import dataclasses
 import fcntl
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from objdisc_jax.data import conversion, hdf5_writer, loader, multi_object, sets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from tests.data import tfrecords
+from tests.data.examples import with_small_disk
 
 SCRIPT = Path(__file__).parents[2] / "data_scripts" / "convert_tfrecords.py"
 LAYOUT = multi_object.layout("tetrominoes")
@@ -38,13 +38,13 @@ def output(tmp_path):
     return tmp_path / "new folder" / "tetrominoes.h5"
 
 
-def _run(*arguments, **options):
+def _run(*arguments, largest=None):
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     if "--dataset" not in arguments:
         command += ["--dataset", "tetrominoes"]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, **options
-    )
+    if largest is not None:
+        command = with_small_disk(command, largest)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def _failed(*arguments, **options):
@@ -297,15 +297,12 @@ def test_parts_of_a_changed_input_are_never_used(file, output, tmp_path):
 
 
 def test_full_disk_is_an_error_and_what_is_done_is_kept(file, output):
-    def limit(size):
-        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    error = _failed("--input", file, "--output", output, preexec_fn=limit(20_000))
+    error = _failed("--input", file, "--output", output, largest=20_000)
     assert "The parts of" in error
     assert "File too large" in error
     assert not [*output.parent.iterdir()]
     # The part fits, the whole does not.
-    error = _failed("--input", file, "--output", output, preexec_fn=limit(130_000))
+    error = _failed("--input", file, "--output", output, largest=130_000)
     assert "could not be written: File too large" in error
     assert "the same command goes on there" in error
     assert [path.name for path in output.parent.iterdir()] == [".tetrominoes.h5.parts"]

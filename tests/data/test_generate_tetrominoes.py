@@ -1,6 +1,5 @@
 """The script and the file it writes."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +11,16 @@ import pytest
 from objdisc_jax.data import hdf5_writer, loader, sets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
+from tests.data.examples import with_small_disk
 
 SCRIPT = Path(__file__).parents[2] / "data_scripts" / "generate_tetrominoes.py"
 
 
-def _run(*arguments, **kwargs):
+def _run(*arguments, largest=None):
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **kwargs)
+    if largest is not None:
+        command = with_small_disk(command, largest)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +77,7 @@ def test_existing_file_is_replaced_when_told_so(tmp_path):
 
 
 def test_full_disk_is_an_error_that_leaves_nothing_behind(tmp_path):
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    ended = _run("--num-images", 5_000, "--output", tmp_path / "a.h5", preexec_fn=small_disk)
+    ended = _run("--num-images", 5_000, "--output", tmp_path / "a.h5", largest=200_000)
     assert ended.returncode == 1
     assert "could not be written: File too large" in ended.stderr
     assert "Traceback" not in ended.stderr
