@@ -12,3 +12,12 @@ def cosine_ramp(
     span = max(end_step - start_step, 1)
     progress = jnp.clip((jnp.asarray(step) - start_step) / span, 0.0, 1.0)
     return end_value + (start_value - end_value) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+
+def linear_ramp(
+    step: ArrayLike, *, start_value: float, end_value: float, start_step: int, end_step: int
+) -> Float[Array, ""]:
+    """Goes from one value to another along a straight line, constant outside the two steps."""
+    span = max(end_step - start_step, 1)
+    progress = jnp.clip((jnp.asarray(step) - start_step) / span, 0.0, 1.0)
+    return start_value + (end_value - start_value) * progress
