@@ -5,29 +5,26 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from objdisc_jax.interop import layouts
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
-from objdisc_jax.interop.layouts import CONV, Rule
+from objdisc_jax.interop.layouts import Rule
 from objdisc_jax.interop.regularisers import linear_ramp
 from objdisc_jax.interop.rendering import EPSILON, place
-from objdisc_jax.interop.stacks import NormedConvs, NormedMLP, SubPixelStack
-from objdisc_jax.interop.struct_draw import GlobalCode, StructDRAW, normal
+from objdisc_jax.interop.scene_latents import (
+    LOCAL,
+    BackgroundDecoder,
+    BackgroundPosterior,
+    BackgroundPrior,
+    LocalDistributions,
+    LocalLatentNet,
+    LocalLatentSampler,
+)
+from objdisc_jax.interop.stacks import NormedConvs
+from objdisc_jax.interop.struct_draw import GlobalCode, StructDRAW
 
-PRES_SCALE = 8.8
-LOCAL = ("pres", "where", "depth", "what")
 PUBLISHED_BETAS = ("pres", "where", "depth", "what", "bg", "aux_pres", "aux_depth", "aux_what")
-
-
-class LocalDistributions(NamedTuple):
-    """Log odds of presence, and distributions of the other latents of every cell, `[b, k, d]`."""
-
-    pres: Tensor
-    where: Normal
-    depth: Normal
-    what: Normal
 
 
 class Latents(NamedTuple):
@@ -49,35 +46,6 @@ class Scene(NamedTuple):
     foreground: Tensor
     background: Tensor
     masks: Tensor
-
-
-class LocalLatentNet(nn.Module):
-    """Distributions of every cell's latents from the features there."""
-
-    def __init__(self, in_features: int, features: Sequence[int], what_size: int):
-        super().__init__()
-        ones = (1,) * len(features)
-        self.pwdw_net = NormedConvs(in_features, features, ones, ones)
-        self.q_depth_net = nn.Conv2d(features[-1], 2, 1)
-        self.q_where_net = nn.Conv2d(features[-1], 8, 1)
-        self.q_what_net = nn.Conv2d(features[-1], 2 * what_size, 1)
-        self.q_pres_net = nn.Conv2d(features[-1], 1, 1)
-        nn.init.uniform_(self.q_where_net.weight, -0.01, 0.01)
-        bias = self.q_where_net.bias
-        assert bias is not None
-        nn.init.zeros_(bias)
-        with torch.no_grad():
-            bias[0] = -1.0
-
-    def forward(self, x: Tensor) -> LocalDistributions:
-        """The distributions, cells in rows."""
-        x = self.pwdw_net(x)
-        pres, where, depth, what = (
-            getattr(self, f"q_{name}_net")(x).float().flatten(2).transpose(1, 2) for name in LOCAL
-        )
-        return LocalDistributions(
-            PRES_SCALE * pres.tanh(), normal(where), normal(depth), normal(what)
-        )
 
 
 class GNM(TorchModel):
@@ -205,24 +173,18 @@ class GNM(TorchModel):
             decoder_hidden=global_decoder_hidden,
         )
         self.p_z_given_x_or_g_net = LocalLatentNet(features, local_channels, what_size)
-        cells = torch.stack(
-            torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
+        self.local_latent_sampler = LocalLatentSampler(
+            what_size, glimpse_channels, glimpse_upscales, self.grid
         )
-        self.local_latent_sampler = nn.Module()
-        self.local_latent_sampler.register_buffer("offset", cells[None].float())
-        self.local_latent_sampler.z_what_decoder_net = SubPixelStack(
-            what_size, (*glimpse_channels, 4), (3,) * len(glimpse_upscales), glimpse_upscales
+        self.p_bg_decoder = BackgroundDecoder(
+            background_size, background_channels, background_kernels, background_upscales
         )
-        self.p_bg_decoder = nn.Module()
-        self.p_bg_decoder.p_bg_decoder = SubPixelStack(
-            background_size, (*background_channels, 3), background_kernels, background_upscales
+        self.p_bg_given_g_net = BackgroundPrior(
+            (draw_steps * global_size, *background_prior_hidden, 2 * background_size)
         )
-        sizes = (draw_steps * global_size, *background_prior_hidden, 2 * background_size)
-        self.p_bg_given_g_net = nn.Module()
-        self.p_bg_given_g_net.p_bg_generator = NormedMLP(sizes)
-        sizes = (features * rows * columns, *background_hidden, 2 * background_size)
-        self.q_bg_given_x_net = nn.Module()
-        self.q_bg_given_x_net.p_bg_encoder = NormedMLP(sizes)
+        self.q_bg_given_x_net = BackgroundPosterior(
+            (features * rows * columns, *background_hidden, 2 * background_size)
+        )
         self.noise_sizes = {
             "global": (draw_steps, global_size),
             "pres": (rows * columns, 1),
@@ -247,21 +209,13 @@ class GNM(TorchModel):
         encoded = self.img_encoder(image)
         code = self.global_struct_draw(encoded.float(), noise["global"])
         p_local, q_local = (self.p_z_given_x_or_g_net(x) for x in (code.code, encoded))
-        p_bg = normal(self.p_bg_given_g_net.p_bg_generator(code.z.flatten(1)))
-        q_bg = normal(self.q_bg_given_x_net.p_bg_encoder(encoded.flatten(1)))
+        p_bg = self.p_bg_given_g_net(code.z)
+        q_bg = self.q_bg_given_x_net(encoded)
         odds = q_local.pres + noise["pres"].log() - (-noise["pres"]).log1p()
         pres = (odds / linear_ramp(step, self.temperature)).sigmoid()
         local = {name: draw(getattr(q_local, name), noise[name]) for name in LOCAL[1:]}
         local["pres"] = pres.clamp(torch.finfo(torch.float32).tiny, 1.0 - 2.0**-23)
         return Latents(code, local, draw(q_bg, noise["background"]), p_local, q_local, p_bg, q_bg)
-
-    def places(self, where: Tensor) -> Tensor:
-        """(scale x, scale y, shift x, shift y) of raw latents `[b, k, 4]`."""
-        size, stretch = where[..., :1].sigmoid(), (0.5 * where[..., 1:2]).exp()
-        cells = self.local_latent_sampler.offset.flatten(2).transpose(1, 2) + 0.5
-        count = cells.new_tensor(self.grid[::-1])
-        shift = 2.0 / count * (cells + where[..., 2:].tanh()) - 1.0
-        return torch.cat([size / stretch, size * stretch, shift], -1)
 
     def render(self, latents: Latents, step: int) -> Scene:
         """The scene that latents describe."""
@@ -270,12 +224,12 @@ class GNM(TorchModel):
         is_early = 0 < step < self.early_steps
         if is_early:
             pres = pres.clamp(max=self.early_pres)
-        what = local["what"].flatten(0, 1)[..., None, None]
-        maps = self.local_latent_sampler.z_what_decoder_net(what).float().sigmoid()
+        sampler = self.local_latent_sampler
+        maps = sampler.glimpses(local["what"])
         colours, opacity = maps[:, :3], maps[:, 3:] * pres.flatten(0, 1)[..., None, None]
         placed = place(
             torch.cat([colours * opacity, opacity], 1),
-            self.places(local["where"]).flatten(0, 1),
+            sampler.places(local["where"]).flatten(0, 1),
             self.resolution,
         ).unflatten(0, (batch, -1))
         masks = placed[:, :, 3]
@@ -286,7 +240,7 @@ class GNM(TorchModel):
         alpha = alpha + (alpha.clamp(EPSILON, 1.0 - EPSILON) - alpha).detach()
         if is_early:
             alpha = torch.full_like(alpha, self.early_alpha)
-        bg = self.p_bg_decoder.p_bg_decoder(latents.bg[..., None, None]).float().sigmoid()
+        bg = self.p_bg_decoder(latents.bg)
         image = foreground + (1.0 - alpha)[:, None] * bg
         return Scene(image, foreground, bg, masks)
 
@@ -327,7 +281,7 @@ class GNM(TorchModel):
             scene = self.render(latents, step)
         local = latents.local
         masks = torch.cat([scene.masks, (1.0 - scene.masks.sum(1, keepdim=True)).relu()], 1)
-        scale, shift = self.places(local["where"]).chunk(2, -1)
+        scale, shift = self.local_latent_sampler.places(local["where"]).chunk(2, -1)
         low, high = (0.5 * (shift + sign * scale + 1.0) for sign in (-1, 1))
         boxes = torch.stack([low[..., 1], high[..., 1], low[..., 0], high[..., 0]], -1)
         height, width = self.resolution
@@ -362,22 +316,13 @@ class GNM(TorchModel):
 
     def rules(self) -> list[Rule]:
         """Where every parameter of this model is in the JAX model."""
-        local, sampler = self.p_z_given_x_or_g_net, self.local_latent_sampler
-        key = "p_z_given_x_or_g_net"
+        decoder = self.local_latent_sampler.z_what_decoder_net
+        key = "local_latent_sampler.z_what_decoder_net"
         return [
             *self.img_encoder.rules("encoder", "img_encoder"),
             *self.global_struct_draw.rules("struct_draw", "global_struct_draw"),
-            *local.pwdw_net.rules("local_net.trunk", f"{key}.pwdw_net"),
-            *(
-                rule
-                for name in LOCAL
-                for rule in layouts.weight_and_bias(
-                    f"local_net.{name}", f"{key}.q_{name}_net", CONV
-                )
-            ),
-            *sampler.z_what_decoder_net.rules(
-                "glimpse_decoder", "local_latent_sampler.z_what_decoder_net"
-            ),
+            *self.p_z_given_x_or_g_net.rules("local_net", "p_z_given_x_or_g_net"),
+            *decoder.rules("glimpse_decoder", key),
             *self.p_bg_decoder.p_bg_decoder.rules("bg_decoder", "p_bg_decoder.p_bg_decoder"),
             *self.p_bg_given_g_net.p_bg_generator.rules(
                 "bg_prior", "p_bg_given_g_net.p_bg_generator"

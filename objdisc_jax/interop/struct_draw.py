@@ -90,8 +90,8 @@ class StructDRAW(nn.Module):
         self.rnn_dec = ConvLSTMCell(2 * features, features, grid)
         self.p_global_net = NormedMLP((size, *hidden, 2 * latent_size))
         self.q_global_net = NormedMLP((size, *hidden, 2 * latent_size))
-        self.hid_to_dec_net = nn.Module()
-        self.hid_to_dec_net.conv = nn.Sequential(nn.Conv2d(features, features, 3, 1, 1))
+        to_canvas = nn.Sequential(nn.Conv2d(features, features, 3, 1, 1))
+        self.hid_to_dec_net = nn.ModuleDict({"conv": to_canvas})
 
     def forward(self, encoded: Tensor | None, noise: Tensor) -> GlobalCode:
         """Draws the code of an encoded image `[b, c, h, w]`, or one from the prior."""
@@ -108,7 +108,7 @@ class StructDRAW(nn.Module):
             z = posterior.mean + posterior.stddev * step_noise
             decoded = self.p_global_decoder_net(z).unflatten(1, (-1, *self.grid))
             decoder = self.rnn_dec(torch.cat([decoded, canvas], 1), decoder)
-            canvas = canvas + self.hid_to_dec_net.conv(decoder[0]).float()
+            canvas = canvas + self.hid_to_dec_net["conv"](decoder[0]).float()
             drawn.append(z)
             priors.append(prior)
             posteriors.append(posterior)

@@ -465,4 +465,5 @@ def as_ramp(values: Sequence[float]) -> Ramp:
 
 def without_noise(noise: Noise) -> Noise:
     """The noise that makes every draw the mean, and presence its own probability's side of 1/2."""
-    return {name: jnp.full_like(x, 0.5 if name == "pres" else 0.0) for name, x in noise.items()}
+    means = {name: 0.5 if name == "pres" else 0.0 for name in noise}
+    return {name: jnp.full(x.shape, means[name]) for name, x in noise.items()}

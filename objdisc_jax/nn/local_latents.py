@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from objdisc_jax.nn.conv import conv
 from objdisc_jax.nn.distributions import Normal, RelaxedBernoulli
 from objdisc_jax.nn.initializers import uniform
-from objdisc_jax.nn.normed import NormedConvs
+from objdisc_jax.nn.normed import NormedConvs, apply_conv
 
 PRES_SCALE = 8.8
 """Largest log odds of presence: its probability stays between 0.00015 and 0.99985."""
@@ -104,7 +104,7 @@ class LocalLatentNet(nnx.Module):
         """The distributions, cells in rows: k = h · w."""
         x = self.trunk(x)
         pres, where, depth, what = (
-            rearrange(head(x).astype(jnp.float32), "b h w d -> b (h w) d")
+            rearrange(apply_conv(head, x).astype(jnp.float32), "b h w d -> b (h w) d")
             for head in (self.pres, self.where, self.depth, self.what)
         )
         return LocalDistributions(

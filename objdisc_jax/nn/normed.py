@@ -28,6 +28,20 @@ def layer_norm(features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx
     return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
+def apply_conv(layer: nnx.Conv, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    """`layer(x)`, as one matrix product where no more than the kernel's centre meets the input.
+
+    That is so for 1x1 kernels and on maps of a single pixel; XLA is slow on both on a CPU.
+    """
+    kernel = layer.kernel[...]
+    side, strides = kernel.shape[0], layer.strides
+    if strides not in (1, (1, 1)) or (side > 1 and x.shape[1:3] != (1, 1)) or layer.bias is None:
+        return layer(x)
+    centre = kernel[(side - 1) // 2, (side - 1) // 2]
+    x, centre, bias = nnx.nn.dtypes.promote_dtype((x, centre, layer.bias[...]), dtype=layer.dtype)
+    return x @ centre + bias
+
+
 class NormedConvs(nnx.Module):
     """Convolutions, each followed by CELU and GroupNorm.
 
@@ -60,7 +74,7 @@ class NormedConvs(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         """Applies the stack to feature maps."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(jax.nn.celu(layer(x)))
+            x = norm(jax.nn.celu(apply_conv(layer, x)))
         return x
 
 
@@ -132,7 +146,7 @@ class SubPixelStack(nnx.Module):
         """Enlarges feature maps."""
         last = len(self.norms)
         for i, (layer, up) in enumerate(zip(self.layers, self.upscales, strict=True)):
-            x = pixel_shuffle(layer(x), up)
+            x = pixel_shuffle(apply_conv(layer, x), up)
             if i < last:
                 x = self.norms[i](jax.nn.celu(x))
         return x

@@ -74,6 +74,52 @@ def place(
     return jnp.einsum("...hp,...pcw->...hcw", rows, wide)
 
 
+class Blend(NamedTuple):
+    """What is summed over glimpses to render them."""
+
+    colours: Float[Array, "b h 3 w"]  # of each, premultiplied, times its importance
+    importance: Float[Array, "b h w"]
+    alpha: Float[Array, "b h w"]
+
+
+def blend(
+    colours: Float[Array, "b k p 3 q"],
+    opacity: Float[Array, "b k p 1 q"],
+    importance: Float[Array, "b k"],
+    z_where: Float[Array, "b k 4"],
+    size: tuple[int, int],
+) -> Blend:
+    """Places glimpses and sums them up, one after the other: no map of all is ever in memory.
+
+    The backward pass places them once more instead of keeping them, which is quicker too, since a
+    glimpse stays in the cache meanwhile.
+
+    Args:
+        colours: premultiplied with opacity.
+        opacity: with presence in it.
+        importance: weight of a glimpse where it is opaque.
+        z_where: places, as in `place`.
+        size: height and width of the images.
+    """
+
+    @jax.checkpoint
+    def contribution(glimpse: tuple[Array, ...]) -> Blend:
+        colours, opacity, importance, z_where = glimpse
+        alpha = place(opacity, z_where, size)[:, :, 0]
+        weights = alpha * importance[:, None, None]
+        return Blend(weights[:, :, None] * place(colours, z_where, size), weights, alpha)
+
+    def add(total: Blend, glimpse: tuple[Array, ...]):
+        return jax.tree.map(jnp.add, total, contribution(glimpse)), None
+
+    glimpses = (colours, opacity, importance, z_where)
+    by_cell = jax.tree.map(lambda x: rearrange(x, "b k ... -> k b ..."), glimpses)
+    batch, (height, width) = len(colours), size
+    black = jnp.zeros((batch, height, 3, width))
+    total, _ = lax.scan(add, Blend(black, black[:, :, 0], black[:, :, 0]), by_cell)
+    return total
+
+
 def compose(
     glimpses: Float[Array, "b k p q 4"],
     z_pres: Float[Array, "b k"],
@@ -95,18 +141,17 @@ def compose(
         fixed_alpha: what the glimpses are taken to cover, everywhere, while `is_early`.
         is_early: whether training has just begun.
     """
-    size = background.shape[1:3]
-    colours, opacity = glimpses[..., :3], glimpses[..., 3:]
-    maps = jnp.concatenate([colours * opacity, opacity], axis=-1) * z_pres[..., None, None, None]
-    placed = place(rearrange(maps, "b k p q c -> b k p c q"), z_where, size)
-    masks = placed[..., 3, :]
-    # The depth of a glimpse is one number, so its importance is placed along with its opacity.
-    importance = masks * jax.nn.sigmoid(-z_depth)[..., None, None]
-    weights = importance / (jnp.sum(importance, axis=1, keepdims=True) + EPSILON)
-    foreground = jnp.einsum("bkhw,bkhcw->bhwc", weights, placed[..., :3, :])
-    alpha = jnp.sum(masks, axis=1)
-    clamped = jnp.clip(alpha, EPSILON, 1.0 - EPSILON)
-    alpha = alpha + lax.stop_gradient(clamped - alpha)  # the gradient goes straight through
+    size = (background.shape[1], background.shape[2])
+    glimpses = rearrange(glimpses, "b k p q c -> b k p c q")
+    opacity = glimpses[..., 3:, :] * z_pres[..., None, None, None]
+    colours = glimpses[..., :3, :] * opacity
+    total = blend(colours, opacity, jax.nn.sigmoid(-z_depth), z_where, size)
+    # The mean of colours by importance: the sum is divided once, not every glimpse's weight.
+    foreground = total.colours / (total.importance + EPSILON)[:, :, None]
+    foreground = rearrange(foreground, "b h c w -> b h w c")
+    clamped = jnp.clip(total.alpha, EPSILON, 1.0 - EPSILON)
+    # The gradient goes straight through the clamp.
+    alpha = total.alpha + lax.stop_gradient(clamped - total.alpha)
     alpha = jnp.where(is_early, fixed_alpha, alpha)
     image = foreground + (1.0 - alpha)[..., None] * background
-    return Scene(image, foreground, alpha, masks)
+    return Scene(image, foreground, alpha, place(opacity, z_where, size)[..., 0, :])
