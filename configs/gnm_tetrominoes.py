@@ -10,14 +10,14 @@ from objdisc_jax.config import experiment
 def get_config():
     config = experiment(model="gnm", data="tetrominoes")
     config.batch_size = 32
-    config.num_train_steps = 20_000
+    config.num_train_steps = 12_000
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.b2 = 0.99
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 300
-    config.schedule.decay_steps = 20_000
+    config.schedule.decay_steps = 12_000
     config.eval.every = 1000
     config.checkpoint.every = 5000
     config.pictures.every = 1000
@@ -35,8 +35,8 @@ def get_config():
     model.global_decoder_hidden = (128,)
     model.local_channels = (64, 64)
     model.what_size = 16
-    model.glimpse_channels = (32, 16)
-    model.glimpse_upscales = (4, 2, 2)
+    model.glimpse_channels = (64,)
+    model.glimpse_upscales = (1, 16)
     model.background_size = 4
     model.background_hidden = (64,)
     model.background_prior_hidden = (32,)
@@ -46,7 +46,7 @@ def get_config():
     model.sigma = 0.2
     model.aux_where_mean = (-0.3, 0.0, 0.0, 0.0)
     model.aux_where_std = (0.3, 0.5, 1.0, 1.0)
-    model.beta_aux_bg = (10.0, 1.0, 0, 10_000)
-    model.beta_global = (0.0, 1.0, 0, 10_000)
-    model.temperature = (1.0, 0.5, 1000, 10_000)
+    model.beta_aux_bg = (10.0, 1.0, 0, 6000)
+    model.beta_global = (0.0, 1.0, 0, 6000)
+    model.temperature = (1.0, 0.5, 1000, 6000)
     return config

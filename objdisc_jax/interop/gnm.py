@@ -88,6 +88,7 @@ class GNM(TorchModel):
             "beta_aux_bg": (50.0, 1.0, 0, 50_000),
         }
     )
+    background: Tensor
     aux_p_where_mean: Tensor
     aux_p_where_std: Tensor
 

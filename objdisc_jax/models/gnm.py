@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
@@ -26,10 +26,8 @@ from objdisc_jax.nn.scene_latents import (
     log_prior_ratio,
     sum_over_example,
 )
-from objdisc_jax.nn.schedules import linear_ramp
+from objdisc_jax.nn.schedules import Ramp, annealed
 from objdisc_jax.nn.struct_draw import StructDRAW
-
-Ramp = tuple[float, float, int, int]
 
 
 def default_config() -> ConfigDict:
@@ -85,22 +83,6 @@ def default_config() -> ConfigDict:
 
 
 LOCAL = ("pres", "where", "depth", "what")
-
-
-class Betas(NamedTuple):
-    """Weights of the KL terms, constants or annealed."""
-
-    pres: float
-    where: float
-    depth: float
-    what: float
-    bg: float
-    global_: Ramp
-    aux_pres: float
-    aux_where: Ramp
-    aux_depth: float
-    aux_what: float
-    aux_bg: Ramp
 
 
 class GNM(Model):
@@ -159,25 +141,26 @@ class GNM(Model):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
+        check_settings({**locals()})
         self.resolution = (resolution[0], resolution[1])
         self.grid = (grid[0], grid[1])
         self.sigma = sigma
-        self.temperature = as_ramp(temperature)
+        self.temperature = as_ramp("temperature", temperature)
         self.early = (early_steps, early_pres, early_alpha)
-        self.aux_pres = as_ramp(aux_pres)
+        self.aux_pres = as_ramp("aux_pres", aux_pres)
         self.aux_where = (tuple(aux_where_mean), tuple(aux_where_std))
-        self.betas = Betas(
-            pres=beta_pres,
-            where=beta_where,
-            depth=beta_depth,
-            what=beta_what,
-            bg=beta_bg,
-            global_=as_ramp(beta_global),
-            aux_pres=beta_aux_pres,
-            aux_where=as_ramp(beta_aux_where),
-            aux_depth=beta_aux_depth,
-            aux_what=beta_aux_what,
-            aux_bg=as_ramp(beta_aux_bg),
+        self.betas = (
+            ("pres", beta_pres),
+            ("aux_pres", beta_aux_pres),
+            ("where", beta_where),
+            ("aux_where", as_ramp("beta_aux_where", beta_aux_where)),
+            ("what", beta_what),
+            ("aux_what", beta_aux_what),
+            ("depth", beta_depth),
+            ("aux_depth", beta_aux_depth),
+            ("bg", beta_bg),
+            ("aux_bg", as_ramp("beta_aux_bg", beta_aux_bg)),
+            ("global", as_ramp("beta_global", beta_global)),
         )
         dtype = jnp.dtype(dtype)
         features = encoder_channels[-1]
@@ -265,7 +248,7 @@ class GNM(Model):
         local_noise = LocalLatents(**{name: noise[name] for name in LOCAL})
         return SceneLatents(
             code=code,
-            local=q_local.sample(local_noise, anneal(step, self.temperature)),
+            local=q_local.sample(local_noise, annealed(step, self.temperature)),
             bg=q_bg.sample(noise["background"]),
             p_local=p_local,
             q_local=q_local,
@@ -303,12 +286,9 @@ class GNM(Model):
     def kl_terms(self, latents: SceneLatents, step: Int[Array, ""]) -> dict[str, Float[Array, "b"]]:
         """Every KL term times its weight, in nats an image."""
         mean, std = (jnp.asarray(values) for values in self.aux_where)
-        priors = AuxiliaryPriors(pres=anneal(step, self.aux_pres), where=Normal(mean, std))
-        betas = {name.rstrip("_"): beta for name, beta in self.betas._asdict().items()}
-        return {
-            f"kl_{name}": anneal(step, betas[name]) * term
-            for name, term in kl_terms(latents, priors).items()
-        }
+        priors = AuxiliaryPriors(pres=annealed(step, self.aux_pres), where=Normal(mean, std))
+        terms = kl_terms(latents, priors)
+        return {f"kl_{name}": annealed(step, beta) * terms[name] for name, beta in self.betas}
 
     def loss(
         self,
@@ -430,7 +410,7 @@ class GNM(Model):
             step: the training step.
             num_samples: draws from the posterior, one after the other.
         """
-        temperature = anneal(step, self.temperature)
+        temperature = annealed(step, self.temperature)
 
         def log_weight(key: Array) -> Float[Array, "b"]:
             noise = self.noise(key, len(image))
@@ -443,27 +423,66 @@ class GNM(Model):
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
 
 
-def anneal(step: Int[Array, ""], value: float | tuple) -> ArrayLike:
-    """A constant, or (first value, last value, first step, last step) at a step."""
-    if not isinstance(value, tuple):
-        return value
-    start_value, end_value, start_step, end_step = value
-    return linear_ramp(
-        step,
-        start_value=start_value,
-        end_value=end_value,
-        start_step=start_step,
-        end_step=end_step,
-    )
-
-
-def as_ramp(values: Sequence[float]) -> Ramp:
-    """The four numbers of an annealed setting."""
+def as_ramp(key: str, values: Sequence[float]) -> Ramp:
+    """The four numbers of an annealed setting, which may be a list."""
+    if len(values) != 4:
+        raise ValueError(
+            f"model.{key}: got {tuple(values)}; it is (first value, last value, first step, last "
+            "step). The same value twice keeps it constant: (1.0, 1.0, 0, 1)."
+        )
     first, last, start, end = values
     return first, last, int(start), int(end)
 
 
+def check_settings(settings: dict[str, Any]) -> None:
+    """Refuses layers that do not fit together, and values out of range.
+
+    Raises:
+        ValueError: names the setting.
+    """
+
+    def same_length(layers: str, *others: str, more: int = 0) -> None:
+        wanted = len(settings[layers]) + more
+        for key in others:
+            if len(settings[key]) != wanted:
+                raise ValueError(
+                    f"model.{key}: got {len(settings[key])} layers, {tuple(settings[key])}; "
+                    f"model.{layers} {tuple(settings[layers])} asks for {wanted}."
+                )
+
+    if str(settings["dtype"]) not in ("float32", "bfloat16"):
+        raise ValueError(f"model.dtype: got {settings['dtype']!r}; allowed are float32, bfloat16.")
+    for key in ("resolution", "grid"):
+        if len(settings[key]) != 2 or min(settings[key]) < 1:
+            raise ValueError(f"model.{key}: got {settings[key]}; it is a height and a width.")
+    for key in ("draw_steps", "global_size", "what_size", "background_size"):
+        if settings[key] < 1:
+            raise ValueError(f"model.{key}: got {settings[key]}; it must be at least 1.")
+    if settings["sigma"] <= 0.0 or min(settings["aux_where_std"]) <= 0.0:
+        raise ValueError(
+            f"model.sigma and model.aux_where_std: got {settings['sigma']} and "
+            f"{settings['aux_where_std']}; standard deviations are positive."
+        )
+    same_length("encoder_channels", "encoder_kernels", "encoder_strides")
+    same_length("glimpse_channels", "glimpse_upscales", more=1)
+    same_length("background_channels", "background_kernels", "background_upscales", more=1)
+    height, width = settings["resolution"]
+    for stride in settings["encoder_strides"]:
+        height, width = -(-height // stride), -(-width // stride)
+    if (height, width) != tuple(settings["grid"]):
+        raise ValueError(
+            f"model.grid: got {tuple(settings['grid'])}, but model.encoder_strides bring model."
+            f"resolution {tuple(settings['resolution'])} to {(height, width)}; change one of them."
+        )
+    side = math.prod(settings["background_upscales"])
+    if tuple(settings["resolution"]) != (side, side):
+        raise ValueError(
+            f"model.background_upscales: {tuple(settings['background_upscales'])} make a "
+            f"background of {side}x{side} pixels, but model.resolution is "
+            f"{tuple(settings['resolution'])}; their product must be its height and its width."
+        )
+
+
 def without_noise(noise: Noise) -> Noise:
     """The noise that makes every draw the mean, and presence its own probability's side of 1/2."""
-    means = {name: 0.5 if name == "pres" else 0.0 for name in noise}
-    return {name: jnp.full(x.shape, means[name]) for name, x in noise.items()}
+    return {name: jnp.full(x.shape, 0.5 * (name == "pres")) for name, x in noise.items()}

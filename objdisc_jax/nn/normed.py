@@ -38,8 +38,8 @@ def apply_conv(layer: nnx.Conv, x: Float[Array, "b h w c"]) -> Float[Array, "b h
     if strides not in (1, (1, 1)) or (side > 1 and x.shape[1:3] != (1, 1)) or layer.bias is None:
         return layer(x)
     centre = kernel[(side - 1) // 2, (side - 1) // 2]
-    x, centre, bias = nnx.nn.dtypes.promote_dtype((x, centre, layer.bias[...]), dtype=layer.dtype)
-    return x @ centre + bias
+    dtype = layer.dtype or x.dtype
+    return x.astype(dtype) @ centre.astype(dtype) + layer.bias[...].astype(dtype)
 
 
 class NormedConvs(nnx.Module):

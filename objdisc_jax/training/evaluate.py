@@ -167,7 +167,10 @@ def _make_eval_step(
 
     everywhere, divided = sharding.replicated(mesh), sharding.batched(mesh)
     specs = (everywhere.spec, divided.spec, everywhere.spec)
-    eval_step = jax.shard_map(score_part, mesh=mesh, in_specs=specs, out_specs=divided.spec)
+    # Unchecked, so that a model's scan may begin with a constant, which all devices have alike.
+    eval_step = jax.shard_map(
+        score_part, mesh=mesh, in_specs=specs, out_specs=divided.spec, check_vma=False
+    )
     return jax.jit(eval_step, out_shardings=everywhere)
 
 

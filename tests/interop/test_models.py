@@ -88,6 +88,9 @@ def test_prediction_loss_and_gradients_equal_jax(case):
     close(ours.masks, theirs.masks, 1e-4)
     close(ours.slots, theirs.slots, 1e-4)
     assert ours.background == theirs.background
+    assert (ours.count is None) == (theirs.count is None)
+    if ours.count is not None:
+        np.testing.assert_array_equal(ours.count, theirs.count)
     assert ours.extras.keys() == theirs.extras.keys()
 
     model.zero_grad()
@@ -116,9 +119,12 @@ def test_noise_has_the_shapes_and_range_of_jax(case):
             assert value.max() == expected[name].max()
 
 
-@pytest.mark.parametrize("variant", ["small", "like_the_demo"])
-def test_fresh_parameters_are_drawn_as_in_jax(variant):
-    block = variants.settings("slot_attention", variant)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("slot_attention", "small"), ("slot_attention", "like_the_demo"), ("gnm", "small")],
+)
+def test_fresh_parameters_are_drawn_as_in_jax(name, variant):
+    block = variants.settings(name, variant)
     rest = dict(block)
     name = rest.pop("name")
     params = jax.jit(lambda: base.split(models.create(name, rest, rngs=nnx.Rngs(0)))[1])()

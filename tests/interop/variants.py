@@ -12,17 +12,40 @@ from objdisc_jax.interop import mapping
 from objdisc_jax.models import base
 
 SMALL = {
-    "resolution": (32, 32),
-    "num_slots": 3,
-    "slot_size": 16,
-    "mlp_hidden_size": 24,
-    "num_iterations": 2,
-    "encoder_channels": (12, 16),
-    "encoder_kernels": (5, 3),
-    "encoder_strides": (1, 1),
-    "decoder_channels": (16, 12, 8),
-    "decoder_strides": (2, 2, 1),
-    "decoder_grid": (8, 8),
+    "slot_attention": {
+        "resolution": (32, 32),
+        "num_slots": 3,
+        "slot_size": 16,
+        "mlp_hidden_size": 24,
+        "num_iterations": 2,
+        "encoder_channels": (12, 16),
+        "encoder_kernels": (5, 3),
+        "encoder_strides": (1, 1),
+        "decoder_channels": (16, 12, 8),
+        "decoder_strides": (2, 2, 1),
+        "decoder_grid": (8, 8),
+    },
+    "gnm": {
+        "resolution": (24, 24),
+        "grid": (3, 3),
+        "encoder_channels": (12, 16),
+        "encoder_kernels": (4, 4),
+        "encoder_strides": (2, 4),
+        "draw_steps": 2,
+        "global_size": 6,
+        "global_hidden": (24, 20),
+        "global_decoder_hidden": (20,),
+        "local_channels": (20, 16),
+        "what_size": 10,
+        "glimpse_channels": (12, 8),
+        "glimpse_upscales": (2, 2, 3),
+        "background_size": 5,
+        "background_hidden": (24,),
+        "background_prior_hidden": (20,),
+        "background_channels": (12, 8),
+        "background_kernels": (1, 1, 3),
+        "background_upscales": (4, 6, 1),
+    },
 }
 PIXELS = {"decoder": "mlp", "decoder_channels": (12, 8), "num_frequencies": 5}
 VARIANTS = {
@@ -69,7 +92,23 @@ VARIANTS = {
             "decoder_lattice": 3,
             "output": "tanh",
         },
-    }
+    },
+    "gnm": {
+        "small": {},
+        "other_grid": {
+            "resolution": (20, 20),
+            "grid": (4, 4),
+            "encoder_channels": (10, 12),
+            "encoder_kernels": (5, 3),
+            "encoder_strides": (3, 2),
+            "glimpse_channels": (16,),
+            "glimpse_upscales": (1, 8),
+            "background_upscales": (5, 2, 2),
+            "early_steps": 100_000,
+            "sigma": 0.4,
+            "beta_aux_what": 0.3,
+        },
+    },
 }
 CASES = [(name, variant) for name in interop.names() for variant in VARIANTS[name]]
 
@@ -78,7 +117,7 @@ def settings(name, variant):
     """The model block of a variant, as a run's config.json holds it."""
     config = models.get(name).default_config()
     with config.unlocked():
-        config.update(SMALL | VARIANTS[name][variant])
+        config.update(SMALL[name] | VARIANTS[name][variant])
     return json.loads(config.to_json())
 
 
