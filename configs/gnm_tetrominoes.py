@@ -37,16 +37,17 @@ def get_config():
     model.what_size = 16
     model.glimpse_channels = (64,)
     model.glimpse_upscales = (1, 16)
-    model.background_size = 4
+    model.background_size = 2
     model.background_hidden = (64,)
     model.background_prior_hidden = (32,)
     model.background_channels = (16,)
     model.background_kernels = (1, 3)
     model.background_upscales = (5, 7)
     model.sigma = 0.2
+    model.early_steps = 1000
     model.aux_where_mean = (-0.3, 0.0, 0.0, 0.0)
     model.aux_where_std = (0.3, 0.5, 1.0, 1.0)
-    model.beta_aux_bg = (10.0, 1.0, 0, 6000)
+    model.beta_aux_bg = (50.0, 50.0, 0, 1)  # one background for all images: it is black
     model.beta_global = (0.0, 1.0, 0, 6000)
     model.temperature = (1.0, 0.5, 1000, 6000)
     return config

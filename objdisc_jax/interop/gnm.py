@@ -24,6 +24,8 @@ from objdisc_jax.interop.scene_latents import (
 from objdisc_jax.interop.stacks import NormedConvs
 from objdisc_jax.interop.struct_draw import GlobalCode, StructDRAW
 
+TRAINED = 2**31 - 1
+"""A step at which everything annealed has its last value."""
 PUBLISHED_BETAS = ("pres", "where", "depth", "what", "bg", "aux_pres", "aux_depth", "aux_what")
 
 
@@ -270,10 +272,17 @@ class GNM(TorchModel):
             for name, term in terms.items()
         }
 
-    def forward(self, image: Tensor, noise: Noise | None = None, *, step: int = 0) -> Prediction:
+    def forward(
+        self, image: Tensor, noise: Noise | None = None, *, step: int = TRAINED
+    ) -> Prediction:
         """Reconstruction, masks and latents: the means of all latents, not a draw.
 
         See `objdisc_jax.models.gnm.GNM.predict` for `slots` and `extras`.
+
+        Args:
+            image: `[b, 3, h, w]` in [0, 1].
+            noise: not used but for its shapes.
+            step: the training step, which sets the temperature; by default after all annealing.
         """
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise

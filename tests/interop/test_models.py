@@ -134,7 +134,7 @@ def test_fresh_parameters_are_drawn_as_in_jax(name, variant):
     for key, tensor in model.state_dict().items():
         if tensor.numel() >= 100:
             assert ours[key].std().item() == pytest.approx(tensor.std().item(), rel=0.2), key
-        else:
+        elif tensor.numel() > 1:
             assert (ours[key].std() > 0) == (tensor.std() > 0), key
 
 

@@ -40,7 +40,9 @@ def test_relaxed_bernoulli_equals_pytorch():
     tp, tq = (theirs.Bernoulli(logits=torch.from_numpy(x)) for x in (logits, other))
     np.testing.assert_allclose(p.kl(q), theirs.kl_divergence(tp, tq), rtol=1e-3, atol=1e-6)
     y = p.sample_logits(noise, 0.5)
-    relaxed = theirs.relaxed_bernoulli.LogitRelaxedBernoulli(0.5, logits=torch.from_numpy(logits))
+    relaxed = theirs.relaxed_bernoulli.LogitRelaxedBernoulli(
+        torch.tensor(0.5), logits=torch.from_numpy(logits)
+    )
     expected = relaxed.log_prob(torch.from_numpy(np.array(y)))
     np.testing.assert_allclose(p.log_prob_logits(y, 0.5), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(p.sample(0.5, 1.0), p.probs, rtol=1e-6)
