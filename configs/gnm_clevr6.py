@@ -2,8 +2,8 @@
 
     python -m objdisc_jax.main --config configs/gnm_clevr6.py --config.data.path=clevr_with_masks.h5
 
-CLEVR with masks, images of at most 6 objects, scores on the first 320 test images that pass. Cost:
-300,000 steps of batch 64; meant for one GPU, not measured yet.
+Images of at most 6 objects; scores are those of the first 320 test images that pass. Cost: 300,000
+steps of batch 64; meant for one GPU, not measured yet.
 """
 
 from objdisc_jax.config import experiment

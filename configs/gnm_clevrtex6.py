@@ -1,9 +1,10 @@
 """GNM on ClevrTex6 at 128x128 with the published settings.
 
+    bash data_scripts/download_clevrtex.sh full
     python -m objdisc_jax.main --config configs/gnm_clevrtex6.py
 
-ClevrTex, images of at most 6 objects. Cost:
-300,000 steps of batch 32; meant for one GPU, not measured yet.
+Images of at most 6 objects. Cost: 300,000 steps of batch 32 as in the published runs; meant for one
+GPU, not measured yet.
 """
 
 from objdisc_jax.config import experiment

@@ -1,9 +1,10 @@
 """GNM on RAVENS at 128x128 with the published settings.
 
+    bash data_scripts/download_ravens.sh ARCHIVE
     python -m objdisc_jax.main --config configs/gnm_ravens.py
 
-Table-top scenes of a robot arm; table and robot count as background. Cost:
-300,000 steps of batch 64; meant for one GPU, not measured yet.
+Table and robot count as background. Cost: 300,000 steps of batch 64; meant for one GPU, not
+measured yet.
 """
 
 from objdisc_jax.config import experiment

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.layouts import Rule
 from objdisc_jax.interop.regularisers import linear_ramp
-from objdisc_jax.interop.rendering import EPSILON, place
+from objdisc_jax.interop.rendering import EPSILON, Scene, compose
 from objdisc_jax.interop.scene_latents import (
     LOCAL,
     BackgroundDecoder,
@@ -39,15 +39,6 @@ class Latents(NamedTuple):
     q_local: LocalDistributions
     p_bg: Normal
     q_bg: Normal
-
-
-class Scene(NamedTuple):
-    """Image `[b, 3, h, w]`, foreground on black, background, masks of the glimpses."""
-
-    image: Tensor
-    foreground: Tensor
-    background: Tensor
-    masks: Tensor
 
 
 class GNM(TorchModel):
@@ -222,30 +213,19 @@ class GNM(TorchModel):
 
     def render(self, latents: Latents, step: int) -> Scene:
         """The scene that latents describe."""
-        local, batch = latents.local, len(latents.bg)
-        pres, depth = local["pres"], local["depth"]
+        local, sampler = latents.local, self.local_latent_sampler
+        pres = local["pres"][..., 0]
         is_early = 0 < step < self.early_steps
         if is_early:
             pres = pres.clamp(max=self.early_pres)
-        sampler = self.local_latent_sampler
-        maps = sampler.glimpses(local["what"])
-        colours, opacity = maps[:, :3], maps[:, 3:] * pres.flatten(0, 1)[..., None, None]
-        placed = place(
-            torch.cat([colours * opacity, opacity], 1),
-            sampler.places(local["where"]).flatten(0, 1),
-            self.resolution,
-        ).unflatten(0, (batch, -1))
-        masks = placed[:, :, 3]
-        importance = masks * (-depth).sigmoid()[..., None]
-        weights = importance / (importance.sum(1, keepdim=True) + EPSILON)
-        foreground = (weights[:, :, None] * placed[:, :, :3]).sum(1)
-        alpha = masks.sum(1)
-        alpha = alpha + (alpha.clamp(EPSILON, 1.0 - EPSILON) - alpha).detach()
-        if is_early:
-            alpha = torch.full_like(alpha, self.early_alpha)
-        bg = self.p_bg_decoder(latents.bg)
-        image = foreground + (1.0 - alpha)[:, None] * bg
-        return Scene(image, foreground, bg, masks)
+        return compose(
+            sampler.glimpses(local["what"]),
+            pres,
+            local["depth"][..., 0],
+            sampler.places(local["where"]),
+            self.p_bg_decoder(latents.bg),
+            self.early_alpha if is_early else None,
+        )
 
     def kl_terms(self, latents: Latents, step: int) -> dict[str, Tensor]:
         """Every KL term times its weight."""
@@ -289,6 +269,7 @@ class GNM(TorchModel):
             means = {name: torch.full_like(x, 0.5 * (name == "pres")) for name, x in noise.items()}
             latents = self.infer(image, means, step)
             scene = self.render(latents, step)
+            background = self.p_bg_decoder(latents.bg)
         local = latents.local
         masks = torch.cat([scene.masks, (1.0 - scene.masks.sum(1, keepdim=True)).relu()], 1)
         scale, shift = self.local_latent_sampler.places(local["where"]).chunk(2, -1)
@@ -306,7 +287,7 @@ class GNM(TorchModel):
                 "z_pres": local["pres"][..., 0],
                 "z_depth": local["depth"][..., 0],
                 "foreground": scene.foreground,
-                "background": scene.background,
+                "background": background,
             },
         )
 

@@ -91,8 +91,9 @@ class LocalLatentSampler(nn.Module):
         return torch.cat([size / stretch, size * stretch, shift], -1)
 
     def glimpses(self, what: Tensor) -> Tensor:
-        """Colours and opacity of glimpses, `[b · k, 4, p, q]` in [0, 1]."""
-        return self.z_what_decoder_net(what.flatten(0, 1)[..., None, None]).float().sigmoid()
+        """Colours and opacity of glimpses, `[b, k, 4, p, q]` in [0, 1]."""
+        maps = self.z_what_decoder_net(what.flatten(0, 1)[..., None, None])
+        return maps.float().sigmoid().unflatten(0, what.shape[:2])
 
 
 class BackgroundDecoder(nn.Module):
