@@ -26,6 +26,7 @@ class Prediction:
         masks: `[b, k, h, w]`, soft, sum to 1 over k.
         slots: `[b, k, d]`.
         background: index of the mask that is the background by construction, or None.
+        count: how many objects the model says there are, `[b]`, or None if it doesn't count.
         extras: anything else worth showing, by name.
     """
 
@@ -33,6 +34,7 @@ class Prediction:
     masks: Tensor
     slots: Tensor
     background: int | None = None
+    count: Tensor | None = None
     extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 

@@ -32,6 +32,8 @@ DENSE = Layout((1, 0))
 """[in, out] to [out, in]; a GRU's gates are stacked along `out` in the order r, z, n in both."""
 CONV = Layout((3, 2, 0, 1))
 """HWIO to OIHW."""
+GRID = Layout((0, 3, 1, 2))
+"""NHWC to NCHW."""
 CONV_TRANSPOSE = Layout((2, 3, 0, 1), flipped=(2, 3))
 """HWIO of the equivalent correlation to IOHW: its kernel is turned by half a turn."""
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 MAX_PIXELS = 2**24
@@ -58,3 +59,19 @@ def contingency_table(
     ).astype(jnp.int32)
     complete = counts.sum((1, 2), keepdims=True) == height * width
     return jnp.where(complete, counts, -1)
+
+
+@partial(jax.jit, static_argnames=("num_labels", "background"))
+def num_objects(
+    true: Int[Array, "b h w"], num_labels: int, background: tuple[int, ...] = (0,)
+) -> Int[Array, "b"]:
+    """Counts the objects that an image shows: labels that at least one pixel carries.
+
+    Args:
+        true: true labels [b, h, w] in [0, num_labels).
+        num_labels: number of labels, the background included.
+        background: labels that are background in this data set, whether they occur or not.
+    """
+    is_shown = jax.vmap(lambda labels: jnp.bincount(labels.ravel(), length=num_labels) > 0)(true)
+    is_object = ~np.isin(np.arange(num_labels), background)
+    return jnp.sum(is_shown & is_object, axis=1)

@@ -23,6 +23,7 @@ class Prediction:
         masks: `[b, k, h, w]`, soft, sum to 1 over k.
         slots: `[b, k, d]`.
         background: index of the mask that is the background by construction, or None.
+        count: how many objects the model says there are, `[b]`, or None if it doesn't count.
         extras: anything else worth showing, by name.
     """
 
@@ -30,6 +31,7 @@ class Prediction:
     masks: Float[Array, "b k h w"]
     slots: Float[Array, "b k d"]
     background: int | None = flax.struct.field(pytree_node=False, default=None)
+    count: Int[Array, "b"] | None = None
     extras: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 

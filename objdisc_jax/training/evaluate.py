@@ -36,8 +36,9 @@ class Scores:
         means: by name. Where the set has masks, `fg_ari` of the slots' masks, and `ari`, `miou`,
             `miou_with_background` and `mbo` of the segmentation, in which pixels that no slot
             claims are background if `config.background` says so; `mse` (mean per element) and
-            `mse_sum` (over channels and pixels), both of images in [0, 1]; `loss` and the parts of
-            it that the model names; the model's slow scores.
+            `mse_sum` (over channels and pixels), both of images in [0, 1]; where the model counts,
+            `count_accuracy` and `count_error` against the objects that are visible; `loss` and the
+            parts of it that the model names; the model's slow scores.
         num_images: how many images were scored.
         num_without_objects: how many of them show no true object; they have no FG-ARI, mIoU and
             mBO and are left out of those means.
@@ -164,6 +165,12 @@ def _make_eval_step(
                 claimed = jnp.max(prediction.masks, axis=1) >= background.threshold
                 labels = jnp.where(claimed, labels, num_masks)
             found["table"] = metrics.contingency_table(true, labels, **sizes)
+            if prediction.count is not None:
+                num_objects = metrics.num_objects(
+                    batch["segmentation"], declaration.num_entities, declaration.background_labels
+                )
+                found["count_accuracy"] = (prediction.count == num_objects).astype(jnp.float32)
+                found["count_error"] = jnp.abs(prediction.count - num_objects).astype(jnp.float32)
             found["ari"] = metrics.adjusted_rand_index(found["table"])
         return found
 
@@ -174,7 +181,10 @@ def _make_eval_step(
 
     everywhere, divided = sharding.replicated(mesh), sharding.batched(mesh)
     specs = (everywhere.spec, divided.spec, everywhere.spec)
-    eval_step = jax.shard_map(score_part, mesh=mesh, in_specs=specs, out_specs=divided.spec)
+    # Unchecked, so that a model's scan may begin with a constant, which all devices have alike.
+    eval_step = jax.shard_map(
+        score_part, mesh=mesh, in_specs=specs, out_specs=divided.spec, check_vma=False
+    )
     return jax.jit(eval_step, out_shardings=everywhere)
 
 

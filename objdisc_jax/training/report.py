@@ -22,6 +22,8 @@ MEANINGS = {
     "miou": "mean IoU of true objects, matched one to one",
     "miou_with_background": "the same with the background as an object",
     "mbo": "mean over true objects of the best overlap",
+    "count_accuracy": "images with as many objects as the model says",
+    "count_error": "objects too many or too few, mean over images",
     "mse": "squared error per element, images in [0, 1]",
     "mse_sum": "squared error summed over pixels and channels",
     "mse_autoregressive": "squared error of the image decoded token by token",

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objdisc_jax.metrics import contingency_table, mean_iou
+from objdisc_jax.metrics import contingency_table, mean_iou, num_objects
 
 
 def random_labels(num, shape=(3, 20, 24), seed=0):
@@ -61,3 +61,9 @@ def test_too_many_pixels_are_an_error():
             labels,
             labels,
         )
+
+
+def test_number_of_objects_counts_labels_that_are_shown_and_no_background():
+    true = jnp.asarray([[[0, 1, 1], [5, 2, 0]], [[0, 0, 0], [2, 2, 2]], [[0, 0, 0], [0, 0, 0]]])
+    np.testing.assert_array_equal(num_objects(true, 6), [3, 1, 0])
+    np.testing.assert_array_equal(num_objects(true, 6, (0, 2)), [2, 0, 0])

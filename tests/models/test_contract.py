@@ -37,6 +37,27 @@ SMALL = {
         "num_heads": 2,
         "num_decoder_blocks": 2,
     },
+    "gnm": {
+        "resolution": (16, 16),
+        "grid": (2, 2),
+        "encoder_channels": (8, 8),
+        "encoder_kernels": (4, 4),
+        "encoder_strides": (4, 2),
+        "draw_steps": 2,
+        "global_size": 4,
+        "global_hidden": (8,),
+        "global_decoder_hidden": (8,),
+        "local_channels": (8,),
+        "what_size": 4,
+        "glimpse_channels": (8,),
+        "glimpse_upscales": (2, 4),
+        "background_size": 3,
+        "background_hidden": (8,),
+        "background_prior_hidden": (8,),
+        "background_channels": (8,),
+        "background_kernels": (1, 3),
+        "background_upscales": (4, 4),
+    },
 }
 
 

@@ -1,0 +1,24 @@
+"""GNM on CLEVR6 at 128x128 with the published settings.
+
+    python -m objdisc_jax.main --config configs/gnm_clevr6.py --config.data.path=clevr_with_masks.h5
+
+Images of at most 6 objects; scores are those of the first 320 test images that pass. Cost: 300,000
+steps of batch 64; meant for one GPU, not measured yet.
+"""
+
+from objdisc_jax.config import experiment
+
+
+def get_config():
+    config = experiment(model="gnm", data="clevr_with_masks")
+    config.num_train_steps = 300_000
+    config.optimizer.name = "rmsprop"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.b2 = 0.99
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "constant"
+    config.schedule.warmup_steps = 0
+    config.data.max_objects = 6
+    config.data.num_workers = 4
+    config.model.sigma = 0.4
+    return config

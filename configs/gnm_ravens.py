@@ -1,0 +1,24 @@
+"""GNM on RAVENS at 128x128 with the published settings.
+
+    bash data_scripts/download_ravens.sh ARCHIVE
+    python -m objdisc_jax.main --config configs/gnm_ravens.py
+
+Table and robot count as background. Cost: 300,000 steps of batch 64; meant for one GPU, not
+measured yet.
+"""
+
+from objdisc_jax.config import experiment
+
+
+def get_config():
+    config = experiment(model="gnm", data="ravens")
+    config.num_train_steps = 300_000
+    config.optimizer.name = "rmsprop"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.b2 = 0.99
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "constant"
+    config.schedule.warmup_steps = 0
+    config.data.num_workers = 4
+    config.model.sigma = 0.2
+    return config

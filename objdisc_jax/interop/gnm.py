@@ -1,0 +1,347 @@
+"""GNM in PyTorch, with the published weights' keys and shapes."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from objdisc_jax.interop.base import Noise, Prediction, TorchModel
+from objdisc_jax.interop.layouts import Rule
+from objdisc_jax.interop.regularisers import linear_ramp
+from objdisc_jax.interop.rendering import EPSILON, Scene, compose
+from objdisc_jax.interop.scene_latents import (
+    LOCAL,
+    BackgroundDecoder,
+    BackgroundPosterior,
+    BackgroundPrior,
+    LocalDistributions,
+    LocalLatentNet,
+    LocalLatentSampler,
+)
+from objdisc_jax.interop.stacks import NormedConvs
+from objdisc_jax.interop.struct_draw import GlobalCode, StructDRAW
+
+TRAINED = 2**31 - 1
+"""A step at which everything annealed has its last value."""
+PUBLISHED_BETAS = ("pres", "where", "depth", "what", "bg", "aux_pres", "aux_depth", "aux_what")
+
+
+class Latents(NamedTuple):
+    """One draw of everything that makes up scenes, and what it was drawn from."""
+
+    code: GlobalCode
+    local: dict[str, Tensor]
+    bg: Tensor
+    p_local: LocalDistributions
+    q_local: LocalDistributions
+    p_bg: Normal
+    q_bg: Normal
+
+
+class GNM(TorchModel):
+    """A scene as a grid of glimpses over a background, with a learned prior of whole scenes.
+
+    The arguments are the keys of `objdisc_jax.models.gnm.default_config`, which explains them.
+    """
+
+    input_range = (0.0, 1.0)
+    annealed = ("aux_p_pres_probs",)
+    published = MappingProxyType(
+        {
+            "resolution": (128, 128),
+            "grid": (4, 4),
+            "encoder_channels": (16, 16, 32, 32, 64, 64, 128, 128, 128),
+            "encoder_kernels": (4, 3, 4, 3, 4, 3, 4, 3, 4),
+            "encoder_strides": (2, 1, 2, 1, 2, 1, 2, 1, 2),
+            "draw_steps": 4,
+            "global_size": 32,
+            "global_hidden": (512, 512),
+            "global_decoder_hidden": (512, 1024),
+            "local_channels": (128, 128),
+            "glimpse_channels": (128, 64, 32, 16, 8),
+            "glimpse_upscales": (2, 2, 2, 2, 2, 2),
+            "background_hidden": (512, 256),
+            "background_prior_hidden": (128, 64),
+            "background_channels": (128, 64, 32, 16, 8),
+            "background_kernels": (1, 1, 1, 1, 1, 3),
+            "background_upscales": (4, 2, 4, 2, 2, 1),
+            "temperature": (1.0, 0.5, 1000, 20_000),
+            "early_steps": 500,
+            "early_pres": 0.99,
+            "early_alpha": 0.9,
+            "aux_pres": (0.1, 0.001, 0, 4000),
+            "aux_where_mean": (-1.5, 0.0, 0.0, 0.0),
+            "aux_where_std": (0.1, 0.3, 1.0, 1.0),
+            **{f"beta_{name}": 1.0 for name in PUBLISHED_BETAS},
+            "beta_global": (0.0, 1.0, 0, 100_000),
+            "beta_aux_where": (10.0, 1.0, 0, 500),
+            "beta_aux_bg": (50.0, 1.0, 0, 50_000),
+        }
+    )
+    background: Tensor
+    aux_p_where_mean: Tensor
+    aux_p_where_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        resolution: Sequence[int],
+        grid: Sequence[int],
+        encoder_channels: Sequence[int],
+        encoder_kernels: Sequence[int],
+        encoder_strides: Sequence[int],
+        draw_steps: int,
+        global_size: int,
+        global_hidden: Sequence[int],
+        global_decoder_hidden: Sequence[int],
+        local_channels: Sequence[int],
+        what_size: int,
+        glimpse_channels: Sequence[int],
+        glimpse_upscales: Sequence[int],
+        background_size: int,
+        background_hidden: Sequence[int],
+        background_prior_hidden: Sequence[int],
+        background_channels: Sequence[int],
+        background_kernels: Sequence[int],
+        background_upscales: Sequence[int],
+        sigma: float,
+        temperature: Sequence[float],
+        early_steps: int,
+        early_pres: float,
+        early_alpha: float,
+        aux_pres: Sequence[float],
+        aux_where_mean: Sequence[float],
+        aux_where_std: Sequence[float],
+        beta_pres: float,
+        beta_where: float,
+        beta_depth: float,
+        beta_what: float,
+        beta_bg: float,
+        beta_global: Sequence[float],
+        beta_aux_pres: float,
+        beta_aux_where: Sequence[float],
+        beta_aux_depth: float,
+        beta_aux_what: float,
+        beta_aux_bg: Sequence[float],
+        dtype: str,
+    ):
+        super().__init__()
+        self.resolution = (resolution[0], resolution[1])
+        self.grid = (grid[0], grid[1])
+        self.dtype = getattr(torch, dtype)
+        self.sigma, self.temperature = sigma, temperature
+        self.early_steps, self.early_pres, self.early_alpha = early_steps, early_pres, early_alpha
+        self.aux_pres = aux_pres
+        self.betas: dict[str, float | Sequence[float]] = {
+            "pres": beta_pres,
+            "aux_pres": beta_aux_pres,
+            "where": beta_where,
+            "aux_where": beta_aux_where,
+            "what": beta_what,
+            "aux_what": beta_aux_what,
+            "depth": beta_depth,
+            "aux_depth": beta_aux_depth,
+            "bg": beta_bg,
+            "aux_bg": beta_aux_bg,
+            "global": beta_global,
+        }
+        features = encoder_channels[-1]
+        rows, columns = self.grid
+        for name in ("what", "bg", "depth"):
+            self.register_buffer(f"aux_p_{name}_mean", torch.zeros(1))
+            self.register_buffer(f"aux_p_{name}_std", torch.ones(1))
+        self.register_buffer("aux_p_where_mean", torch.tensor([aux_where_mean]).float())
+        self.register_buffer("aux_p_where_std", torch.tensor([aux_where_std]).float())
+        self.register_buffer("aux_p_pres_probs", torch.tensor(float(aux_pres[0])))
+        self.register_buffer("background", torch.zeros(1, 3, *self.resolution))
+        self.img_encoder = NormedConvs(3, encoder_channels, encoder_kernels, encoder_strides)
+        self.global_struct_draw = StructDRAW(
+            features,
+            grid=self.grid,
+            num_steps=draw_steps,
+            latent_size=global_size,
+            hidden=global_hidden,
+            decoder_hidden=global_decoder_hidden,
+        )
+        self.p_z_given_x_or_g_net = LocalLatentNet(features, local_channels, what_size)
+        self.local_latent_sampler = LocalLatentSampler(
+            what_size, glimpse_channels, glimpse_upscales, self.grid
+        )
+        self.p_bg_decoder = BackgroundDecoder(
+            background_size, background_channels, background_kernels, background_upscales
+        )
+        self.p_bg_given_g_net = BackgroundPrior(
+            (draw_steps * global_size, *background_prior_hidden, 2 * background_size)
+        )
+        self.q_bg_given_x_net = BackgroundPosterior(
+            (features * rows * columns, *background_hidden, 2 * background_size)
+        )
+        self.noise_sizes = {
+            "global": (draw_steps, global_size),
+            "pres": (rows * columns, 1),
+            "where": (rows * columns, 4),
+            "depth": (rows * columns, 1),
+            "what": (rows * columns, what_size),
+            "background": (background_size,),
+        }
+
+    def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
+        """Uniform noise of presence; standard normals of all other latents."""
+        device, eps = self.background.device, 2.0**-23
+        noise = {}
+        for name, size in self.noise_sizes.items():
+            draw = torch.rand if name == "pres" else torch.randn
+            noise[name] = draw((batch_size, *size), generator=generator, device=device)
+        noise["pres"].clamp_(eps, 1.0 - eps)
+        return noise
+
+    def infer(self, image: Tensor, noise: Noise, step: int) -> Latents:
+        """Draws the latents of images from the posterior."""
+        encoded = self.img_encoder(image)
+        code = self.global_struct_draw(encoded.float(), noise["global"])
+        p_local, q_local = (self.p_z_given_x_or_g_net(x) for x in (code.code, encoded))
+        p_bg = self.p_bg_given_g_net(code.z)
+        q_bg = self.q_bg_given_x_net(encoded)
+        odds = q_local.pres + noise["pres"].log() - (-noise["pres"]).log1p()
+        pres = (odds / linear_ramp(step, self.temperature)).sigmoid()
+        local = {name: draw(getattr(q_local, name), noise[name]) for name in LOCAL[1:]}
+        local["pres"] = pres.clamp(torch.finfo(torch.float32).tiny, 1.0 - 2.0**-23)
+        return Latents(code, local, draw(q_bg, noise["background"]), p_local, q_local, p_bg, q_bg)
+
+    def render(self, latents: Latents, step: int) -> Scene:
+        """The scene that latents describe."""
+        local, sampler = latents.local, self.local_latent_sampler
+        pres = local["pres"][..., 0]
+        is_early = 0 < step < self.early_steps
+        if is_early:
+            pres = pres.clamp(max=self.early_pres)
+        return compose(
+            sampler.glimpses(local["what"]),
+            pres,
+            local["depth"][..., 0],
+            sampler.places(local["where"]),
+            self.p_bg_decoder(latents.bg),
+            self.early_alpha if is_early else None,
+        )
+
+    def kl_terms(self, latents: Latents, step: int) -> dict[str, Tensor]:
+        """Every KL term times its weight."""
+        p, q = latents.p_local, latents.q_local
+        pres = latents.local["pres"].clamp(min=1e-5)
+        where = Normal(self.aux_p_where_mean, self.aux_p_where_std)
+        standard = Normal(torch.zeros_like(pres[:1, :1]), 1.0)
+        aux_pres = torch.full_like(pres, linear_ramp(step, self.aux_pres))
+        terms = {
+            "pres": bernoulli_kl(q.pres.sigmoid(), p.pres.sigmoid()),
+            "aux_pres": bernoulli_kl(q.pres.sigmoid(), aux_pres),
+            "where": kl_divergence(q.where, p.where),
+            "aux_where": kl_divergence(q.where, where) * pres,
+            "what": kl_divergence(q.what, p.what),
+            "aux_what": kl_divergence(q.what, standard) * pres,
+            "depth": kl_divergence(q.depth, p.depth),
+            "aux_depth": kl_divergence(q.depth, standard) * pres,
+            "bg": kl_divergence(latents.q_bg, latents.p_bg),
+            "aux_bg": kl_divergence(latents.q_bg, Normal(torch.zeros_like(latents.bg), 1.0)),
+            "global": kl_divergence(latents.code.posterior, latents.code.prior),
+        }
+        return {
+            f"kl_{name}": linear_ramp(step, self.betas[name]) * term.flatten(1).sum(1)
+            for name, term in terms.items()
+        }
+
+    def forward(
+        self, image: Tensor, noise: Noise | None = None, *, step: int = TRAINED
+    ) -> Prediction:
+        """Reconstruction, masks and latents: the means of all latents, not a draw.
+
+        See `objdisc_jax.models.gnm.GNM.predict` for `slots` and `extras`.
+
+        Args:
+            image: `[b, 3, h, w]` in [0, 1].
+            noise: not used but for its shapes.
+            step: the training step, which sets the temperature; by default after all annealing.
+        """
+        with self.compute_type():
+            noise = self.noise(len(image)) if noise is None else noise
+            means = {name: torch.full_like(x, 0.5 * (name == "pres")) for name, x in noise.items()}
+            latents = self.infer(image, means, step)
+            scene = self.render(latents, step)
+            background = self.p_bg_decoder(latents.bg)
+        local = latents.local
+        masks = torch.cat([scene.masks, (1.0 - scene.masks.sum(1, keepdim=True)).relu()], 1)
+        scale, shift = self.local_latent_sampler.places(local["where"]).chunk(2, -1)
+        low, high = (0.5 * (shift + sign * scale + 1.0) for sign in (-1, 1))
+        boxes = torch.stack([low[..., 1], high[..., 1], low[..., 0], high[..., 0]], -1)
+        height, width = self.resolution
+        return Prediction(
+            recon=scene.image,
+            masks=masks / masks.sum(1, keepdim=True),
+            slots=torch.cat([local[name] for name in ("what", "where", "depth", "pres")], -1),
+            background=masks.shape[1] - 1,
+            count=local["pres"][..., 0].round().sum(1).int(),
+            extras={
+                "boxes": boxes * boxes.new_tensor([height, height, width, width]),
+                "z_pres": local["pres"][..., 0],
+                "z_depth": local["depth"][..., 0],
+                "foreground": scene.foreground,
+                "background": background,
+            },
+        )
+
+    def loss(
+        self, image: Tensor, noise: Noise | None = None, *, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The negative ELBO in nats an image, and its parts."""
+        with self.compute_type():
+            noise = self.noise(len(image)) if noise is None else noise
+            latents = self.infer(image, noise, step)
+            recon = self.render(latents, step).image
+        kls = self.kl_terms(latents, step)
+        rec_loss = Normal(recon, self.sigma, validate_args=False).log_prob(image).flatten(1).sum(1)
+        kl = torch.stack(list(kls.values())).sum(0)
+        elbo = rec_loss - kl
+        return -elbo, {"elbo": elbo, "rec_loss": rec_loss, "kl": kl, **kls}
+
+    def rules(self) -> list[Rule]:
+        """Where every parameter of this model is in the JAX model."""
+        decoder = self.local_latent_sampler.z_what_decoder_net
+        key = "local_latent_sampler.z_what_decoder_net"
+        return [
+            *self.img_encoder.rules("encoder", "img_encoder"),
+            *self.global_struct_draw.rules("struct_draw", "global_struct_draw"),
+            *self.p_z_given_x_or_g_net.rules("local_net", "p_z_given_x_or_g_net"),
+            *decoder.rules("glimpse_decoder", key),
+            *self.p_bg_decoder.p_bg_decoder.rules("bg_decoder", "p_bg_decoder.p_bg_decoder"),
+            *self.p_bg_given_g_net.p_bg_generator.rules(
+                "bg_prior", "p_bg_given_g_net.p_bg_generator"
+            ),
+            *self.q_bg_given_x_net.p_bg_encoder.rules(
+                "bg_posterior", "q_bg_given_x_net.p_bg_encoder"
+            ),
+        ]
+
+    @staticmethod
+    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under the names of the published checkpoints' hyper-parameters."""
+        return {
+            "model_type": "gnm",
+            "neg_1_to_pos_1_scale": False,
+            "resolution": tuple(settings["resolution"]),
+            "std": settings["sigma"],
+            "z_what_dim": settings["what_size"],
+            "z_bg_dim": settings["background_size"],
+        }
+
+
+def draw(distribution: Normal, noise: Tensor) -> Tensor:
+    """The draw that standard normal noise makes."""
+    return distribution.loc + distribution.scale * noise
+
+
+def bernoulli_kl(q: Tensor, p: Tensor) -> Tensor:
+    """KL(q ‖ p) of probabilities."""
+    first = q * ((q + EPSILON).log() - (p + EPSILON).log())
+    return first + (1.0 - q) * ((1.0 - q + EPSILON).log() - (1.0 - p + EPSILON).log())

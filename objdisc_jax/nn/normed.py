@@ -1,0 +1,159 @@
+"""Stacks in which every layer is followed by CELU and a normalisation (Jiang & Ahn 2020)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from objdisc_jax.nn.conv import conv
+from objdisc_jax.nn.mlp import linear
+
+
+def group_norm(features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """GroupNorm with one group: over an example's rows, columns and channels at once.
+
+    PyTorch's epsilon; statistics are float32 whatever the compute type.
+    """
+    return nnx.GroupNorm(
+        features, num_groups=1, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
+    )
+
+
+def layer_norm(features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with PyTorch's epsilon; statistics are float32 whatever the compute type."""
+    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def apply_conv(layer: nnx.Conv, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+    """`layer(x)`, as one matrix product where no more than the kernel's centre meets the input.
+
+    That is so for 1x1 kernels and on maps of a single pixel; XLA is slow on both on a CPU.
+    """
+    kernel = layer.kernel[...]
+    side, strides = kernel.shape[0], layer.strides
+    if strides not in (1, (1, 1)) or (side > 1 and x.shape[1:3] != (1, 1)) or layer.bias is None:
+        return layer(x)
+    centre = kernel[(side - 1) // 2, (side - 1) // 2]
+    dtype = layer.dtype or x.dtype
+    return x.astype(dtype) @ centre.astype(dtype) + layer.bias[...].astype(dtype)
+
+
+class NormedConvs(nnx.Module):
+    """Convolutions, each followed by CELU and GroupNorm.
+
+    Args:
+        in_features: channels of the input.
+        features: channels of every layer.
+        kernel_sizes: sides of their kernels.
+        strides: their strides; a layer gives one output per `stride` inputs.
+        dtype: compute type.
+        rngs: source of the initial values (PyTorch's default).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: Sequence[int],
+        kernel_sizes: Sequence[int],
+        strides: Sequence[int],
+        *,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        sizes = pairwise((in_features, *features))
+        self.layers = nnx.List(
+            conv(n_in, n_out, kernel_size, stride=stride, dtype=dtype, rngs=rngs)
+            for (n_in, n_out), kernel_size, stride in zip(sizes, kernel_sizes, strides, strict=True)
+        )
+        self.norms = nnx.List(group_norm(size, dtype=dtype, rngs=rngs) for size in features)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        """Applies the stack to feature maps."""
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = norm(jax.nn.celu(apply_conv(layer, x)))
+        return x
+
+
+class NormedMLP(nnx.Module):
+    """Linear layers, each followed by CELU and LayerNorm.
+
+    Args:
+        features: layer sizes, input first.
+        last_bare: leave the last layer without CELU and norm.
+        dtype: compute type.
+        rngs: source of the initial values (PyTorch's default).
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int],
+        *,
+        last_bare: bool = True,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.layers = nnx.List(
+            linear(n_in, n_out, dtype=dtype, rngs=rngs) for n_in, n_out in pairwise(features)
+        )
+        normed = features[1:-1] if last_bare else features[1:]
+        self.norms = nnx.List(layer_norm(size, dtype=dtype, rngs=rngs) for size in normed)
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
+        """Applies the layers to the last axis."""
+        for layer, norm in zip(self.layers, self.norms, strict=False):
+            x = norm(jax.nn.celu(layer(x)))
+        return self.layers[-1](x) if len(self.layers) > len(self.norms) else x
+
+
+class SubPixelStack(nnx.Module):
+    """Sub-pixel convolutions: each enlarges by a shuffle of its channels, then CELU and GroupNorm.
+
+    The last layer has neither. A layer's kernel has its output channels in the order of PyTorch's
+    `PixelShuffle`: (channel, row, column).
+
+    Args:
+        in_features: channels of the input.
+        features: channels of every layer after the shuffle.
+        kernel_sizes: sides of their kernels.
+        upscales: their enlargements; 1 is a plain convolution.
+        dtype: compute type.
+        rngs: source of the initial values (PyTorch's default).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: Sequence[int],
+        kernel_sizes: Sequence[int],
+        upscales: Sequence[int],
+        *,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        sizes = pairwise((in_features, *features))
+        self.upscales = tuple(upscales)
+        self.layers = nnx.List(
+            conv(n_in, n_out * up**2, kernel_size, dtype=dtype, rngs=rngs)
+            for (n_in, n_out), kernel_size, up in zip(sizes, kernel_sizes, upscales, strict=True)
+        )
+        self.norms = nnx.List(group_norm(size, dtype=dtype, rngs=rngs) for size in features[:-1])
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        """Enlarges feature maps."""
+        last = len(self.norms)
+        for i, (layer, up) in enumerate(zip(self.layers, self.upscales, strict=True)):
+            x = pixel_shuffle(apply_conv(layer, x), up)
+            if i < last:
+                x = self.norms[i](jax.nn.celu(x))
+        return x
+
+
+def pixel_shuffle(x: Float[Array, "b h w c*r*r"], r: int) -> Float[Array, "b h*r w*r c"]:
+    """`torch.nn.PixelShuffle(r)` with channels last."""
+    if r == 1:
+        return x
+    return rearrange(x, "b h w (c dy dx) -> b (h dy) (w dx) c", dy=r, dx=r)

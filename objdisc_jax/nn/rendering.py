@@ -1,0 +1,157 @@
+"""Placing glimpses in an image by separable resampling, and composing a scene of them.
+
+A glimpse is placed by an axis-aligned affine map, so bilinear resampling factors into rows and
+columns: out = W_y · maps · W_xᵀ with tent weights, two small matrix products that carry all maps of
+a glimpse at once. It is what `affine_grid` and `grid_sample(align_corners=False)` compute, zeros
+outside, gradients included. Images inside here are `[h, c, w]`, which lets both products work
+without moving an axis.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+EPSILON = 1e-15
+"""Keeps quotients finite: of coordinates by the size of a glimpse, of importances by their sum."""
+
+
+class Scene(NamedTuple):
+    """A rendered scene of k glimpses, float32.
+
+    Attributes:
+        image: foreground over background, `[b, h, w, 3]`.
+        foreground: the glimpses alone, on black, `[b, h, w, 3]`.
+        alpha: what the glimpses cover, in [0, 1], `[b, h, w]`.
+        masks: where every glimpse is, `[b, k, h, w]`; they may overlap.
+    """
+
+    image: Float[Array, "b h w 3"]
+    foreground: Float[Array, "b h w 3"]
+    alpha: Float[Array, "b h w"]
+    masks: Float[Array, "b k h w"]
+
+
+def pixel_centres(size: int) -> Float[Array, "n"]:
+    """Where pixel centres lie in an image that reaches from −1 to 1."""
+    return (2.0 * jnp.arange(size) + 1.0) / size - 1.0
+
+
+def tent_weights(
+    scale: Float[Array, "*b"], shift: Float[Array, "*b"], size: int, glimpse_size: int
+) -> Float[Array, "*b n m"]:
+    """Bilinear weights along one axis: how much pixel n of the image reads pixel m of a glimpse.
+
+    Args:
+        scale: size of the glimpse as a part of the image's.
+        shift: where its centre is, the image reaching from −1 to 1.
+        size: pixels of the image.
+        glimpse_size: pixels of the glimpse.
+    """
+    source = (pixel_centres(size) - shift[..., None]) / (scale[..., None] + EPSILON)
+    position = 0.5 * ((source + 1.0) * glimpse_size - 1.0)
+    distance = jnp.abs(position[..., None] - jnp.arange(glimpse_size))
+    return jnp.maximum(1.0 - distance, 0.0)
+
+
+def place(
+    maps: Float[Array, "*b p c q"], z_where: Float[Array, "*b 4"], size: tuple[int, int]
+) -> Float[Array, "*b h c w"]:
+    """Places glimpses in images.
+
+    Args:
+        maps: rows p, channels c and columns q of the glimpses.
+        z_where: (scale x, scale y, shift x, shift y) of each.
+        size: height and width of the images.
+    """
+    scale_x, scale_y, shift_x, shift_y = jnp.moveaxis(z_where, -1, 0)
+    rows = tent_weights(scale_y, shift_y, size[0], maps.shape[-3])
+    columns = tent_weights(scale_x, shift_x, size[1], maps.shape[-1])
+    wide = jnp.einsum("...pcq,...wq->...pcw", maps, columns)
+    return jnp.einsum("...hp,...pcw->...hcw", rows, wide)
+
+
+class Blend(NamedTuple):
+    """What is summed over glimpses to render them."""
+
+    colours: Float[Array, "b h 3 w"]  # of each, premultiplied, times its importance
+    importance: Float[Array, "b h w"]
+    alpha: Float[Array, "b h w"]
+
+
+def blend(
+    colours: Float[Array, "b k p 3 q"],
+    opacity: Float[Array, "b k p 1 q"],
+    importance: Float[Array, "b k"],
+    z_where: Float[Array, "b k 4"],
+    size: tuple[int, int],
+) -> Blend:
+    """Places glimpses and sums them up, one after the other: no map of all is ever in memory.
+
+    The backward pass places them once more instead of keeping them, which is quicker too, since a
+    glimpse stays in the cache meanwhile.
+
+    Args:
+        colours: premultiplied with opacity.
+        opacity: with presence in it.
+        importance: weight of a glimpse where it is opaque.
+        z_where: places, as in `place`.
+        size: height and width of the images.
+    """
+
+    @jax.checkpoint
+    def contribution(glimpse: tuple[Array, ...]) -> Blend:
+        colours, opacity, importance, z_where = glimpse
+        alpha = place(opacity, z_where, size)[:, :, 0]
+        weights = alpha * importance[:, None, None]
+        return Blend(weights[:, :, None] * place(colours, z_where, size), weights, alpha)
+
+    def add(total: Blend, glimpse: tuple[Array, ...]):
+        return jax.tree.map(jnp.add, total, contribution(glimpse)), None
+
+    glimpses = (colours, opacity, importance, z_where)
+    by_cell = jax.tree.map(lambda x: rearrange(x, "b k ... -> k b ..."), glimpses)
+    batch, (height, width) = len(colours), size
+    black = jnp.zeros((batch, height, 3, width))
+    total, _ = lax.scan(add, Blend(black, black[:, :, 0], black[:, :, 0]), by_cell)
+    return total
+
+
+def compose(
+    glimpses: Float[Array, "b k p q 4"],
+    z_pres: Float[Array, "b k"],
+    z_depth: Float[Array, "b k"],
+    z_where: Float[Array, "b k 4"],
+    background: Float[Array, "b h w 3"],
+    *,
+    fixed_alpha: float,
+    is_early: Bool[Array, ""],
+) -> Scene:
+    """Renders scenes (Jiang & Ahn 2020, section 3): nearer glimpses hide those behind them.
+
+    Args:
+        glimpses: colours and opacity of every glimpse, in [0, 1].
+        z_pres: presence of each.
+        z_depth: the smaller, the nearer.
+        z_where: places, as in `place`.
+        background: images behind.
+        fixed_alpha: what the glimpses are taken to cover, everywhere, while `is_early`.
+        is_early: whether training has just begun.
+    """
+    size = (background.shape[1], background.shape[2])
+    glimpses = rearrange(glimpses, "b k p q c -> b k p c q")
+    opacity = glimpses[..., 3:, :] * z_pres[..., None, None, None]
+    colours = glimpses[..., :3, :] * opacity
+    total = blend(colours, opacity, jax.nn.sigmoid(-z_depth), z_where, size)
+    # The mean of colours by importance: the sum is divided once, not every glimpse's weight.
+    foreground = total.colours / (total.importance + EPSILON)[:, :, None]
+    foreground = rearrange(foreground, "b h c w -> b h w c")
+    clamped = jnp.clip(total.alpha, EPSILON, 1.0 - EPSILON)
+    # The gradient goes straight through the clamp.
+    alpha = total.alpha + lax.stop_gradient(clamped - total.alpha)
+    alpha = jnp.where(is_early, fixed_alpha, alpha)
+    image = foreground + (1.0 - alpha)[..., None] * background
+    return Scene(image, foreground, alpha, place(opacity, z_where, size)[..., 0, :])
