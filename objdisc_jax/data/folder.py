@@ -50,11 +50,11 @@ class FolderReader(abc.ABC):
         """Puts the pictures, sorted by path, into the order of the records; returns the splits."""
 
     def segmentation_file(self, picture: Path) -> Path:
-        """Returns the file with a picture's segmentation."""
+        """Returns the file with a picture's segmentation; for sets that declare masks."""
         raise NotImplementedError
 
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-        """Returns the number of objects in each record, background not counted."""
+        """Returns the number of objects in each record; for sets that declare the largest."""
         raise NotImplementedError
 
     def splits(self) -> Mapping[str, range]:
