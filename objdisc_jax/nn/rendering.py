@@ -57,9 +57,50 @@ def tent_weights(
     return jnp.maximum(1.0 - distance, 0.0)
 
 
+@jax.custom_vjp
+def resample(
+    maps: Float[Array, "b p c q"], rows: Float[Array, "b h p"], columns: Float[Array, "b w q"]
+) -> Float[Array, "b h c w"]:
+    """The products rows · maps · columnsᵀ of every channel.
+
+    The gradient is written out because the derived one transposes its largest operands first.
+    """
+    return _resample(maps, rows, columns)[0]
+
+
+def _resample(maps: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
+    """Also what lies between the products, `[b, p, c w]`."""
+    batch, _, channels, _ = maps.shape
+    wide = jnp.einsum("bnq,bwq->bnw", rearrange(maps, "b p c q -> b (p c) q"), columns)
+    wide = rearrange(wide, "b (p c) w -> b p (c w)", c=channels)
+    out = jnp.einsum("bhp,bpn->bhn", rows, wide)
+    return out.reshape(batch, rows.shape[1], channels, columns.shape[1]), wide
+
+
+def _resample_forward(maps: Array, rows: Array, columns: Array):
+    return resample(maps, rows, columns), (maps, rows, columns)
+
+
+def _resample_backward(saved: tuple[Array, Array, Array], gradient: Array):
+    maps, rows, columns = saved
+    channels = maps.shape[2]
+    wide = _resample(maps, rows, columns)[1]
+    gradient = rearrange(gradient, "b h c w -> b h (c w)")
+    d_rows = jnp.einsum("bhn,bpn->bhp", gradient, wide)
+    d_wide = jnp.einsum("bhp,bhn->bpn", rows, gradient)
+    d_wide = rearrange(d_wide, "b p (c w) -> b (p c) w", c=channels)
+    d_maps = jnp.einsum("bnw,bwq->bnq", d_wide, columns)
+    flat = rearrange(maps, "b p c q -> b (p c) q")
+    d_columns = jnp.einsum("bnw,bnq->bwq", d_wide, flat)
+    return d_maps.reshape(maps.shape), d_rows, d_columns
+
+
+resample.defvjp(_resample_forward, _resample_backward)
+
+
 def place(
-    maps: Float[Array, "*b p c q"], z_where: Float[Array, "*b 4"], size: tuple[int, int]
-) -> Float[Array, "*b h c w"]:
+    maps: Float[Array, "b p c q"], z_where: Float[Array, "b 4"], size: tuple[int, int]
+) -> Float[Array, "b h c w"]:
     """Places glimpses in images.
 
     Args:
@@ -68,10 +109,9 @@ def place(
         size: height and width of the images.
     """
     scale_x, scale_y, shift_x, shift_y = jnp.moveaxis(z_where, -1, 0)
-    rows = tent_weights(scale_y, shift_y, size[0], maps.shape[-3])
-    columns = tent_weights(scale_x, shift_x, size[1], maps.shape[-1])
-    wide = jnp.einsum("...pcq,...wq->...pcw", maps, columns)
-    return jnp.einsum("...hp,...pcw->...hcw", rows, wide)
+    rows = tent_weights(scale_y, shift_y, size[0], maps.shape[1])
+    columns = tent_weights(scale_x, shift_x, size[1], maps.shape[3])
+    return resample(maps, rows, columns)
 
 
 class Blend(NamedTuple):
@@ -83,8 +123,8 @@ class Blend(NamedTuple):
 
 
 def blend(
-    colours: Float[Array, "b k p 3 q"],
-    opacity: Float[Array, "b k p 1 q"],
+    glimpses: Float[Array, "k b p 4 q"],
+    z_pres: Float[Array, "b k"],
     importance: Float[Array, "b k"],
     z_where: Float[Array, "b k 4"],
     size: tuple[int, int],
@@ -95,26 +135,27 @@ def blend(
     glimpse stays in the cache meanwhile.
 
     Args:
-        colours: premultiplied with opacity.
-        opacity: with presence in it.
+        glimpses: colours and opacity.
+        z_pres: presence of each glimpse, a factor of its opacity.
         importance: weight of a glimpse where it is opaque.
         z_where: places, as in `place`.
         size: height and width of the images.
     """
 
     @jax.checkpoint
-    def contribution(glimpse: tuple[Array, ...]) -> Blend:
-        colours, opacity, importance, z_where = glimpse
-        alpha = place(opacity, z_where, size)[:, :, 0]
+    def contribution(glimpse: Array, pres: Array, importance: Array, where: Array) -> Blend:
+        opacity = glimpse[:, :, 3:] * pres[:, None, None, None]
+        maps = jnp.concatenate([glimpse[:, :, :3] * opacity, opacity], axis=2)
+        placed = place(maps, where, size)
+        alpha = placed[:, :, 3]
         weights = alpha * importance[:, None, None]
-        return Blend(weights[:, :, None] * place(colours, z_where, size), weights, alpha)
+        return Blend(weights[:, :, None] * placed[:, :, :3], weights, alpha)
 
     def add(total: Blend, glimpse: tuple[Array, ...]):
-        return jax.tree.map(jnp.add, total, contribution(glimpse)), None
+        return jax.tree.map(jnp.add, total, contribution(*glimpse)), None
 
-    glimpses = (colours, opacity, importance, z_where)
-    by_cell = jax.tree.map(lambda x: rearrange(x, "b k ... -> k b ..."), glimpses)
-    batch, (height, width) = len(colours), size
+    by_cell = (glimpses, z_pres.T, importance.T, jnp.moveaxis(z_where, 1, 0))
+    batch, (height, width) = len(z_pres), size
     black = jnp.zeros((batch, height, 3, width))
     total, _ = lax.scan(add, Blend(black, black[:, :, 0], black[:, :, 0]), by_cell)
     return total
@@ -142,10 +183,8 @@ def compose(
         is_early: whether training has just begun.
     """
     size = (background.shape[1], background.shape[2])
-    glimpses = rearrange(glimpses, "b k p q c -> b k p c q")
-    opacity = glimpses[..., 3:, :] * z_pres[..., None, None, None]
-    colours = glimpses[..., :3, :] * opacity
-    total = blend(colours, opacity, jax.nn.sigmoid(-z_depth), z_where, size)
+    glimpses = rearrange(glimpses, "b k p q c -> k b p c q")
+    total = blend(glimpses, z_pres, jax.nn.sigmoid(-z_depth), z_where, size)
     # The mean of colours by importance: the sum is divided once, not every glimpse's weight.
     foreground = total.colours / (total.importance + EPSILON)[:, :, None]
     foreground = rearrange(foreground, "b h c w -> b h w c")
@@ -154,4 +193,6 @@ def compose(
     alpha = total.alpha + lax.stop_gradient(clamped - total.alpha)
     alpha = jnp.where(is_early, fixed_alpha, alpha)
     image = foreground + (1.0 - alpha)[..., None] * background
-    return Scene(image, foreground, alpha, place(opacity, z_where, size)[..., 0, :])
+    opacity = glimpses[..., 3:, :] * z_pres.T[..., None, None, None]
+    masks = jax.vmap(place, in_axes=(0, 1, None), out_axes=1)(opacity, z_where, size)
+    return Scene(image, foreground, alpha, masks[:, :, :, 0])

@@ -70,7 +70,7 @@ def outputs(case):
             "scene": model.render(latents, step),
             "latents": latents,
             "where": where,
-            "patches": place(colours, where, model.resolution),
+            "patches": jax.vmap(place, (0, 0, None))(colours, where, model.resolution),
             "from code": model.reconstruct_from_global(image, noise, step=step),
         }
 
