@@ -61,6 +61,7 @@ class GNM(TorchModel):
             "global_hidden": (512, 512),
             "global_decoder_hidden": (512, 1024),
             "local_channels": (128, 128),
+            "initial_size": -1.0,
             "glimpse_channels": (128, 64, 32, 16, 8),
             "glimpse_upscales": (2, 2, 2, 2, 2, 2),
             "background_hidden": (512, 256),
@@ -99,6 +100,7 @@ class GNM(TorchModel):
         global_decoder_hidden: Sequence[int],
         local_channels: Sequence[int],
         what_size: int,
+        initial_size: float,
         glimpse_channels: Sequence[int],
         glimpse_upscales: Sequence[int],
         background_size: int,
@@ -166,7 +168,9 @@ class GNM(TorchModel):
             hidden=global_hidden,
             decoder_hidden=global_decoder_hidden,
         )
-        self.p_z_given_x_or_g_net = LocalLatentNet(features, local_channels, what_size)
+        self.p_z_given_x_or_g_net = LocalLatentNet(
+            features, local_channels, what_size, initial_size
+        )
         self.local_latent_sampler = LocalLatentSampler(
             what_size, glimpse_channels, glimpse_upscales, self.grid
         )

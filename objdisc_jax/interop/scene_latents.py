@@ -28,7 +28,9 @@ class LocalDistributions(NamedTuple):
 class LocalLatentNet(nn.Module):
     """Distributions of every cell's latents from the features there."""
 
-    def __init__(self, in_features: int, features: Sequence[int], what_size: int):
+    def __init__(
+        self, in_features: int, features: Sequence[int], what_size: int, initial_size: float
+    ):
         super().__init__()
         ones = (1,) * len(features)
         self.pwdw_net = NormedConvs(in_features, features, ones, ones)
@@ -41,7 +43,7 @@ class LocalLatentNet(nn.Module):
         assert bias is not None
         nn.init.zeros_(bias)
         with torch.no_grad():
-            bias[0] = -1.0
+            bias[0] = initial_size
 
     def forward(self, x: Tensor) -> LocalDistributions:
         """The distributions, cells in rows."""

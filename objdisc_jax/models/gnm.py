@@ -49,6 +49,7 @@ def default_config() -> ConfigDict:
     config.global_decoder_hidden = (512, 1024)  # hidden layers from it to the grid
     config.local_channels = (128, 128)  # layers from a cell's features to its latents
     config.what_size = 64  # size of z_what, a glimpse's appearance
+    config.initial_size = -1.0  # raw size of all glimpses at first; σ of it is a part of the image
     config.glimpse_channels = (128, 64, 32, 16, 8)  # layers that draw it, all but the last
     config.glimpse_upscales = (2, 2, 2, 2, 2, 2)  # enlargements; their product is its side
     config.background_size = 10  # size of z_bg
@@ -111,6 +112,7 @@ class GNM(Model):
         global_decoder_hidden: tuple[int, ...],
         local_channels: tuple[int, ...],
         what_size: int,
+        initial_size: float,
         glimpse_channels: tuple[int, ...],
         glimpse_upscales: tuple[int, ...],
         background_size: int,
@@ -179,7 +181,12 @@ class GNM(Model):
             rngs=rngs,
         )
         self.local_net = LocalLatentNet(
-            features, features=local_channels, what_size=what_size, dtype=dtype, rngs=rngs
+            features,
+            features=local_channels,
+            what_size=what_size,
+            initial_size=initial_size,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.glimpse_decoder = SubPixelStack(
             what_size,

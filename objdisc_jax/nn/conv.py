@@ -1,6 +1,5 @@
 """Convolutions and transposed convolutions in PyTorch's conventions, NHWC."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,38 +18,54 @@ from objdisc_jax.nn.mlp import activation_function
 
 
 def convolution(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *settings: Any, **more: Any
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c d"],
+    strides: Sequence[int],
+    padding: Any,
+    **settings: Any,
 ) -> Float[Array, "b h2 w2 d"]:
-    """`lax.conv_general_dilated`, with a kernel gradient that is quick on the CPU.
+    """`lax.conv_general_dilated`, written so that it is quick on the CPU.
 
-    XLA's costs twice as much an image for a batch of thirty as for one, so on a single CPU device
-    the gradient of large maps is summed over small parts of the batch. The parts are unrolled,
-    because XLA is slow on convolutions inside loops, and so there are at most 32 of them.
+    XLA is slow there on kernels as large as their stride, 1x1 ones among them, and on maps so small
+    that every output sees every input: these are matrix products. Its kernel gradient costs twice
+    as much an image for a batch of thirty as for one, so on a single CPU device that of large maps
+    is summed over small parts of the batch. The parts are unrolled, because XLA is slow on
+    convolutions inside loops, and so there are at most 32 of them.
     """
 
     def plain(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, *settings, **more)
+        return lax.conv_general_dilated(x, kernel, strides, padding, **settings)
 
-    num_pixels, out_features = math.prod(x.shape[1:3]), kernel.shape[-1]
+    height, width = x.shape[1:3]
+    side, out_features = kernel.shape[0], kernel.shape[-1]
+    if padding == "SAME" and set(strides) == {side} and height % side == width % side == 0:
+        x = rearrange(x, "b (h i) (w j) c -> b h w (i j c)", i=side, j=side)
+        return x @ rearrange(kernel, "i j c d -> (i j c) d")
+    if padding == "SAME" and set(strides) == {1} and 2 * max(height, width) <= side + 1:
+        flat = rearrange(x, "b h w c -> b (h w c)") @ as_matrix(kernel, height, width)
+        return rearrange(flat, "b (h w d) -> b h w d", h=height, w=width)
     single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not single_cpu or num_pixels < 64**2 or out_features <= 8:
+    if not single_cpu or height * width < 64**2 or out_features <= 8:
         return plain(x, kernel)
     return summed_by_parts(plain, x, kernel, num_parts=min(len(x), 32))
 
 
-def patch_convolution(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *settings: Any, **more: Any
-) -> Float[Array, "b h2 w2 d"]:
-    """A convolution whose kernel is as large as its stride: a product of patches and a matrix.
+def as_matrix(
+    kernel: Float[Array, "k k c d"], height: int, width: int
+) -> Float[Array, "h*w*c h*w*d"]:
+    """The matrix of a convolution of small maps, padded to keep their size.
 
-    On the CPU XLA is slow on the gradients of such convolutions, 1x1 ones among them.
+    Args:
+        kernel: must reach from every pixel to every other.
+        height: rows of the maps.
+        width: columns of the maps.
     """
-    side, _, n_in, n_out = kernel.shape
-    if x.shape[1] % side or x.shape[2] % side:  # zeros at the border
-        return lax.conv_general_dilated(x, kernel, *settings, **more)
-    if side > 1:
-        x = rearrange(x, "b (h i) (w j) c -> b h w (i j c)", i=side, j=side)
-    return x @ kernel.reshape(side * side * n_in, n_out)
+    before = (kernel.shape[0] - 1) // 2
+    firsts = range(before, before - height, -1)  # of the kernel's rows, for each output's row
+    rows = jnp.stack([kernel[first : first + height] for first in firsts], axis=1)
+    firsts = range(before, before - width, -1)
+    both = jnp.stack([rows[:, :, first : first + width] for first in firsts], axis=3)
+    return rearrange(both, "i h j w c d -> (i j c) (h w d)")
 
 
 def summed_by_parts(
@@ -87,15 +102,13 @@ def conv(
     stride: int = 1,
     init: Init = "fan_in",
     use_bias: bool = True,
-    method: Callable[..., Array] = convolution,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """A square convolution, initialised as `objdisc_jax.nn.mlp.linear` is.
 
     Padded ("SAME") to one output per `stride` inputs, with nothing at the border left out; without
-    a stride that is `kernel_size // 2` on every side. `method` computes it; `patch_convolution` is
-    for kernels as large as their stride.
+    a stride that is `kernel_size // 2` on every side.
     """
     kernel_init, bias_init = initializers(init, in_features * kernel_size**2)
     return nnx.Conv(
@@ -105,7 +118,7 @@ def conv(
         strides=stride,
         padding="SAME",
         use_bias=use_bias,
-        conv_general_dilated=method,
+        conv_general_dilated=convolution,
         kernel_init=kernel_init,
         bias_init=bias_init,
         dtype=dtype,

@@ -11,7 +11,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.conv import conv
-from objdisc_jax.nn.normed import apply_conv
 
 
 class LSTMState(NamedTuple):
@@ -57,7 +56,7 @@ class ConvLSTMCell(nnx.Module):
 
     def __call__(self, inputs: Float[Array, "b h w c"], state: LSTMState) -> LSTMState:
         """Returns the next state."""
-        gates = apply_conv(self.conv, jnp.concatenate([inputs, state.h], axis=-1))
+        gates = self.conv(jnp.concatenate([inputs, state.h], axis=-1))
         i, f, o, g = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
         c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)

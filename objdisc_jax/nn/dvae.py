@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
 
 from objdisc_jax.nn.chunks import in_chunks
-from objdisc_jax.nn.conv import conv, convolution, patch_convolution
+from objdisc_jax.nn.conv import conv
 from objdisc_jax.nn.noise import gumbel
 
 PATCH = 4
@@ -50,7 +50,6 @@ class ConvBlock(nnx.Module):
             stride=stride,
             init="kaiming",
             use_bias=False,
-            method=patch_convolution if kernel_size == stride else convolution,
             dtype=dtype,
             rngs=rngs,
         )
@@ -106,9 +105,7 @@ class DVAE(nnx.Module):
             return ConvBlock(n_in, n_out, kernel_size, stride, dtype=dtype, rngs=rngs)
 
         def plain(n_in: int, n_out: int) -> nnx.Conv:
-            return conv(
-                n_in, n_out, 1, init="xavier", method=patch_convolution, dtype=dtype, rngs=rngs
-            )
+            return conv(n_in, n_out, 1, init="xavier", dtype=dtype, rngs=rngs)
 
         self.vocab_size = vocab_size
         self.encoder = nnx.List(

@@ -10,10 +10,10 @@ from flax import nnx
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from objdisc_jax.nn.conv import conv
+from objdisc_jax.nn.conv import conv, convolution
 from objdisc_jax.nn.distributions import Normal, RelaxedBernoulli
 from objdisc_jax.nn.initializers import uniform
-from objdisc_jax.nn.normed import NormedConvs, apply_conv
+from objdisc_jax.nn.normed import NormedConvs
 
 PRES_SCALE = 8.8
 """Largest log odds of presence: its probability stays between 0.00015 and 0.99985."""
@@ -69,6 +69,7 @@ class LocalLatentNet(nnx.Module):
         in_features: channels of the grid of features.
         features: channels of the 1x1 convolutions before the heads.
         what_size: size of z_what.
+        initial_size: the raw size that all glimpses begin with.
         dtype: compute type; distributions are float32.
         rngs: source of the initial values.
     """
@@ -79,6 +80,7 @@ class LocalLatentNet(nnx.Module):
         *,
         features: Sequence[int],
         what_size: int,
+        initial_size: float,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
@@ -89,13 +91,16 @@ class LocalLatentNet(nnx.Module):
             return conv(features[-1], size, 1, dtype=dtype, rngs=rngs)
 
         self.pres, self.depth, self.what = head(1), head(2), head(2 * what_size)
-        # Places begin almost equal: a quarter of the image's size, in the middle of the cell.
+        # Places begin almost equal, in the middle of the cell.
         self.where = nnx.Conv(
             features[-1],
             8,
             (1, 1),
             kernel_init=uniform(0.01),
-            bias_init=lambda key, shape, dtype=None, **_: jnp.zeros(shape, dtype).at[0].set(-1.0),
+            bias_init=lambda key, shape, dtype=None, **_: (
+                jnp.zeros(shape, dtype).at[0].set(initial_size)
+            ),
+            conv_general_dilated=convolution,
             dtype=dtype,
             rngs=rngs,
         )
@@ -104,7 +109,7 @@ class LocalLatentNet(nnx.Module):
         """The distributions, cells in rows: k = h · w."""
         x = self.trunk(x)
         pres, where, depth, what = (
-            rearrange(apply_conv(head, x).astype(jnp.float32), "b h w d -> b (h w) d")
+            rearrange(head(x).astype(jnp.float32), "b h w d -> b (h w) d")
             for head in (self.pres, self.where, self.depth, self.what)
         )
         return LocalDistributions(
