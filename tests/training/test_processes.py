@@ -1,0 +1,215 @@
+"""Real processes that train as one: the same run, agreed stops, deaths, disks that are full."""
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from objdisc_jax import launch
+from objdisc_jax.errors import ConfigError
+from objdisc_jax.training import distributed, loop, sharding
+from tests.conftest import tiny_experiment
+from tests.training.test_kill import wait_for_step
+from tests.training.test_train import assert_equal_trees, changed, metrics, parameters
+
+EXPERIMENT = """
+from tests.conftest import tiny_experiment
+
+def get_config():
+    config = tiny_experiment({path!r}).unlock()
+    config.num_train_steps = {steps}
+    config.update_from_flattened_dict({changes!r})
+    return config
+"""
+# A plateau, so that there is a state which validation changes; an epsilon that keeps Adam from
+# turning rounding noise in tiny gradients into full steps.
+CHANGES = {
+    "plateau.enabled": True,
+    "plateau.patience": 0,
+    "plateau.threshold": 1.0,
+    "optimizer.eps": 1e-2,
+}
+
+
+def write_experiment(file, data_file, steps):
+    file.write_text(EXPERIMENT.format(path=str(data_file), steps=steps, changes=CHANGES))
+    return file
+
+
+def start(config_file, workdir, *, processes=2, arguments=()):
+    """Starts the launcher; its output goes to a file `log` in the workdir."""
+    command = [sys.executable, "-m", "objdisc_jax.launch", "--processes", str(processes), "--"]
+    command += ["--config", str(config_file), "--workdir", str(workdir), *arguments]
+    workdir.mkdir(exist_ok=True)
+    with (workdir / "log").open("a") as log:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": os.getcwd(), "JAX_NUM_CPU_DEVICES": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def children(process):
+    """The processes that the launcher has started, in their order."""
+    file = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(number) for number in file.read_text().split()]
+
+
+def log_of(workdir):
+    return (workdir / "log").read_text()
+
+
+def test_two_processes_equal_two_devices_and_go_on_with_any_number(
+    tetrominoes_file, tmp_path, monkeypatch
+):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 12)
+    two = tmp_path / "two"
+    assert start(config_file, two).wait(180) == 0, log_of(two)
+    config = changed(tiny_experiment(tetrominoes_file), **CHANGES)
+    every_device = sharding.data_mesh
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "data_mesh", lambda: every_device(jax.devices()[:2]))
+        loop.train(config, tmp_path / "one")
+    for ours, theirs in zip(metrics(two), metrics(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        parameters(two),
+        parameters(tmp_path / "one"),
+    )
+    assert json.loads((two / "environment.json").read_text())["num_processes"] == 2
+    # Log lines come whole, with their process in front; the primary alone tells of the training.
+    lines = [line for line in log_of(two).splitlines() if "/12  loss" in line]
+    assert len(lines) == 6
+    assert all(re.match(r"\[0\] \d\d:\d\d:\d\d step", line) for line in lines)
+
+    loop.train(changed(config, num_train_steps=14), two)  # here, on four devices
+    assert [line["step"] for line in metrics(two)] == [2, 4, 6, 8, 10, 12, 14]
+
+
+@pytest.mark.slow
+def test_signal_to_one_process_stops_all_at_the_same_step(tetrominoes_file, tmp_path):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 10_000)
+    workdir = tmp_path / "run"
+    for number in (1, 0):
+        launcher = start(config_file, workdir)
+        wait_for_step(launcher, workdir, 6 if number else 40)
+        os.kill(children(launcher)[number], signal.SIGTERM)
+        asked = time.monotonic()
+        assert launcher.wait(60) == 0, log_of(workdir)
+        assert time.monotonic() - asked < 10
+        saved = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+        assert f"Asked to stop: saved step {saved}." in log_of(workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_death_of_a_process_is_noticed_and_told(tetrominoes_file, tmp_path, number):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 10_000)
+    workdir = tmp_path / "run"
+    launcher = start(config_file, workdir)
+    wait_for_step(launcher, workdir, 6)
+    os.kill(children(launcher)[number], signal.SIGKILL)
+    died = time.monotonic()
+    assert launcher.wait(60) == 128 + signal.SIGKILL, log_of(workdir)
+    print(f"ended after {time.monotonic() - died:.1f} s")
+    assert f"process {number} ended with SIGKILL, and so did the run" in log_of(workdir)
+    # Ours, where a computation fails first; JAX's own, where its heartbeats do.
+    told = rf"process {1 - number} of 2 has lost another process|another task died"
+    assert re.search(told, log_of(workdir)), log_of(workdir)
+
+
+@pytest.mark.slow
+def test_silent_process_is_taken_for_dead(tetrominoes_file, tmp_path):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 10_000)
+    workdir = tmp_path / "run"
+    launcher = start(config_file, workdir)
+    wait_for_step(launcher, workdir, 6)
+    stopped = children(launcher)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    since = time.monotonic()
+    assert launcher.wait(60) != 0, log_of(workdir)
+    print(f"ended after {time.monotonic() - since:.1f} s")
+    assert "process 0 ended with" in log_of(workdir)
+    assert not Path(f"/proc/{stopped}").exists()
+
+
+@pytest.mark.slow
+def test_twenty_random_kills_leave_no_trace(tetrominoes_file, tmp_path):
+    steps = 200
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, steps)
+    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "disturbed"
+    began = time.monotonic()
+    assert start(config_file, undisturbed).wait(180) == 0, log_of(undisturbed)
+    life = time.monotonic() - began
+
+    seed = random.randrange(1000)
+    print(f"seed {seed}; an undisturbed run takes {life:.0f} s")
+    draw = random.Random(seed)
+    kills, starts = 0, 0
+    while kills < 20:
+        launcher = start(config_file, workdir)
+        starts += 1
+        try:
+            launcher.wait(draw.uniform(0, life))
+            break  # it has reached its last step
+        except subprocess.TimeoutExpired:
+            started = children(launcher)
+        for victim in draw.sample(started, min(len(started), draw.choice([1, 1, 2]))):
+            os.kill(victim, signal.SIGKILL)
+        if not started:  # killed before it had children
+            launcher.kill()
+        assert launcher.wait(60) != 0, log_of(workdir)
+        kills += 1
+    print(f"{kills} kills in {starts} starts")
+    assert kills == 20, "the run was over too early: give it more steps"
+    assert start(config_file, workdir).wait(180) == 0, log_of(workdir)
+    assert "Traceback" not in log_of(workdir)
+    assert metrics(workdir) == metrics(undisturbed)
+    assert [line["step"] for line in metrics(workdir)] == list(range(2, steps + 1, 2))
+    assert_equal_trees(parameters(workdir), parameters(undisturbed))
+
+
+@pytest.mark.slow
+def test_training_goes_on_while_the_disk_is_full(tetrominoes_file, tmp_path):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 100_000)
+    workdir = tmp_path / "run"
+    launcher = start(config_file, workdir)
+    wait_for_step(launcher, workdir, 12)
+    primary = children(launcher)[0]
+    # A process that may write no more bytes to a file finds what one on a full disk finds.
+    limits = resource.prlimit(primary, resource.RLIMIT_FSIZE)
+    resource.prlimit(primary, resource.RLIMIT_FSIZE, (10, limits[1]))
+    wait_for_log(launcher, workdir, "could not be written to")
+    before = len(metrics(workdir))
+    time.sleep(3)
+    assert launcher.poll() is None, log_of(workdir)
+    assert len(metrics(workdir)) == before
+    resource.prlimit(primary, resource.RLIMIT_FSIZE, limits)
+    wait_for_step(launcher, workdir, metrics(workdir)[-1]["step"] + 20)
+    launcher.terminate()
+    assert launcher.wait(60) == 0, log_of(workdir)
+    steps = [line["step"] for line in metrics(workdir)]
+    assert steps[:-1] == list(range(2, steps[-1] - steps[-1] % 2 + 1, 2))[: len(steps) - 1]
+    last = steps[-1]
+    again = ["--config.num_train_steps", str(last + 4)]
+    assert start(config_file, workdir, arguments=again).wait(180) == 0, log_of(workdir)
+
+
+def wait_for_log(process, workdir, text, seconds=60):
+    deadline = time.monotonic() + seconds
+    while text not in log_of(workdir):
+        assert process.poll() is None, log_of(workdir)
+        assert time.monotonic() < deadline, log_of(workdir)
+        time.sleep(0.05)
