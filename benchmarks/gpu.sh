@@ -46,7 +46,7 @@ for part in $parts; do
     case $part in
     tests) # published numbers need full float32 products
         JAX_DEFAULT_MATMUL_PRECISION=highest within "$python" -m pytest -m "not slow" -o addopts=-q \
-            tests/nn tests/models tests/metrics tests/training 2>&1 | tee "$out/tests.log"
+            tests/nn tests/models tests/metrics tests/training > >(tee "$out/tests.log") 2>&1
         ;;
     speed_*)
         for precision in float32 tf32 bfloat16; do

@@ -32,7 +32,7 @@ from step_time import append, describe, synchronize
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 SIDES = ("jax", "torch", "torch-compile")
-KEY = ("model", "side", "precision", "batch_size", "hardware", "jax", "torch_version")
+KEY = ("model", "side", "precision", "batch_size", "hardware", "jax", "torch")
 NUM_IMAGES = 192
 
 
@@ -59,7 +59,6 @@ def main() -> None:
     arguments = parse()
     os.environ["JAX_PLATFORMS"] = arguments.device if arguments.side == "jax" else "cpu"
     hardware = describe(arguments.device, len(os.sched_getaffinity(0)))
-    hardware["torch_version"] = hardware.pop("torch")
     settings = {key: getattr(arguments, key) for key in ("model", "side", "precision")}
     row: dict[str, Any] = settings | {"batch_size": arguments.batch_size} | hardware
     name = ", ".join(str(row[key]) for key in ("model", "side", "precision", "batch_size"))
@@ -179,12 +178,14 @@ def measure_torch(arguments: argparse.Namespace) -> dict[str, Any]:
 
     found = timed(update, lambda _: synchronize(device), arguments)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-    empty = ("compile_s", "xla_gflop_per_step", "matmul_tflops", "utilisation")
-    return (
-        found
-        | {"loader_images_per_second": "", "compile_s": "", "peak_memory_gib": gib(peak)}
-        | dict.fromkeys(empty, "")
-    )
+    return found | {
+        "loader_images_per_second": "",
+        "compile_s": "",
+        "peak_memory_gib": gib(peak),
+        "xla_gflop_per_step": "",
+        "matmul_tflops": "",
+        "utilisation": "",
+    }
 
 
 def experiment(arguments: argparse.Namespace, file: Path) -> Any:

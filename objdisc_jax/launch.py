@@ -71,30 +71,32 @@ def launch(processes: int, arguments: Sequence[str], port: int = 0) -> int:
             )
             signals.pass_on_to(process)
         printers = [
-            threading.Thread(target=_print_lines, args=(number, process.stdout))
+            threading.Thread(target=_print_lines, args=(number, process.stdout), daemon=True)
             for number, process in enumerate(signals.processes)
         ]
         for printer in printers:
             printer.start()
         status = _wait(signals.processes)
         for printer in printers:
-            printer.join()
+            printer.join(SAVE_SECONDS)
     return status
 
 
 def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
     """Waits for all processes; stops the others when one has failed."""
-    while any(process.poll() is None for process in processes):
-        if any(process.returncode for process in processes):
-            break
+    codes: list[int | None] = [None]
+    while None in codes and not any(codes):
         time.sleep(_POLL_SECONDS)
-    failed = next((n for n, process in enumerate(processes) if process.returncode), None)
-    if failed is None:
+        codes = [process.poll() for process in processes]
+    failed = [number for number, code in enumerate(codes) if code]
+    if not failed:
         return 0
-    status = processes[failed].returncode
+    # Of several that ended at once, one that a signal killed is the cause and the others follow.
+    first = min(failed, key=lambda number: codes[number] or 0)
+    status = processes[first].returncode
     _stop(processes)
     reason = f"status {status}" if status > 0 else signal.Signals(-status).name
-    print(f"error: process {failed} ended with {reason}, and so did the run.", file=sys.stderr)
+    print(f"error: process {first} ended with {reason}, and so did the run.", file=sys.stderr)
     return status if status > 0 else 128 - status
 
 

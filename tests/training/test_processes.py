@@ -98,6 +98,59 @@ def test_two_processes_equal_two_devices_and_go_on_with_any_number(
     assert [line["step"] for line in metrics(two)] == [2, 4, 6, 8, 10, 12, 14]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("node1:9876", 2, None), r"--coordinator, --num_processes and --process_id belong"),
+        (("node1", 2, 0), r"--coordinator is 'node1', but must be host:port"),
+        (("node1:98765", 2, 0), r"--coordinator is 'node1:98765', but must be host:port"),
+        (("node1:9876", 2, 2), r"--process_id is 2, but must lie between 0 and 1"),
+    ],
+)
+def test_flags_that_do_not_fit_together_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message), distributed.connected(*arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("tasks", "gpus", "expected"),
+    [
+        (1, None, {}),  # a job of one process needs no other
+        (4, None, {"num_processes": 4, "process_id": 3, "local_device_ids": [1]}),
+        (4, "2", {"num_processes": 4, "process_id": 3, "local_device_ids": [0]}),
+    ],
+)
+def test_slurm_tells_the_processes_of_each_other(monkeypatch, tasks, gpus, expected):
+    for name, value in {
+        "SLURM_JOB_ID": "4096",
+        "SLURM_STEP_NODELIST": "node[07-08]",
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_PROCID": str(tasks - 1),
+        "SLURM_LOCALID": str((tasks - 1) % 2),
+    }.items():
+        monkeypatch.setenv(name, value)
+    if gpus is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    found = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: found.update(arguments))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    with distributed.connected():
+        pass
+    assert expected.items() <= found.items()
+    assert found.get("coordinator_address", "node07:61440") == "node07:61440"
+    assert bool(found) == bool(expected)
+
+
+def test_launcher_shares_the_gpus_out(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    shares = [launch._share_of_gpus(number, 2)["CUDA_VISIBLE_DEVICES"] for number in (0, 1)]
+    assert shares == ["4,6", "5"]
+    with pytest.raises(SystemExit, match="--processes is 4, but there are only 3 GPUs"):
+        launch._share_of_gpus(3, 4)
+
+
 @pytest.mark.slow
 def test_signal_to_one_process_stops_all_at_the_same_step(tetrominoes_file, tmp_path):
     config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 10_000)
