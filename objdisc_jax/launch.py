@@ -102,16 +102,15 @@ def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
 
 def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
     """Ends the processes that are left, gently at first."""
-    for end, seconds in (
-        (None, NOTICE_SECONDS),
-        (subprocess.Popen.terminate, SAVE_SECONDS),
-        (subprocess.Popen.kill, SAVE_SECONDS),
+    for number, seconds in (
+        (0, NOTICE_SECONDS),  # no signal
+        (signal.SIGTERM, SAVE_SECONDS),
+        (signal.SIGKILL, SAVE_SECONDS),
     ):
-        left = [process for process in processes if process.poll() is None]
-        for process in left if end is not None else ():
-            end(process)
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and any(process.poll() is None for process in left):
+        for process in processes:
+            process.send_signal(number)  # of no effect on one that has ended
+        while time.monotonic() < deadline and any(p.poll() is None for p in processes):
             time.sleep(_POLL_SECONDS)
 
 
