@@ -79,6 +79,8 @@ class Checkpoints:
                     [managers.LatestN(self._keep), best]
                 ),
                 create=False,
+                # In the background, its failure would leave threads that wait for it for minutes.
+                async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
                 # No process waits for another.
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=process,

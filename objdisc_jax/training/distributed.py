@@ -23,7 +23,7 @@ from objdisc_jax.training import sharding
 
 CONNECT_SECONDS = 300
 """How long processes wait for each other at the start; the nodes of a cluster start unevenly."""
-HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS = 40
 """A process that has been silent for so long is taken for dead, and the others end."""
 FINISH_SECONDS = 600
 """How long processes that are done wait for the primary to write what is left."""
