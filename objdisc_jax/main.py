@@ -29,6 +29,9 @@ _STEP = flags.DEFINE_string("step", "latest", "eval: the checkpoint: latest, bes
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 0.", lower_bound=0)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 40, "A process silent for so long is taken for dead.", lower_bound=10
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -42,7 +45,12 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError("Name an experiment, for example --config configs/demo.py")
     from objdisc_jax.training import distributed
 
-    with distributed.connected(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
+    with distributed.connected(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
+        heartbeat_seconds=_HEARTBEAT.value,
+    ):
         if _MODE.value == "eval":
             from objdisc_jax.training.report import evaluate
 

@@ -23,8 +23,6 @@ from objdisc_jax.training import sharding
 
 CONNECT_SECONDS = 300
 """How long processes wait for each other at the start; the nodes of a cluster start unevenly."""
-HEARTBEAT_SECONDS = 40
-"""A process that has been silent for so long is taken for dead, and the others end."""
 FINISH_SECONDS = 600
 """How long processes that are done wait for the primary to write what is left."""
 
@@ -43,6 +41,8 @@ def connected(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = 40,
 ) -> Iterator[None]:
     """Connects this process with the others, if there are any, for as long as the context lasts.
 
@@ -54,6 +54,7 @@ def connected(
         coordinator: `host:port` of process 0, the same for all.
         num_processes: how many there are.
         process_id: which one this is, from 0.
+        heartbeat_seconds: a process that is silent for so long is taken for dead.
 
     Raises:
         ConfigError: the arguments don't fit together.
@@ -69,7 +70,7 @@ def connected(
         jax.distributed.initialize(
             **place._asdict(),
             initialization_timeout=CONNECT_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            heartbeat_timeout_seconds=heartbeat_seconds,
             shutdown_timeout_seconds=FINISH_SECONDS,
         )
         if not is_primary():

@@ -40,13 +40,16 @@ CHANGES = {
     "optimizer.eps": 1e-2,
 }
 
+# A machine that runs tests may be suspended; deaths are noticed by broken connections all the same.
+PATIENT = ("--heartbeat_seconds=600",)
+
 
 def write_experiment(file, data_file, steps):
     file.write_text(EXPERIMENT.format(path=str(data_file), steps=steps, changes=CHANGES))
     return file
 
 
-def start(config_file, workdir, *, processes=2, arguments=()):
+def start(config_file, workdir, *, processes=2, arguments=PATIENT):
     """Starts the launcher; its output goes to a file `log` in the workdir."""
     command = [sys.executable, "-m", "objdisc_jax.launch", "--processes", str(processes), "--"]
     command += ["--config", str(config_file), "--workdir", str(workdir), *arguments]
@@ -187,7 +190,7 @@ def test_death_of_a_process_is_noticed_and_told(tetrominoes_file, tmp_path, numb
 def test_silent_process_is_taken_for_dead(tetrominoes_file, tmp_path):
     config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 10_000)
     workdir = tmp_path / "run"
-    launcher = start(config_file, workdir)
+    launcher = start(config_file, workdir, arguments=())
     wait_for_step(launcher, workdir, 6)
     stopped = children(launcher)[1]
     os.kill(stopped, signal.SIGSTOP)
@@ -252,7 +255,7 @@ def test_training_goes_on_while_the_disk_is_full(tetrominoes_file, tmp_path):
     steps = [line["step"] for line in metrics(workdir)]
     assert steps[:-1] == list(range(2, steps[-1] - steps[-1] % 2 + 1, 2))[: len(steps) - 1]
     last = steps[-1]
-    again = ["--config.num_train_steps", str(last + 4)]
+    again = [*PATIENT, "--config.num_train_steps", str(last + 4)]
     assert start(config_file, workdir, arguments=again).wait(180) == 0, log_of(workdir)
 
 
