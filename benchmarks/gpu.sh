@@ -8,7 +8,8 @@
 # the CSV files have are not measured again, and training goes on from its last checkpoint. Results
 # go to $OUT, with hardware and versions. On a CPU, to try it:
 #
-#   DEVICE=cpu BATCH=1 ROUNDS=1 STEPS=1 bash benchmarks/gpu.sh speed_gnm scaling
+#   DEVICE=cpu BATCH=2 ROUNDS=1 STEPS=1 SETTINGS='{"resolution": [32, 32], "decoder_grid": [2, 2]}' \
+#       bash benchmarks/gpu.sh speed_slot_attention scaling
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -52,13 +53,13 @@ for part in $parts; do
         for precision in float32 tf32 bfloat16; do
             for side in jax torch torch-compile; do
                 within "$python" benchmarks/training_speed.py --model "${part#speed_}" "${sizes[@]}" \
-                    --precision "$precision" --side "$side" --csv "$out/speed.csv" \
+                    --precision "$precision" --side "$side" --settings "${SETTINGS:-{\}}" --csv "$out/speed.csv" \
                     > >(tee -a "$out/speed.log") 2>&1
             done
         done
         ;;
     scaling)
-        within "$python" benchmarks/scaling.py "${sizes[@]}" --csv "$out/scaling.csv" \
+        within "$python" benchmarks/scaling.py "${sizes[@]}" --settings "${SETTINGS:-{\}}" --csv "$out/scaling.csv" \
             > >(tee -a "$out/scaling.log") 2>&1
         ;;
     train)

@@ -1,7 +1,7 @@
 """Time of a training step on one, two, four, ... devices of this machine, and how well it scales.
 
     python benchmarks/scaling.py --csv scaling.csv                    # all GPUs
-    python benchmarks/scaling.py --device cpu --devices 8 --batch-size 8 --steps 2
+    python benchmarks/scaling.py --device cpu --devices 8 --batch-size 8 --steps 2 --rounds 1
 
 Two series for each model. `batch` keeps the batch: n devices should take 1/n of the time, and find
 the same losses, which is checked. `per device` gives every device as many images as the one had:
@@ -10,6 +10,7 @@ cores: there the losses mean something, the times do not.
 """
 
 import argparse
+import json
 import os
 import statistics
 import time
@@ -32,7 +33,7 @@ def parse() -> argparse.Namespace:
     add("--dtype", choices=["float32", "bfloat16"], default="float32")
     add("--device", choices=["cpu", "cuda"], default="cuda")
     add("--devices", type=int, help="CPU: how many to simulate (default: 4)")
-    add("--resolution", type=int, help="side of the images (default: the model's)")
+    add("--settings", type=json.loads, default={}, help="keys of the model, as JSON, to try it out")
     add("--rounds", type=int, default=5)
     add("--steps", type=int, default=20, help="updates a round")
     add("--csv", type=Path, help="append the rows to this file, with hardware and versions")
@@ -95,8 +96,7 @@ def measure(
     config: Any = configs.experiment(model=arguments.model, data="clevr_with_masks")
     config.batch_size = batch_size
     config.model.dtype = arguments.dtype
-    if arguments.resolution:
-        config.model.resolution = (arguments.resolution, arguments.resolution)
+    config.model.update(arguments.settings)
     mesh = sharding.data_mesh(jax.devices()[:num_devices])
     graphdef, params = base.split(configs.build_model(config))
     state = sharding.put_replicated(initial_state(config, params), mesh)

@@ -20,6 +20,7 @@ the model's `dtype`; torch: autocast).
 
 import argparse
 import csv
+import json
 import os
 import statistics
 import tempfile
@@ -32,7 +33,7 @@ from step_time import append, describe, synchronize
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 SIDES = ("jax", "torch", "torch-compile")
-KEY = ("model", "side", "precision", "batch_size", "hardware", "jax", "torch")
+KEY = ("model", "side", "precision", "batch_size", "settings", "hardware", "jax", "torch")
 NUM_IMAGES = 192
 
 
@@ -50,6 +51,7 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=int, default=5)
     add("--steps", type=int, default=20, help="updates a round")
     add("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))), help="of the loader")
+    add("--settings", type=json.loads, default={}, help="keys of the model, as JSON, to try it out")
     add("--csv", type=Path, required=True, help="append the row to this file")
     return parser.parse_args()
 
@@ -60,7 +62,8 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = arguments.device if arguments.side == "jax" else "cpu"
     hardware = describe(arguments.device, len(os.sched_getaffinity(0)))
     settings = {key: getattr(arguments, key) for key in ("model", "side", "precision")}
-    row: dict[str, Any] = settings | {"batch_size": arguments.batch_size} | hardware
+    settings |= {"batch_size": arguments.batch_size, "settings": json.dumps(arguments.settings)}
+    row: dict[str, Any] = settings | hardware
     name = ", ".join(str(row[key]) for key in ("model", "side", "precision", "batch_size"))
     if has_row(arguments.csv, row):
         print(f"{name}: measured already")
@@ -160,11 +163,13 @@ def measure_torch(arguments: argparse.Namespace) -> dict[str, Any]:
     device, precision = arguments.device, arguments.precision
     torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "float32"
-    block = configs.to_dict(configs.experiment(model=arguments.model, data="clevr_with_masks"))
-    model = interop.create(block["model"]).to(device)
+    config = configs.experiment(model=arguments.model, data="clevr_with_masks")
+    config.model.update(arguments.settings)
+    block = configs.to_dict(config)["model"]
+    model = interop.create(block).to(device)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=device == "cuda")
     loss_of = torch.compile(model.loss) if arguments.side == "torch-compile" else model.loss
-    shape = (arguments.batch_size, *block["model"]["resolution"], 3)
+    shape = (arguments.batch_size, *block["resolution"], 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     image = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
     low, high = model.input_range
@@ -205,6 +210,7 @@ def experiment(arguments: argparse.Namespace, file: Path) -> Any:
     config.data.max_objects = None
     config.data.num_workers = arguments.workers
     config.batch_size = arguments.batch_size
+    config.model.update(arguments.settings)
     config.model.dtype = "bfloat16" if arguments.precision == "bfloat16" else "float32"
     return config
 
