@@ -1,35 +1,66 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command: tests, step times, a training run.
+# Everything that needs a GPU, in one command: tests, speed, scaling, a training run.
 #
-#   PYTHON=python3 OUT=gpu_results MINUTES=6 bash benchmarks/gpu.sh [tests] [bench] [train]
+#   PYTHON=python3 OUT=gpu_results MINUTES=6 bash benchmarks/gpu.sh [PART ...]
 #
-# Without names it does all three. Each part takes under nine minutes; training goes on from its
-# last checkpoint, so that a second call adds to it. Results go to $OUT.
+# Parts: tests, speed_MODEL for every model, scaling, train; without names, all of them. Each takes
+# under nine minutes. What a part has not done when its time is up, another call does: rows that
+# the CSV files have are not measured again, and training goes on from its last checkpoint. Results
+# go to $OUT, with hardware and versions. On a CPU, to try it:
+#
+#   DEVICE=cpu BATCH=2 ROUNDS=1 STEPS=1 SETTINGS='{"resolution": [32, 32], "decoder_grid": [2, 2]}' \
+#       bash benchmarks/gpu.sh speed_slot_attention scaling
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 out=${OUT:-gpu_results}
 minutes=${MINUTES:-6}
-parts=${*:-tests bench train}
+device=${DEVICE:-cuda}
+sizes=(--device "$device" --batch-size "${BATCH:-64}" --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
+models="slot_attention slate gnm"
+parts=${*:-tests $(printf 'speed_%s ' $models) scaling train}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 mkdir -p "$out"
 
-"$python" -c "import jax; assert jax.default_backend() == 'gpu', jax.devices()" || {
-    echo "JAX sees no GPU. Install the CUDA extra: make setup ACCELERATOR=cuda12"
-    exit 1
-}
+if [ "$device" = cuda ]; then
+    "$python" -c "import jax; assert jax.default_backend() == 'gpu', jax.devices()" || {
+        echo "JAX sees no GPU. Install the CUDA extra: make setup ACCELERATOR=cuda12"
+        exit 1
+    }
+fi
 status=0
+
+# What is left of a part's time; a part that has none left fails, and another call goes on.
+begin() { deadline=$((SECONDS + 530)); }
+within() {
+    local left=$((deadline - SECONDS))
+    if ((left < 5)); then
+        echo "No time left for: $*. Call this part again."
+        status=1
+    else
+        timeout --kill-after=5 "$left" "$@" || status=1
+    fi
+}
+
 for part in $parts; do
+    begin
     case $part in
     tests) # published numbers need full float32 products
-        JAX_DEFAULT_MATMUL_PRECISION=highest timeout 540 "$python" -m pytest -m "not slow" -o addopts=-q \
-            tests/nn tests/models tests/metrics tests/training 2>&1 | tee "$out/tests.log" || status=1
+        JAX_DEFAULT_MATMUL_PRECISION=highest within "$python" -m pytest -m "not slow" -o addopts=-q \
+            tests/nn tests/models tests/metrics tests/training > >(tee "$out/tests.log") 2>&1
         ;;
-    bench)
-        for dtype in float32 bfloat16; do
-            timeout 250 "$python" benchmarks/step_time.py --device cuda --batch-size 64 \
-                --dtype "$dtype" --csv "$out/step_time.csv" 2>&1 | tee -a "$out/bench.log" || status=1
+    speed_*)
+        for precision in float32 tf32 bfloat16; do
+            for side in jax torch torch-compile; do
+                within "$python" benchmarks/training_speed.py --model "${part#speed_}" "${sizes[@]}" \
+                    --precision "$precision" --side "$side" --settings "${SETTINGS:-{\}}" --csv "$out/speed.csv" \
+                    > >(tee -a "$out/speed.log") 2>&1
+            done
         done
+        ;;
+    scaling)
+        within "$python" benchmarks/scaling.py "${sizes[@]}" --settings "${SETTINGS:-{\}}" --csv "$out/scaling.csv" \
+            > >(tee -a "$out/scaling.log") 2>&1
         ;;
     train)
         data=$out/tetrominoes.h5
@@ -42,7 +73,7 @@ for part in $parts; do
             --workdir "$out/sa_tetrominoes" --config.data.path="$data" | tee -a "$out/train.log" || status=1
         ;;
     *)
-        echo "unknown part $part; parts are tests, bench, train"
+        echo "unknown part $part; parts are tests, $(printf 'speed_%s, ' $models)scaling, train"
         status=1
         ;;
     esac

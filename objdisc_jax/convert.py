@@ -170,11 +170,13 @@ def _write_run(workdir: Path, config: ConfigDict, state: Any) -> None:
     partial = workdir.with_name(f".{workdir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        runs.open_run(partial, config)
-        checkpoints = Checkpoints(partial)
-        checkpoints.save(0, state, {"seconds": 0.0})
-        checkpoints.close()
-        os.replace(partial, workdir)
+        with runs.opened(partial, config):
+            checkpoints = Checkpoints(partial)
+            checkpoints.save(0, state, {"seconds": 0.0})
+            checkpoints.close()
+            if checkpoints.failure is not None:
+                raise UserError(f"workdir: {workdir} cannot be written ({checkpoints.failure}).")
+            os.replace(partial, workdir)
     except OSError as error:
         raise UserError(
             f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory."

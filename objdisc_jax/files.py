@@ -1,7 +1,11 @@
 """Writing files whole or not at all."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from absl import logging
 
 
 def write_atomically(file: Path, content: bytes | str) -> None:
@@ -16,3 +20,16 @@ def write_atomically(file: Path, content: bytes | str) -> None:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def failure_is_a_warning(what: str) -> Iterator[None]:
+    """Goes on where a full or unwritable disk keeps something from being written, and says so.
+
+    Args:
+        what: is being written, for example "the curves".
+    """
+    try:
+        yield
+    except OSError as error:
+        logging.warning("%s could not be written: %s.", what.capitalize(), error)

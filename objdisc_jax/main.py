@@ -5,6 +5,9 @@
 
 Training goes on from the latest checkpoint in the workdir. Any key of the config can be set:
 `--config.batch_size=32 --config.model.num_slots=5`.
+
+Several processes train as one on clusters that JAX knows, with `objdisc_jax.launch`, or where each
+is started with `--coordinator host:port --num_processes N --process_id I`.
 """
 
 from collections.abc import Sequence
@@ -23,6 +26,12 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
 _SPLIT = flags.DEFINE_string("split", "test", "eval: the split to score on.")
 _STEP = flags.DEFINE_string("step", "latest", "eval: the checkpoint: latest, best, or a step.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which this one is, from 0.", lower_bound=0)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 40, "A process silent for so long is taken for dead.", lower_bound=10
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -34,14 +43,22 @@ def main(argv: Sequence[str]) -> None:
         workdir = Path("runs") / Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     if workdir is None or (config is None and _MODE.value == "train"):
         raise ConfigError("Name an experiment, for example --config configs/demo.py")
-    if _MODE.value == "eval":
-        from objdisc_jax.training.report import evaluate
+    from objdisc_jax.training import distributed
 
-        evaluate(Path(workdir), config=config, split=_SPLIT.value, which=_STEP.value)
-    elif config is not None:
-        from objdisc_jax.training.loop import train
+    with distributed.connected(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
+        heartbeat_seconds=_HEARTBEAT.value,
+    ):
+        if _MODE.value == "eval":
+            from objdisc_jax.training.report import evaluate
 
-        train(config, Path(workdir))
+            evaluate(Path(workdir), config=config, split=_SPLIT.value, which=_STEP.value)
+        elif config is not None:
+            from objdisc_jax.training.loop import train
+
+            train(config, Path(workdir))
 
 
 if __name__ == "__main__":

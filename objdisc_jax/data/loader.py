@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Generator, Iterable
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -165,9 +166,18 @@ def _read_by_workers(
 
 
 def _workers_context() -> BaseContext:
-    """Workers fork from a fresh server: neither this process's threads nor its JAX reach them."""
+    """Workers fork from a fresh server: neither this process's threads nor its JAX reach them.
+
+    Schedulers send SIGTERM to all processes of a job. The main one ends the workers when it has
+    saved; server and workers inherit that the signal is blocked.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

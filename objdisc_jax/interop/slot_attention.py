@@ -75,6 +75,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         decoder_strides: Sequence[int],
         decoder_grid: Sequence[int],
         decoder_lattice: int,
+        rematerialize: bool,
         output: str,
         separation: str,
         separation_weight: float,
@@ -84,6 +85,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         area_of_object: float,
         dtype: str,
     ):
+        del rematerialize  # of no consequence to what is computed
         super().__init__()
         height, width = resolution
         self.resolution = (height, width)

@@ -1,5 +1,7 @@
 """Slot Attention auto-encoder for object discovery (Locatello et al. 2020, arXiv 2006.15055)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -42,6 +44,7 @@ def default_config() -> ConfigDict:
     config.decoder_strides = (2, 2, 2, 2, 1)  # conv: enlargement of each layer
     config.decoder_grid = (8, 8)  # conv: slots are tiled over it; resolution / prod(strides)
     config.decoder_lattice = 1  # mlp: train on every n-th row and column, at a random offset
+    config.rematerialize = False  # compute the decoder's activations again to save memory
     config.output = "linear"  # colours: linear | tanh
     config.separation = "none"  # regulariser of the masks: none | max | entropy
     config.separation_weight = 0.0  # its final weight
@@ -88,6 +91,7 @@ class SlotAttentionAutoEncoder(Model):
         decoder_strides: tuple[int, ...],
         decoder_grid: tuple[int, int],
         decoder_lattice: int,
+        rematerialize: bool,
         output: str,
         separation: str,
         separation_weight: float,
@@ -121,6 +125,7 @@ class SlotAttentionAutoEncoder(Model):
         self.resolution = (resolution[0], resolution[1])
         self.dtype = dtype
         self.decoder_lattice = decoder_lattice
+        self.rematerialize = rematerialize
         self.output = output
         self.separation = separation
         self.separation_weight = separation_weight
@@ -243,6 +248,10 @@ class SlotAttentionAutoEncoder(Model):
             decoded = jnp.concatenate([jnp.tanh(decoded[..., :3]), decoded[..., 3:]], axis=-1)
         return combine(decoded)
 
+    def _decode_all(self, slots: Array, image: Array):
+        recon, _, masks = self.decode(slots)
+        return image, recon, masks
+
     def _decode_lattice(self, slots: Array, image: Array, offset: Int[Array, "b 2"]):
         """Decodes every n-th row and column only; returns those pixels of the image too."""
         rows, cols = (
@@ -274,10 +283,12 @@ class SlotAttentionAutoEncoder(Model):
         del dropout_key  # no dropout in this model
         slots = self.attend(image, noise).slots
         if self.decoder_lattice > 1:
-            target, recon, masks = self._decode_lattice(slots, image, noise["lattice"])
+            decode = partial(self._decode_lattice, image=image, offset=noise["lattice"])
         else:
-            recon, _, masks = self.decode(slots)
-            target = image
+            decode = partial(self._decode_all, image=image)
+        if self.rematerialize:
+            decode = jax.checkpoint(decode)
+        target, recon, masks = decode(slots)
         mse = jnp.mean((recon - target) ** 2, axis=tuple(range(1, target.ndim)))
         loss, scalars = mse, {"recon_loss": mse}
         if self.separation != "none":

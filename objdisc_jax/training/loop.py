@@ -18,10 +18,10 @@ from objdisc_jax import config as configs
 from objdisc_jax import settings
 from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
-from objdisc_jax.files import write_atomically
+from objdisc_jax.files import failure_is_a_warning, write_atomically
 from objdisc_jax.models import base
 from objdisc_jax.names import flatten
-from objdisc_jax.training import optim, pictures, runs, sharding, writers
+from objdisc_jax.training import distributed, optim, pictures, runs, sharding, writers
 from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.evaluate import Evaluator, Scores
 from objdisc_jax.training.step import TrainState, initial_state, make_train_step
@@ -42,7 +42,6 @@ class _Dispatched(NamedTuple):
 
     step: int
     scalars: dict[str, jax.Array]
-    index: np.ndarray
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
@@ -70,14 +69,24 @@ class _Training:
         self.train_data = loader.load(config.data, "train")
         self.val_data = loader.load(config.data, "val")
         self.graphdef, self.abstract_state = runs.abstract_state(config)
-        # From here on the config is known to work, and the directory may be written to.
-        runs.open_run(workdir, config)
-        self.checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+        self.primary = distributed.is_primary()
         self.seconds_before = 0.0
         self.tracing = False
 
     def run(self) -> None:
         """Trains to the last step, or until asked to stop."""
+        # The config is known to work, and the directory may be written to.
+        with runs.opened(self.workdir, self.config), _stop_requests() as stop:
+            distributed.barrier("the run directory is there")
+            self.checkpoints = Checkpoints(
+                self.workdir, keep=self.config.checkpoint.keep, create=self.primary
+            )
+            try:
+                self._run(stop)
+            finally:
+                self.checkpoints.close()
+
+    def _run(self, stop: "_Stop") -> None:
         last_step = self.config.num_train_steps
         latest = self.checkpoints.latest_step
         if latest is not None and latest >= last_step:
@@ -88,10 +97,11 @@ class _Training:
                 last_step,
             )
             return
-        state = self._restored_or_initial(latest)
+        state = self._restored_or_initial()
         first_step = int(state.step)
+        distributed.check_same_step(first_step, self.workdir)
         self.writer = writers.create(
-            self.config, self.workdir, last_step=first_step, primary=jax.process_index() == 0
+            self.config, self.workdir, last_step=first_step, primary=self.primary
         )
         if first_step == 0:
             self.writer.write_hparams(flatten(configs.to_dict(self.config)))
@@ -106,15 +116,15 @@ class _Training:
         self.draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
         self.started = self.logged = time.monotonic()
         self.logged_step = first_step
-        with _stop_requests() as stop, self._batches(first_step) as batches:
+        with self._batches(first_step) as batches:
             try:
                 self._take_steps(state, first_step, batches, stop)
             finally:
                 self._end_trace()
-                self.checkpoints.close()
                 self.writer.close()
-        if jax.process_index() == 0:
-            plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
+        if self.primary:
+            with failure_is_a_warning("the curves"):
+                plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
 
     def _take_steps(
         self,
@@ -125,36 +135,28 @@ class _Training:
     ) -> None:
         """Trains to the last step, or until asked to stop; the state is saved then."""
         train_step = make_train_step(self.config, self.graphdef)
+        any_process = distributed.any_process(self.mesh)
         dispatched: _Dispatched | None = None
         for step in range(first_step + 1, self.config.num_train_steps + 1):
             self._profile(step)
-            try:
-                batch = next(batches)
-            except UserError:
-                if not stop.requested:
-                    raise
-                # A scheduler tells the whole process group to stop, the data workers included.
-                self._settle(dispatched)
-                self._save_and_stop(step - 1, state)
-                return
-            on_device = sharding.put_batch({"image": batch["image"]}, self.mesh)
-            state, scalars = train_step(state, on_device)
+            batch = sharding.put_batch({"image": next(batches)["image"]}, self.mesh)
+            asked_to_stop = any_process(stop.requested)
+            state, scalars = train_step(state, batch)
             self._settle(dispatched)
-            dispatched = _Dispatched(step, scalars, batch["index"])
-            stopping = stop.requested
-            if stopping or self._is_due(step):
+            dispatched = _Dispatched(step, scalars)
+            stopping = bool(asked_to_stop)
+            saving_again = self.primary and self.checkpoints.is_due_again()
+            if stopping or saving_again or self._is_due(step):
                 self._settle(dispatched)  # nothing is scored, shown or saved after a NaN
                 dispatched = None
-                try:
-                    state = self._do_what_is_due(step, state)
-                except UserError:
-                    if not stop.requested:
-                        raise
-                    logging.info("Asked to stop: the same command goes on from the last save.")
-                    return
+                state = self._do_what_is_due(step, state)
             if stopping:
-                self._save_and_stop(step, state)
+                self._save_for_good(step, state)
+                logging.info("Asked to stop: saved step %d. The same command goes on.", step)
                 return
+            if saving_again:
+                self._save(step, state)
+        self._save_for_good(self.config.num_train_steps, state)
 
     def _is_due(self, step: int) -> set[str]:
         """Which of `eval`, `pictures` and `checkpoint` a step ends with; the last, with all."""
@@ -176,24 +178,27 @@ class _Training:
                     self.config, state.opt_state, scores.means["loss"]
                 )
                 state = state._replace(opt_state=opt_state)
-        if "pictures" in due:
+        if "pictures" in due and self.primary:
             self._write_picture(step, self.draw(state.params, step))
         if due & {"eval", "checkpoint"}:
             self._save(step, state, score)
         return state
 
-    def _restored_or_initial(self, latest: int | None) -> TrainState:
+    def _restored_or_initial(self) -> TrainState:
         """The state to go on from; also notes the seconds trained before."""
         replicated = sharding.replicated(self.mesh)
-        if latest is not None:
-            state, metadata = self.checkpoints.restore(latest, self.abstract_state, replicated)
+        restored = self.checkpoints.restore_newest(self.abstract_state, replicated)
+        if restored is not None:
+            state, metadata = restored
             self.seconds_before = metadata["seconds"]
-            logging.info("Going on from step %d of the run in %s.", latest, self.workdir)
+            logging.info("Going on from step %d of the run in %s.", int(state.step), self.workdir)
             return state
         _, params = base.split(configs.build_model(self.config))
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info("Parameters:\n%s", overview)
-        return sharding.put_replicated(initial_state(self.config, params), self.mesh)
+        # Processors of several kinds may round an initial value differently.
+        state = distributed.from_primary(initial_state(self.config, params))
+        return sharding.put_replicated(state, self.mesh)
 
     def _batches(self, first_step: int) -> AbstractContextManager[Iterator[loader.Batch]]:
         """The training batches from a step on; worker processes end with the context."""
@@ -210,12 +215,34 @@ class _Training:
         )
 
     def _save(self, step: int, state: TrainState, score: float | None = None) -> None:
-        self.writer.flush()  # a run that continues from here has all metrics up to here
-        self.checkpoints.save(step, state, {"seconds": self._seconds()}, score)
+        """Begins to save; a failure is a warning."""
+        if not self.primary:
+            return
+        try:
+            self.writer.flush()  # a run that continues from here has all metrics up to here
+        except OSError as error:
+            self.checkpoints.note_failure(error)
+        else:
+            self.checkpoints.save(step, state, {"seconds": self._seconds()}, score)
 
-    def _save_and_stop(self, step: int, state: TrainState) -> None:
+    def _save_for_good(self, step: int, state: TrainState) -> None:
+        """Saves the last thing that this program does.
+
+        Raises:
+            UserError: it could not be saved.
+        """
+        if not self.primary:
+            return
+        self.checkpoints.wait()
         self._save(step, state)
-        logging.info("Asked to stop: saved step %d. The same command goes on.", step)
+        self.checkpoints.wait()
+        if self.checkpoints.failure is not None:
+            latest = self.checkpoints.latest_step
+            raise UserError(
+                f"workdir: step {step} could not be saved in {self.workdir} "
+                f"({self.checkpoints.failure}). Make space there; the same command goes on from "
+                + ("the beginning." if latest is None else f"step {latest}, which is saved.")
+            )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
@@ -227,7 +254,7 @@ class _Training:
         """
         if dispatched is None:
             return
-        step, scalars, _ = dispatched
+        step, scalars = dispatched
         if not scalars.pop("finite"):
             self._report_divergence(dispatched)
         last_step = self.config.num_train_steps
@@ -252,10 +279,13 @@ class _Training:
 
     def _report_divergence(self, dispatched: _Dispatched) -> None:
         file = self.workdir / DIVERGED_FILE
-        step, scalars, index = dispatched
+        step, scalars = dispatched
         values = {name: str(float(value)) for name, value in scalars.items()}
-        report = {"step": step, "scalars": values, "batch_index": index.tolist()}
-        write_atomically(file, json.dumps(report, indent=2) + "\n")
+        if self.primary:
+            index = self._whole_batch(step)["index"]
+            report = {"step": step, "scalars": values, "batch_index": index.tolist()}
+            with failure_is_a_warning(str(file)):
+                write_atomically(file, json.dumps(report, indent=2) + "\n")
         self.checkpoints.wait()
         kept = self.checkpoints.latest_step
         raise Diverged(
@@ -265,6 +295,14 @@ class _Training:
             + "Lower --config.optimizer.learning_rate or set --config.optimizer.clip_norm, and "
             "train in a new --workdir."
         )
+
+    def _whole_batch(self, step: int) -> loader.Batch:
+        """The batch of a step, all processes' parts of it."""
+        size, seed = self.config.batch_size, self.config.seed
+        batches = loader.train_batches(
+            self.train_data, batch_size=size, seed=seed, start_step=step - 1
+        )
+        return next(batches)
 
     def _write_scores(self, step: int, scores: Scores) -> float:
         """Writes validation scores; returns the one whose highest value is "best"."""
@@ -279,13 +317,15 @@ class _Training:
         return means["fg_ari"] if self.val_data.has_masks else -means["loss"]
 
     def _write_picture(self, step: int, picture: np.ndarray) -> None:
-        if jax.process_index() == 0:
+        with failure_is_a_warning("the picture"):
             pictures.save(self.workdir, f"step_{step:07d}", picture)
         self.writer.write_images(step, {"val/panel": picture})
 
     def _profile(self, step: int) -> None:
         """Begins or ends the trace that the config asks for."""
         start: Any = self.config.profile.start
+        if not self.primary:
+            return
         if step == start:
             jax.profiler.start_trace(str(self.workdir / "profile"))
             self.tracing = True

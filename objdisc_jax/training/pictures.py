@@ -16,6 +16,7 @@ from objdisc_jax import visualize
 from objdisc_jax.data import loader
 from objdisc_jax.models import base
 from objdisc_jax.segmentation import segment
+from objdisc_jax.training import sharding
 from objdisc_jax.training.evaluate import evaluation_noise, to_unit_range
 from objdisc_jax.training.step import prepare_images, resize_labels
 
@@ -41,6 +42,7 @@ class Pictures:
     def __call__(self, params: base.Params, step: int) -> UInt8[np.ndarray, "h w 3"]:
         """The panel of these parameters, as of a training step."""
         batch = self._batch
+        params = sharding.on_one_device(params)  # one process alone draws
         rows, prediction = self._draw(params, batch["image"], batch["index"].astype(np.int32), step)
         true = None
         if "segmentation" in batch:

@@ -4,7 +4,6 @@ import json
 import math
 from pathlib import Path
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -12,7 +11,7 @@ from objdisc_jax import config as configs
 from objdisc_jax import settings
 from objdisc_jax.data import loader
 from objdisc_jax.files import write_atomically
-from objdisc_jax.training import runs, sharding
+from objdisc_jax.training import distributed, runs, sharding
 from objdisc_jax.training.evaluate import Evaluator, Scores
 from objdisc_jax.training.pictures import Pictures, save
 
@@ -61,8 +60,8 @@ def evaluate(
     config = trained.config
     dataset = loader.load(config.data, split)
     scores = Evaluator(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
-    picture = Pictures(config, trained.graphdef, dataset)(trained.params, trained.step)
-    if jax.process_index() == 0:
+    if distributed.is_primary():
+        picture = Pictures(config, trained.graphdef, dataset)(trained.params, trained.step)
         file = workdir / f"eval_{split}.json"
         values = {
             **{name: None if math.isnan(x) else x for name, x in scores.means.items()},

@@ -37,6 +37,11 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, replicated(mesh))
 
 
+def on_one_device(tree: Any) -> Any:
+    """This process's first copy of arrays that every device has whole."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
 def check_batch_size(batch_size: int, parts: int, mesh: Mesh) -> None:
     """Checks that each part of a batch can be divided among the devices.
 

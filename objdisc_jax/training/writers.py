@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.files import write_atomically
+from objdisc_jax.files import failure_is_a_warning, write_atomically
 
 _TF_WRITER = "clu.metric_writers.tf.summary_writer"
 
@@ -50,6 +50,8 @@ METRICS_FILE = "metrics.jsonl"
 class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
     """CLU's PyTorch-backed TensorBoard writer, with texts and hyper-parameters in one run.
 
+    Where a full disk ends an event file, what comes later goes to another one.
+
     Args:
         logdir: folder of the event files.
         last_step: points of later steps, left by a run that died, are hidden.
@@ -57,18 +59,53 @@ class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
 
     def __init__(self, logdir: Path, last_step: int):
         metric_writers.MetricWriter.__init__(self)
-        summary_writer = torch_tensorboard_writer.tensorboard.SummaryWriter
-        self._writer = summary_writer(str(logdir), purge_step=last_step + 1)
+        self._logdir = str(logdir)
+        self._writer: Any = _summary_writer(self._logdir, purge_step=last_step + 1)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes scalars."""
+        with self._replaced_on_failure():
+            super().write_scalars(step, scalars)
+
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
+        """Writes pictures."""
+        with self._replaced_on_failure():
+            super().write_images(step, images)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Writes Markdown texts."""
-        for name, text in texts.items():
-            self._writer.add_text(name, text, global_step=step)
+        with self._replaced_on_failure():
+            for name, text in texts.items():
+                self._writer.add_text(name, text, global_step=step)
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Writes hyper-parameters as a table (TensorBoard's own would open a second run)."""
         rows = "\n".join(f"| {name} | {value} |" for name, value in hparams.items())
         self.write_texts(0, {"config": f"| key | value |\n|---|---|\n{rows}"})
+
+    def flush(self) -> None:
+        """Writes everything to the file."""
+        with self._replaced_on_failure():
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        with failure_is_a_warning("TensorBoard events"):
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _replaced_on_failure(self) -> Iterator[None]:
+        with failure_is_a_warning("TensorBoard events"):
+            try:
+                yield
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._writer.close()
+                self._writer = _summary_writer(self._logdir)
+                raise
+
+
+_summary_writer = torch_tensorboard_writer.tensorboard.SummaryWriter
 
 
 class ScalarWriter(metric_writers.MetricWriter):
@@ -107,7 +144,7 @@ class JsonLinesWriter(ScalarWriter):
     """Appends `{"step": n, name: value, ...}` to a file, one line a step.
 
     What is written at one step in several calls is put into one line, which is on disk after
-    `flush` or when another step begins.
+    `flush` or when another step begins. Lines for which there is no space are kept until there is.
 
     Args:
         file: the file; made if missing.
@@ -119,6 +156,7 @@ class JsonLinesWriter(ScalarWriter):
         self._file = file
         self._step: int | None = None
         self._values: dict[str, float] = {}
+        self._unwritten = b""
         if file.is_file():
             kept = [line for line in file.read_text().splitlines() if _is_until(line, last_step)]
             write_atomically(file, "".join(f"{line}\n" for line in kept))
@@ -126,17 +164,38 @@ class JsonLinesWriter(ScalarWriter):
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds scalars to the line of a step."""
         if step != self._step:
-            self.flush()
+            with failure_is_a_warning(f"{self._file}, kept to be tried again,"):
+                self.flush()
             self._step = step
         self._values |= {name: float(np.asarray(value)) for name, value in scalars.items()}
 
     def flush(self) -> None:
-        """Writes the line of the current step."""
+        """Writes the line of the current step.
+
+        Raises:
+            OSError: there is no space; the file is as before, and the next call tries again.
+        """
         if self._values:
             line = json.dumps({"step": self._step, **self._values})
-            with self._file.open("a") as file:
-                file.write(f"{line}\n")
+            self._unwritten += f"{line}\n".encode()
             self._values = {}
+        if not self._unwritten:
+            return
+        with self._file.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                rest = self._unwritten
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+        self._unwritten = b""
+
+    def close(self) -> None:
+        """Flushes, as well as it can."""
+        with failure_is_a_warning(str(self._file)):
+            self.flush()
 
 
 def _is_until(line: str, last_step: int) -> bool:

@@ -37,6 +37,17 @@ def gradient(model):
     return jax.jit(jax.grad(loss))(params)
 
 
+@pytest.mark.parametrize("decoder", [{}, MLP_DECODER | {"decoder_lattice": 2}])
+def test_rematerialized_decoder_has_the_same_gradient_and_is_computed_twice(decoder):
+    plain, again = (build(rematerialize=value, **decoder) for value in (False, True))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient(again),
+        gradient(plain),
+    )
+    assert "remat" in str(jax.make_jaxpr(lambda: gradient(again))())
+
+
 @pytest.mark.parametrize(
     ("mode", "learns_initialisation"), [("implicit", False), ("unrolled", True), ("bo_qsa", True)]
 )

@@ -10,18 +10,38 @@ import time
 
 import pytest
 
+from objdisc_jax import config as configs
+from objdisc_jax import models
+from tests.conftest import tiny_experiment
+from tests.models.test_contract import SMALL
 from tests.training.test_train import assert_equal_trees, metrics, parameters
 
 STEPS = 60
 EXPERIMENT = """
-from tests.conftest import tiny_experiment
+from tests.training.test_kill import small_experiment
 
 def get_config():
-    config = tiny_experiment({path!r}).unlock()
-    config.num_train_steps = {steps}
+    return small_experiment({model!r}, {path!r})
+"""
+
+
+def small_experiment(model, data_file):
+    """The tiny experiment with a small model whose schedules and plateau are at work."""
+    tiny = tiny_experiment(data_file)
+    if model == "slot_attention":
+        config = tiny.unlock()
+    else:
+        config = configs.experiment(model=model, data="tetrominoes")
+        parts = ("model", "optimizer", "schedule", "wandb", "profile")
+        config.update({key: tiny[key] for key in tiny if key not in parts})
+        config.model.update(SMALL[model])
+        config.plateau.update(enabled=True, patience=0, threshold=1.0)
+    if model == "slate":
+        config.model.temperature_steps = STEPS
+        config.model.dropout = 0.1
+    config.num_train_steps = STEPS
     config.data.num_workers = 1
     return config
-"""
 
 
 def start(config_file, workdir):
@@ -39,20 +59,21 @@ def start(config_file, workdir):
 def wait_for_step(process, workdir, step):
     """Waits until the metrics have a line of this step or a later one."""
     file = workdir / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         lines = file.read_text().split("\n")[:-1] if file.is_file() else []
         if lines and json.loads(lines[-1])["step"] >= step:
             return
         assert process.poll() is None, (workdir / "log").read_text()
         time.sleep(0.01)
-    raise TimeoutError(f"no step {step} within two minutes")
+    raise TimeoutError(f"no step {step} within five minutes")
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_run_equals_undisturbed_run(tetrominoes_file, tmp_path):
+@pytest.mark.parametrize("model", models.names())
+def test_killed_and_stopped_run_equals_undisturbed_run(model, tetrominoes_file, tmp_path):
     config_file = tmp_path / "experiment.py"
-    config_file.write_text(EXPERIMENT.format(path=str(tetrominoes_file), steps=STEPS))
+    config_file.write_text(EXPERIMENT.format(model=model, path=str(tetrominoes_file)))
     undisturbed = tmp_path / "undisturbed"
     assert start(config_file, undisturbed).wait(180) == 0, (undisturbed / "log").read_text()
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import subprocess
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from objdisc_jax import config as configs
 from objdisc_jax.data.sets import tetrominoes
 from objdisc_jax.errors import ConfigError, UserError
-from objdisc_jax.training import loop, runs, sharding
+from objdisc_jax.training import checkpoint, loop, runs, sharding
 from objdisc_jax.training.checkpoint import Checkpoints
 
 
@@ -173,6 +176,69 @@ def test_damaged_checkpoint_is_named(tiny, tmp_path):
             file.write_bytes(b"")
     with pytest.raises(UserError, match=r"checkpoints/4 cannot be read"):
         loop.train(tiny, tmp_path)
+
+
+def test_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(tiny, tmp_path, caplog):
+    loop.train(changed(tiny, num_train_steps=8), tmp_path)
+    folder = tmp_path / "checkpoints"
+    for file in (folder / "8" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    (folder / "9.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    with caplog.at_level("INFO", logger="absl"):
+        loop.train(tiny, tmp_path)
+    assert re.search(r"Ignored and removed .*9\.orbax-checkpoint-tmp", caplog.text)
+    assert re.search(r"checkpoints/8 cannot be read .* going on from step 6", caplog.text)
+    assert (folder / "8.unreadable").is_dir()
+    assert [line["step"] for line in metrics(tmp_path)] == [2, 4, 6, 8, 10, 12]
+    loop.train(tiny, tmp_path / "undisturbed")
+    assert metrics(tmp_path) == metrics(tmp_path / "undisturbed")
+    assert_equal_trees(parameters(tmp_path), parameters(tmp_path / "undisturbed"))
+
+
+def test_second_run_in_a_workdir_is_refused(tiny, tmp_path):
+    with runs.opened(tmp_path, tiny):
+        with pytest.raises(UserError, match=r"is in use by another run \(process \d+ on "):
+            loop.train(tiny, tmp_path)
+    loop.train(changed(tiny, num_train_steps=2), tmp_path)
+
+
+def test_commit_of_the_code_is_recorded(tiny, tmp_path):
+    with runs.opened(tmp_path, tiny):
+        pass
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    root = Path(runs.__file__).parents[2]
+    commit = None
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        assert environment["git_commit"].removesuffix("-dirty") == commit
+    else:
+        assert environment["git_commit"] is None
+
+
+def test_save_that_fails_is_tried_again(tiny, tmp_path, caplog, monkeypatch):
+    # The folder of checkpoints is away for two saves, of which the second is a repetition.
+    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", 0.0)
+    folder, tried = tmp_path / "checkpoints", []
+    save = Checkpoints.save
+
+    def save_without_folder(self, step, *rest):
+        tried.append(step)
+        if step in (4, 5):
+            folder.rename(tmp_path / "away")
+            folder.write_text("")
+        save(self, step, *rest)
+        self.wait()
+        if step in (4, 5):
+            folder.unlink()
+            (tmp_path / "away").rename(folder)
+
+    monkeypatch.setattr(Checkpoints, "save", save_without_folder)
+    loop.train(changed(tiny, **{"eval.every": 12, "num_train_steps": 7}), tmp_path)
+    assert tried == [4, 5, 6, 7, 7]
+    assert caplog.text.count("could not be written to") == 2
+    assert Checkpoints(tmp_path, create=False).latest_step == 7
 
 
 def test_unwritable_workdir_is_named(tiny, tmp_path):

@@ -1,6 +1,7 @@
 """Metrics reach JSON lines, TensorBoard and Weights & Biases, without TensorFlow."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -35,6 +36,26 @@ def test_lines_after_the_checkpoint_and_broken_lines_are_removed(tmp_path):
     writer.write_scalars(3, {"a": 4.0})
     writer.close()
     assert lines(file)[2] == {"step": 3, "a": 4.0}
+
+
+def test_lines_are_kept_until_there_is_space(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    writer = writers.JsonLinesWriter(file, last_step=0)
+    writer.write_scalars(1, {"a": 1})
+    writer.flush()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Room for the second line and the beginning of the third.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * file.stat().st_size + 5, limits[1]))
+    try:
+        for step in (2, 3, 4):
+            writer.write_scalars(step, {"a": step})
+        with pytest.raises(OSError, match="File too large"):
+            writer.flush()
+        assert [line["step"] for line in lines(file)] == [1, 2]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    writer.flush()
+    assert lines(file) == [{"step": step, "a": step} for step in (1, 2, 3, 4)]
 
 
 def test_tensorboard_gets_scalars_pictures_and_the_config(tiny, tmp_path):

@@ -1,0 +1,194 @@
+"""Runs an experiment on several processes of this machine.
+
+    python -m objdisc_jax.launch --processes 2 -- --config configs/demo.py
+
+What follows `--` are the arguments of `objdisc_jax.main`. With GPUs every process gets its share of
+them, otherwise the processes talk through the CPU. Their lines come with the process's number in
+front. When one process dies, the others are stopped; SIGTERM and Ctrl-C go to all of them, which
+save and end.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+NOTICE_SECONDS = 5.0
+"""How long the others have, when one process has died, to notice and to say so."""
+SAVE_SECONDS = 10.0
+"""How long they have after SIGTERM before they are killed."""
+_POLL_SECONDS = 0.1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m objdisc_jax.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--processes", type=int, required=True, help="how many to start")
+    parser.add_argument(
+        "--port", type=int, default=0, help="of the coordinator; default: a free one"
+    )
+    parser.add_argument("arguments", nargs="*", help="of objdisc_jax.main, after --")
+    arguments = parser.parse_args(argv)
+    if arguments.processes < 1:
+        parser.error(f"--processes is {arguments.processes}, but must be at least 1")
+    return arguments
+
+
+def launch(processes: int, arguments: Sequence[str], port: int = 0) -> int:
+    """Starts the processes and waits for them.
+
+    Args:
+        processes: how many.
+        arguments: of `objdisc_jax.main`.
+        port: of the coordinator, which is process 0; 0 takes a free one.
+
+    Returns:
+        0 if all processes ended well, else the exit status of the first that did not.
+    """
+    coordinator = f"localhost:{port or _free_port()}"
+    command = [sys.executable, "-m", "objdisc_jax.main", *arguments]
+    command += ["--coordinator", coordinator, "--num_processes", str(processes)]
+    environments = [_share_of_gpus(number, processes) for number in range(processes)]
+    with _Signals() as signals:
+        for number, environment in enumerate(environments):
+            process = subprocess.Popen(
+                [*command, "--process_id", str(number)],
+                env=os.environ | environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            signals.pass_on_to(process)
+        printers = [
+            threading.Thread(target=_print_lines, args=(number, process.stdout), daemon=True)
+            for number, process in enumerate(signals.processes)
+        ]
+        for printer in printers:
+            printer.start()
+        status = _wait(signals.processes)
+        for printer in printers:
+            printer.join(SAVE_SECONDS)
+    return status
+
+
+def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
+    """Waits for all processes; stops the others when one has failed."""
+    codes: list[int | None] = [None]
+    while None in codes and not any(codes):
+        time.sleep(_POLL_SECONDS)
+        codes = [process.poll() for process in processes]
+    failed = [number for number, code in enumerate(codes) if code]
+    if not failed:
+        return 0
+    # Of several that ended at once, one that a signal killed is the cause and the others follow.
+    first = min(failed, key=lambda number: codes[number] or 0)
+    status = processes[first].returncode
+    _stop(processes)
+    reason = f"status {status}" if status > 0 else signal.Signals(-status).name
+    print(f"error: process {first} ended with {reason}, and so did the run.", file=sys.stderr)
+    return status if status > 0 else 128 - status
+
+
+def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Ends the processes that are left, gently at first."""
+    for number, seconds in (
+        (0, NOTICE_SECONDS),  # no signal
+        (signal.SIGTERM, SAVE_SECONDS),
+        (signal.SIGKILL, SAVE_SECONDS),
+    ):
+        deadline = time.monotonic() + seconds
+        for process in processes:
+            process.send_signal(number)  # of no effect on one that has ended
+        while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+            time.sleep(_POLL_SECONDS)
+
+
+class _Signals:
+    """Passes SIGTERM and SIGINT on to processes, to later ones too.
+
+    Attributes:
+        processes: those that get the signals.
+    """
+
+    def __init__(self):
+        self.processes: list[subprocess.Popen[str]] = []
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def pass_on_to(self, process: subprocess.Popen[str]) -> None:
+        """Adds a process."""
+        self.processes.append(process)
+        if self._received is not None:
+            process.send_signal(self._received)
+
+    def _pass_on(self, number: int, _: object) -> None:
+        self._received = number
+        for process in self.processes:
+            process.send_signal(number)
+
+
+def _print_lines(number: int, lines: IO[str]) -> None:
+    """Prints a process's lines as they come, whole, with its number in front."""
+    for line in lines:
+        sys.stdout.write(f"[{number}] {line}")
+        sys.stdout.flush()
+
+
+def _share_of_gpus(number: int, processes: int) -> Mapping[str, str]:
+    """The environment that gives a process its share of the GPUs, if there are any."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = _gpus() if visible is None else [gpu for gpu in visible.split(",") if gpu]
+    if not gpus or os.environ.get("JAX_PLATFORMS") == "cpu":
+        return {}
+    share = gpus[number::processes]
+    if not share:
+        sys.exit(
+            f"error: --processes is {processes}, but there are only {len(gpus)} GPUs. Start at "
+            "most as many, or use the CPU with JAX_PLATFORMS=cpu."
+        )
+    return {"CUDA_VISIBLE_DEVICES": ",".join(share)}
+
+
+def _gpus() -> list[str]:
+    """The numbers of the machine's GPUs."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(number) for number in range(len(listing.stdout.splitlines()))]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def main() -> None:
+    """Does what the command line says."""
+    arguments = parse(sys.argv[1:])
+    sys.exit(launch(arguments.processes, arguments.arguments, arguments.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Several processes that train as one: how they find each other, agree, and end.
+
+Every process has its devices and reads its part of each batch; the primary, process 0, alone
+writes. Whatever ends one of them ends all, in bounded time and with a message.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.training import sharding
+
+CONNECT_SECONDS = 300
+"""How long processes wait for each other at the start; the nodes of a cluster start unevenly."""
+FINISH_SECONDS = 600
+"""How long processes that are done wait for the primary to write what is left."""
+
+
+class _Place(NamedTuple):
+    """Where a process stands among the others: the arguments of `jax.distributed.initialize`."""
+
+    coordinator_address: str
+    num_processes: int
+    process_id: int
+    local_device_ids: Any = None
+
+
+@contextlib.contextmanager
+def connected(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = 40,
+) -> Iterator[None]:
+    """Connects this process with the others, if there are any, for as long as the context lasts.
+
+    Without arguments they are what the cluster says, if it is one that JAX knows (SLURM, Open MPI,
+    Kubernetes, Cloud TPU) and runs several processes. An error in one of several processes ends it
+    at once, after a message: the others notice, and nothing waits for what will not come.
+
+    Args:
+        coordinator: `host:port` of process 0, the same for all.
+        num_processes: how many there are.
+        process_id: which one this is, from 0.
+        heartbeat_seconds: a process that is silent for so long is taken for dead.
+
+    Raises:
+        ConfigError: the arguments don't fit together.
+    """
+    place = _place(coordinator, num_processes, process_id)
+    if place is None:
+        yield
+        return
+    # SIGTERM is the training loop's, not JAX's. GPUs have collectives of their own.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            **place._asdict(),
+            initialization_timeout=CONNECT_SECONDS,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            shutdown_timeout_seconds=FINISH_SECONDS,
+        )
+        if not is_primary():
+            logging.set_verbosity(logging.WARNING)  # the primary tells how it goes
+        yield
+    except BaseException as error:
+        _end(error, place)
+    jax.distributed.shutdown()
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def barrier(what: str) -> None:
+    """Waits until all processes have come here; `what` names the place."""
+    multihost_utils.sync_global_devices(what)
+
+
+def from_primary(tree: Any) -> Any:
+    """The primary's values of a pytree of arrays, in all processes.
+
+    Bytes are sent, so that every value arrives as it is.
+    """
+    if jax.process_count() == 1:
+        return tree
+    host = jax.tree.map(np.asarray, tree)
+    sent = multihost_utils.broadcast_one_to_all(
+        jax.tree.map(lambda x: np.frombuffer(x.tobytes(), np.uint8), host)
+    )
+    return jax.tree.map(
+        lambda x, like: np.asarray(x, np.uint8).view(like.dtype).reshape(like.shape), sent, host
+    )
+
+
+def check_same_step(step: int, workdir: object) -> None:
+    """Checks that all processes go on from the same step.
+
+    Raises:
+        UserError: they see different checkpoints.
+    """
+    steps = multihost_utils.process_allgather(np.int32(step)).reshape(-1)
+    if (steps != step).any():
+        raise UserError(
+            f"workdir: the processes see different checkpoints in {workdir}: their latest steps "
+            f"are {', '.join(map(str, steps))} (0 for none). All need the same directory: put it "
+            "on a file system that all hosts share."
+        )
+
+
+def any_process(mesh: Mesh) -> Callable[[bool], bool | jax.Array]:
+    """A function that tells all processes whether it was called with True in any of them.
+
+    All have to call it, and get the same answer, which may be read later. One process alone answers
+    itself.
+    """
+    if jax.process_count() == 1:
+        return lambda flag: flag
+    anywhere = jax.jit(jnp.any, out_shardings=sharding.replicated(mesh))
+
+    def ask(flag: bool) -> jax.Array:
+        flags = sharding.put_batch({"flag": np.full(jax.local_device_count(), flag)}, mesh)
+        return anywhere(flags["flag"])
+
+    return ask
+
+
+def _place(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> _Place | None:
+    """Where this process stands, by flags or cluster; None if it is alone."""
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None):
+        return _place_in_cluster()
+    if coordinator is None or num_processes is None or process_id is None:
+        raise ConfigError(
+            "--coordinator, --num_processes and --process_id belong together, but only some of "
+            "them were given. On one machine, python -m objdisc_jax.launch gives all three."
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"--coordinator is {coordinator!r}, but must be host:port of process 0, for example "
+            "node1:9876, the same for all processes."
+        )
+    if not 0 <= process_id < num_processes:
+        raise ConfigError(
+            f"--process_id is {process_id}, but must lie between 0 and {num_processes - 1}: "
+            f"--num_processes is {num_processes}."
+        )
+    return _Place(coordinator, num_processes, process_id) if num_processes > 1 else None
+
+
+def _place_in_cluster() -> _Place | None:
+    # JAX has no public way to ask for the cluster without joining it.
+    from jax._src.clusters import ClusterEnv
+
+    found = ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, None, None, CONNECT_SECONDS
+    )
+    coordinator, num_processes, process_id, devices = found
+    if coordinator is None or num_processes is None or process_id is None or num_processes < 2:
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if devices is not None and visible != [""] and len(visible) == 1:
+        devices = [0]  # the cluster has given each process a GPU that is its only one
+    return _Place(coordinator, num_processes, process_id, devices)
+
+
+def _end(error: BaseException, place: _Place) -> None:
+    """Says what went wrong and ends this process without waiting for any other."""
+    status = 1
+    if isinstance(error, UserError):
+        message = f"error: {error}"
+    elif isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else 1
+        message = "" if isinstance(error.code, int | None) else str(error.code)
+    elif not _is_of_communication(error):
+        message = traceback.format_exc()
+    elif place.coordinator_address and not jax.distributed.is_initialized():
+        message = (
+            f"error: process {place.process_id} of {place.num_processes} could not connect with "
+            f"the others at {place.coordinator_address} within {CONNECT_SECONDS} s "
+            f"({_first_line(error)}). Check that all {place.num_processes} were started, that "
+            "process 0 runs on that host, and that the port is free and open."
+        )
+    else:
+        message = (
+            f"error: process {place.process_id} of {place.num_processes} has lost another process, "
+            f"and ends ({_first_line(error)}). The log of the one that ended first says why. The "
+            "same command goes on from the latest checkpoint."
+        )
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _is_of_communication(error: BaseException) -> bool:
+    # What Gloo says comes as a ValueError from computations, as a RuntimeError from JAX's own.
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:300]
