@@ -1,0 +1,148 @@
+"""Scenes of CLEVR, drawn as the published generator does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from objdisc_jax.render import caster
+from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene
+
+VERSION = 1
+"""Bumped whenever the scenes or the pictures of a seed change."""
+
+COLORS = {
+    "gray": (87, 87, 87),
+    "red": (173, 35, 35),
+    "blue": (42, 75, 215),
+    "green": (29, 105, 20),
+    "brown": (129, 74, 25),
+    "purple": (129, 38, 192),
+    "cyan": (41, 208, 208),
+    "yellow": (255, 238, 51),
+}
+"""Linear albedos, times 255."""
+
+MATERIALS = ("rubber", "metal")
+SIZES = {"large": 0.7, "small": 0.35}
+SHAPES = ("cube", "sphere", "cylinder")
+CAMERA = (7.481132, -6.507640, 5.343665)
+
+STUDIO = caster.Studio(
+    shapes=SHAPES,
+    lamps=(
+        caster.Lamp(0.5, (1.0, 0.932, 0.817), 78.5),
+        caster.Lamp(0.5, (0.762, 0.818, 1.0), 23.6),
+        caster.Lamp(1.0, (1.0, 1.0, 1.0), 39.3),
+    ),
+    sun=0.45,
+)
+
+MIN_OBJECTS = 3
+MIN_PIXELS = 200
+REFERENCE_RESOLUTION = (240, 320)
+"""At which every object must show `MIN_PIXELS`, whatever is rendered."""
+
+_SPREAD = 3.0
+_MIN_DISTANCE = 0.25
+_MARGIN = 0.4
+_RETRIES = 50
+# Right and behind, of the camera without jitter, on the ground.
+_DIRECTIONS = np.array([[0.65631127, 0.75449026], [-0.75449031, 0.65631127]], np.float32)
+
+
+def draw(
+    key: jax.Array, studio: caster.Studio, max_objects: int = LARGEST_NUM_OBJECTS
+) -> Scene:
+    """Draws a scene; objects that are not all seen well enough are drawn anew, all of them.
+
+    The number of objects, the camera and the lamps stay, as in the published generator.
+    """
+    count_key, camera_key, lamp_key, objects_key = jax.random.split(key, 4)
+    num_objects = jax.random.randint(count_key, (), MIN_OBJECTS, max_objects + 1)
+    camera = jnp.asarray(CAMERA) + jax.random.uniform(camera_key, (3,), minval=-0.5, maxval=0.5)
+    lamps = jnp.asarray(caster.LAMP_POSITIONS)
+    lamps += jax.random.uniform(lamp_key, (3, 3), minval=-1.0, maxval=1.0)
+
+    def attempt(number: jax.Array) -> Scene:
+        objects = _draw_objects(jax.random.fold_in(objects_key, number), num_objects)
+        return Scene(objects, num_objects, camera, lamps, jnp.int32(0), jnp.zeros(4))
+
+    def badly_seen(state: tuple[jax.Array, Scene]) -> jax.Array:
+        counts = caster.label_counts(state[1], studio, REFERENCE_RESOLUTION)
+        there = jnp.arange(LARGEST_NUM_OBJECTS) < num_objects
+        return jnp.any(there & (counts < MIN_PIXELS))
+
+    def again(state: tuple[jax.Array, Scene]) -> tuple[jax.Array, Scene]:
+        return state[0] + 1, attempt(state[0])
+
+    first = (jnp.int32(1), attempt(jnp.int32(0)))
+    return jax.lax.while_loop(badly_seen, again, first)[1]
+
+
+def _draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
+    """Draws objects that keep their distances."""
+    place_key, shape_key, color_key, metal_key, yaw_key = jax.random.split(key, 5)
+    size, position = _place(place_key, num_objects)
+    k = LARGEST_NUM_OBJECTS
+    palette = jnp.asarray(np.array(list(COLORS.values()), np.float32) / 255)
+    return Objects(
+        shape=jax.random.randint(shape_key, (k,), 0, len(SHAPES)),
+        size=size,
+        position=jnp.concatenate([position, size[:, None]], axis=1),
+        yaw=jax.random.uniform(yaw_key, (k,), maxval=2 * np.pi),
+        color=palette[jax.random.randint(color_key, (k,), 0, len(COLORS))],
+        metal=jax.random.randint(metal_key, (k,), 0, 2).astype(jnp.float32),
+        texture=jnp.zeros(k, jnp.int32),
+        texture_seed=jnp.zeros((k, 4)),
+    )
+
+
+def _place(key: jax.Array, num_objects: jax.Array) -> tuple[Float[Array, " k"], Float[Array, "k 2"]]:
+    """Draws sizes and places, one object after another; after 50 failures all anew."""
+    k = LARGEST_NUM_OBJECTS
+    radii = jnp.asarray(np.array(list(SIZES.values()), np.float32))
+    directions = jnp.asarray(_DIRECTIONS)
+
+    def attempt(state):
+        number, *_ = state
+        size_key, place_key = jax.random.split(jax.random.fold_in(key, number))
+        size = radii[jax.random.randint(size_key, (k,), 0, len(SIZES))]
+        candidates = jax.random.uniform(
+            place_key, (k, _RETRIES, 2), minval=-_SPREAD, maxval=_SPREAD
+        )
+
+        def add(i, placed):
+            position, fits = placed
+            offset = candidates[i][:, None] - position  # [tries, k, 2]
+            gap = jnp.sqrt(jnp.sum(offset**2, -1)) - size[i] - size
+            along = jnp.abs(jnp.einsum("tkc,dc->tkd", offset, directions)).min(-1)
+            earlier = jnp.arange(k) < i
+            good = (((gap >= _MIN_DISTANCE) & (along >= _MARGIN)) | ~earlier).all(1)
+            return (
+                position.at[i].set(candidates[i][jnp.argmax(good)]),
+                fits & (good.any() | (i >= num_objects)),
+            )
+
+        position, fits = jax.lax.fori_loop(0, k, add, (jnp.zeros((k, 2)), jnp.array(True)))
+        return number + 1, size, position, fits
+
+    state = (jnp.int32(0), jnp.zeros(k), jnp.zeros((k, 2)), jnp.array(False))
+    _, size, position, _ = jax.lax.while_loop(lambda state: ~state[3], attempt, state)
+    return size, position
+
+
+@functools.partial(jax.jit, static_argnames=("studio", "max_objects"))
+def render(
+    seed: jax.Array, indices: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
+) -> tuple[Scene, caster.Rendering]:
+    """Draws and renders scenes of a seed."""
+    key = jax.random.key(seed)
+
+    def one(index):
+        scene = draw(jax.random.fold_in(key, index), studio, max_objects)
+        return scene, caster.render(scene, studio)
+
+    return jax.lax.map(one, indices)
