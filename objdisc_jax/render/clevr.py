@@ -1,13 +1,11 @@
 """Scenes of CLEVR, drawn as the published generator does."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from objdisc_jax.render import caster
+from objdisc_jax.render import camera, caster
 from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene
 
 VERSION = 1
@@ -62,13 +60,13 @@ def draw(
     """
     count_key, camera_key, lamp_key, objects_key = jax.random.split(key, 4)
     num_objects = jax.random.randint(count_key, (), MIN_OBJECTS, max_objects + 1)
-    camera = jnp.asarray(CAMERA) + jax.random.uniform(camera_key, (3,), minval=-0.5, maxval=0.5)
+    eye = jnp.asarray(CAMERA) + jax.random.uniform(camera_key, (3,), minval=-0.5, maxval=0.5)
     lamps = jnp.asarray(caster.LAMP_POSITIONS)
     lamps += jax.random.uniform(lamp_key, (3, 3), minval=-1.0, maxval=1.0)
 
     def attempt(number: jax.Array) -> Scene:
         objects = _draw_objects(jax.random.fold_in(objects_key, number), num_objects)
-        return Scene(objects, num_objects, camera, lamps, jnp.int32(0), jnp.zeros(4))
+        return Scene(objects, num_objects, eye, lamps, jnp.int32(0), jnp.zeros(4))
 
     def badly_seen(state: tuple[jax.Array, Scene]) -> jax.Array:
         counts = caster.label_counts(state[1], studio, REFERENCE_RESOLUTION)
@@ -134,15 +132,70 @@ def _place(key: jax.Array, num_objects: jax.Array) -> tuple[Float[Array, " k"], 
     return size, position
 
 
-@functools.partial(jax.jit, static_argnames=("studio", "max_objects"))
-def render(
-    seed: jax.Array, indices: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
+def record(
+    seed: int, index: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
 ) -> tuple[Scene, caster.Rendering]:
-    """Draws and renders scenes of a seed."""
-    key = jax.random.key(seed)
+    """Draws and renders image `index` of a seed."""
+    key = jax.random.fold_in(jax.random.key(seed), index)
+    scene = draw(key, studio, max_objects)
+    return scene, caster.render(scene, studio)
 
-    def one(index):
-        scene = draw(jax.random.fold_in(key, index), studio, max_objects)
-        return scene, caster.render(scene, studio)
 
-    return jax.lax.map(one, indices)
+def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
+    """Returns what a file of records holds: the arrays of CLEVR with masks, and ours.
+
+    Args:
+        scene: scenes, with a leading axis n.
+        rendering: of them.
+
+    Returns:
+        image: uint8 [n, h, w, 3];
+        segmentation: uint8 [n, h, w], 0 background, else number of the object;
+        num_objects: uint8 [n];
+        visibility: float32 [n, 11], 1 for background and objects that are there;
+        x, y, z, rotation: float32 [n, 11], centres in scene units and turns in radians;
+        pixel_coords: float32 [n, 11, 3], column and row of the centres in pixels, and depth;
+        shape, size, color, material: uint8 [n, 11], 0 for none, else 1 + the place in `SHAPES`,
+            `SIZES`, `COLORS` and `MATERIALS`;
+        visible_pixels: int32 [n, 11], pixels of each entity;
+        camera: float32 [n, 3], its position.
+        In axes of 11, entity 0 is the background, and absent objects have zeros.
+    """
+    objects = scene.objects
+    k = objects.shape.shape[1]
+    there = np.arange(k) < scene.num_objects[:, None]
+    height, width = rendering.image.shape[1:3]
+    places = [
+        np.asarray(camera.project(jnp.asarray(eye), jnp.asarray(points), (height, width)))
+        for eye, points in zip(scene.camera, objects.position, strict=True)
+    ]
+    palette = np.array(list(COLORS.values()), np.float32) / 255
+    distances = np.abs(objects.color[:, :, None] - palette).sum(-1)
+    sizes = np.array(list(SIZES.values()), np.float32)
+
+    def entities(values: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+        present = there.reshape(there.shape + (1,) * (values.ndim - 2))
+        padding = [(0, 0), (1, 0)] + [(0, 0)] * (values.ndim - 2)
+        return np.pad(np.where(present, values, 0), padding).astype(dtype)
+
+    labels = rendering.segmentation.reshape(len(there), -1)
+    visible = np.stack([np.bincount(row, minlength=k + 1) for row in labels])
+    visibility = entities(np.ones_like(objects.size))
+    visibility[:, 0] = 1
+    return {
+        "image": rendering.image,
+        "segmentation": rendering.segmentation,
+        "num_objects": scene.num_objects.astype(np.uint8),
+        "visibility": visibility,
+        "x": entities(objects.position[..., 0]),
+        "y": entities(objects.position[..., 1]),
+        "z": entities(objects.position[..., 2]),
+        "rotation": entities(objects.yaw),
+        "pixel_coords": entities(np.stack(places)),
+        "shape": entities(objects.shape + 1, np.uint8),
+        "size": entities(np.abs(objects.size[..., None] - sizes).argmin(-1) + 1, np.uint8),
+        "color": entities(distances.argmin(-1) + 1, np.uint8),
+        "material": entities(objects.metal + 1, np.uint8),
+        "visible_pixels": visible.astype(np.int32),
+        "camera": scene.camera,
+    }
