@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from objdisc_jax.render import camera, ground, shapes, vectors
-from objdisc_jax.render.scene import Objects, Scene
+from objdisc_jax.render import camera, ground, shapes, textures, vectors
+from objdisc_jax.render.scene import Objects, Scene, Surface
 from objdisc_jax.render.shapes import FAR
 from objdisc_jax.render.vectors import Vec, vec
 
@@ -54,6 +54,8 @@ class Studio:
         sun: irradiance across its direction.
         resolution: rows and columns of the picture.
         samples: rays for each pixel at an edge; inside of metal half as many.
+        textured: whether surfaces have patterns; they take `samples` rays a pixel everywhere.
+        filmic: whether bright light is compressed as on film, with strong contrast.
     """
 
     shapes: tuple[str, ...]
@@ -61,6 +63,8 @@ class Studio:
     sun: float
     resolution: tuple[int, int] = (240, 320)
     samples: int = 8
+    textured: bool = False
+    filmic: bool = False
 
 
 SUN_DIRECTION = (0.4145, -0.1946, 0.889)
@@ -127,6 +131,8 @@ def render(scene: Scene, studio: Studio) -> Rendering:
     eye = vec(scene.camera)
     hit = first_hit(scene, studio, eye, centres)
     linear = _radiance_of_ground(scene, studio, eye, centres)
+    if studio.filmic:
+        linear = _filmic(linear)
 
     labels, parts = (value.reshape(height, width) for value in (hit.label, hit.part))
     metal = _metal_of(scene, labels)
@@ -134,7 +140,8 @@ def render(scene: Scene, studio: Studio) -> Rendering:
     edge = _neighbourhood(seen, jnp.maximum) != _neighbourhood(seen, jnp.minimum)
     interior = (labels > 0) & ~edge
     few = max(1, studio.samples // 2)
-    linear = _replace(linear, interior & (metal == 0), scene, studio, 1, mirrors=False)
+    plain = few if studio.textured else 1
+    linear = _replace(linear, interior & (metal == 0), scene, studio, plain, mirrors=False)
     linear = _replace(linear, interior & (metal > 0), scene, studio, few, mirrors=True)
     linear = _replace(linear, edge, scene, studio, studio.samples, mirrors=True)
     image = _to_srgb(linear).T.reshape(height, width, 3)
@@ -209,6 +216,9 @@ class _Local:
 
     def direction(self, direction: Vec) -> Vec:
         return direction.turned(self._cos, -self._sin) * (1 / self.size)
+
+    def inwards(self, normal: Vec) -> Vec:
+        return normal.turned(self._cos, -self._sin)
 
     def outwards(self, normal: Vec) -> Vec:
         return normal.turned(self._cos, self._sin)
@@ -289,12 +299,65 @@ def _radiance_of_ground(scene: Scene, studio: Studio, eye: Vec, directions: Vec)
     t, normal = ground.meet(eye, directions, FAR)
     point = eye + directions * t
     lights = _lights(scene, studio, point, jnp.zeros_like(t, jnp.int32))
-    color = _ground_color(_diffuse(lights, normal))
-    return jnp.stack([color.x, color.y, color.z])
+    if studio.textured:
+        color, normal = _ground_look(scene.ground, point, normal)
+    else:
+        color = Vec(*(jnp.full_like(t, ground.ALBEDO) for _ in range(3)))
+    seen = _matt(color, _diffuse(lights, normal))
+    return jnp.stack([seen.x, seen.y, seen.z])
 
 
-def _ground_color(irradiance: Vec) -> Vec:
-    return (irradiance * (ground.ALBEDO / np.pi)).map(lambda x: x + AMBIENT)
+def _matt(color: Vec, irradiance: Vec) -> Vec:
+    """Returns the radiance of the ground."""
+    return color * (irradiance * (1 / np.pi)).map(lambda x: x + AMBIENT / ground.ALBEDO)
+
+
+def _ground_look(surface: Surface, point: Vec, normal: Vec) -> tuple[Vec, Vec]:
+    """Returns colour and bumped normal of a textured ground."""
+    flat = Vec(point.x, jnp.zeros_like(point.x), point.y)
+    color, slope = _mixed(surface, flat)
+    return color, (normal - Vec(slope.x, slope.z, jnp.zeros_like(slope.x))).unit()
+
+
+def _mixed(surface: Surface, point: Vec) -> tuple[Vec, Vec]:
+    """Returns a surface's colour at points, and the slope of its bumps."""
+
+    def patterned() -> tuple[Vec, Vec]:
+        value, slope = textures.look(
+            surface.texture, point, surface.grain[0], 50 * surface.grain[1]
+        )
+        color = vec(surface.color) + (vec(surface.accent) - vec(surface.color)) * value
+        return color, slope
+
+    def plain() -> tuple[Vec, Vec]:
+        nothing = point * 0.0
+        return nothing + vec(surface.color), nothing
+
+    return jax.lax.cond(surface.texture >= 0, patterned, plain)
+
+
+def _look(scene: Scene, studio: Studio, hit: Hit, point: Vec) -> tuple[Vec, Vec]:
+    """Returns colours and normals of what rays have hit."""
+    albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
+    table = jnp.concatenate([albedo[None], scene.objects.surface.color])
+    color = Vec(*(table[:, channel][hit.label] for channel in range(3)))
+    if not studio.textured:
+        return color, hit.normal
+    start = color, hit.normal
+    on_ground = _ground_look(scene.ground, point, hit.normal)
+    is_ground = hit.label == 0
+    start = tuple(vectors.where(is_ground, a, b) for a, b in zip(on_ground, start, strict=True))
+
+    def visit(number: jax.Array, looks: tuple[Vec, Vec]) -> tuple[Vec, Vec]:
+        local = _Local(scene.objects, number)
+        surface = jax.tree.map(lambda values: values[number], scene.objects.surface)
+        color, slope = _mixed(surface, local.point(point) * local.size)
+        across = slope - local.inwards(hit.normal) * slope.dot(local.inwards(hit.normal))
+        bumped = (hit.normal - local.outwards(across)).unit()
+        mine = hit.label == number + 1
+        return vectors.where(mine, color, looks[0]), vectors.where(mine, bumped, looks[1])
+
+    return jax.lax.fori_loop(0, scene.num_objects, visit, (start[0], start[1]))
 
 
 def _diffuse(lights: list[Light], normal: Vec) -> Vec:
@@ -320,13 +383,12 @@ def _radiance(
     """
     hit = first_hit(scene, studio, origin, direction, own)
     point = origin + direction * hit.t
-    normal = hit.normal
+    color, normal = _look(scene, studio, hit, point)
     lights = _lights(scene, studio, point, hit.label)
     irradiance = _diffuse(lights, normal)
     facing = jnp.maximum(-normal.dot(direction), 0.02)
-    ground_radiance = _open_ground(studio, point)
+    ground_radiance = _open_ground(scene, studio, point)
 
-    color = _color_of(scene, hit.label)
     below = 0.5 - 0.5 * normal.z
     from_around = (ground_radiance * (_BOUNCE * below)).map(lambda x: x + AMBIENT)
     fresnel = _schlick(0.0083, facing)
@@ -350,12 +412,12 @@ def _radiance(
 
     is_metal = _metal_of(scene, hit.label) > 0
     on_object = vectors.where(is_metal, metal, rubber)
-    seen = vectors.where(hit.label == 0, _ground_color(irradiance), on_object)
+    seen = vectors.where(hit.label == 0, _matt(color, irradiance), on_object)
     nothing = seen * 0.0
     return vectors.where(hit.t < FAR, seen, nothing)
 
 
-def _open_ground(studio: Studio, point: Vec) -> Vec:
+def _open_ground(scene: Scene, studio: Studio, point: Vec) -> Vec:
     """Returns the radiance of the ground below points, were there no objects and no jitter."""
     total = Vec(*(jnp.full_like(point.x, studio.sun * SUN_DIRECTION[2]) for _ in range(3)))
     for (x, y, z), lamp in zip(LAMP_POSITIONS, studio.lamps, strict=True):
@@ -365,7 +427,8 @@ def _open_ground(studio: Studio, point: Vec) -> Vec:
         towards_origin = jnp.maximum(dx * x + dy * y + z * z, 0) / norm
         strength = lamp.power / np.pi * z * towards_origin / (square * square)
         total = total + Vec(*(strength * channel for channel in lamp.color))
-    return _ground_color(total)
+    albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
+    return _matt(vec(albedo), total)
 
 
 LAMP_POSITIONS = ((6.44671, -2.90517, 4.2584), (-4.67112, -4.0136, 3.01122), (-1.16898, 2.64602, 5.81574))
@@ -410,13 +473,8 @@ def _smooth(x: jax.Array, start: float, stop: float) -> jax.Array:
     return share * share * (3 - 2 * share)
 
 
-def _color_of(scene: Scene, labels: jax.Array) -> Vec:
-    table = jnp.concatenate([jnp.zeros((1, 3)), scene.objects.color])
-    return Vec(*(table[:, channel][labels] for channel in range(3)))
-
-
 def _metal_of(scene: Scene, labels: jax.Array) -> jax.Array:
-    return jnp.concatenate([jnp.zeros(1), scene.objects.metal])[labels]
+    return jnp.concatenate([jnp.zeros(1), scene.objects.surface.metal])[labels]
 
 
 def _replace(
@@ -446,9 +504,10 @@ def _replace(
         seen = _radiance(
             scene, studio, vec(scene.camera), directions, own=own, mirrors=mirrors
         )
-        mean = jnp.stack(
-            [jnp.mean(jnp.minimum(c, 1.5).reshape(samples, chunk), axis=0) for c in (seen.x, seen.y, seen.z)]
-        )
+        colors_seen = jnp.minimum(jnp.stack([seen.x, seen.y, seen.z]), 1.5)
+        if studio.filmic:
+            colors_seen = _filmic(colors_seen)
+        mean = jnp.mean(colors_seen.reshape(3, samples, chunk), axis=1)
         return jax.lax.dynamic_update_slice(colors, mean, (0, number * chunk))
 
     room = -(-height * width // chunk) * chunk
@@ -481,6 +540,12 @@ def _neighbourhood(values: jax.Array, combine: Callable[..., Any]) -> jax.Array:
         shifted = [jax.lax.slice_in_dim(padded, s, s + length, axis=axis) for s in range(3)]
         values = combine(combine(shifted[0], shifted[1]), shifted[2])
     return values
+
+
+def _filmic(linear: jax.Array) -> jax.Array:
+    """Compresses light by a sigmoid of its logarithm, centred on a brightness of 0.35."""
+    power = jnp.exp(1.35 * jnp.log(jnp.maximum(linear, 1e-6) / 0.35))
+    return power / (1 + power)
 
 
 def _to_srgb(linear: jax.Array) -> jax.Array:

@@ -1,12 +1,14 @@
 """Scenes of CLEVR, drawn as the published generator does."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from objdisc_jax.render import camera, caster
-from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene
+from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
 
 VERSION = 1
 """Bumped whenever the scenes or the pictures of a seed change."""
@@ -51,12 +53,29 @@ _RETRIES = 50
 _DIRECTIONS = np.array([[0.65631127, 0.75449026], [-0.75449031, 0.65631127]], np.float32)
 
 
-def draw(
-    key: jax.Array, studio: caster.Studio, max_objects: int = LARGEST_NUM_OBJECTS
+def draw(key: jax.Array, studio: caster.Studio, max_objects: int) -> Scene:
+    """Draws a scene with at least three objects."""
+    ground = plain(jnp.full(3, 0.8), jnp.zeros(()))
+    return draw_visible(key, studio, max_objects, ground, _draw_objects)
+
+
+def draw_visible(
+    key: jax.Array,
+    studio: caster.Studio,
+    max_objects: int,
+    ground: Surface,
+    draw_objects: Callable[[jax.Array, jax.Array], Objects],
 ) -> Scene:
     """Draws a scene; objects that are not all seen well enough are drawn anew, all of them.
 
     The number of objects, the camera and the lamps stay, as in the published generator.
+
+    Args:
+        key: of the scene.
+        studio: that it will be rendered with.
+        max_objects: the largest number of objects.
+        ground: what the ground looks like.
+        draw_objects: draws them, given a key and how many there are.
     """
     count_key, camera_key, lamp_key, objects_key = jax.random.split(key, 4)
     num_objects = jax.random.randint(count_key, (), MIN_OBJECTS, max_objects + 1)
@@ -65,8 +84,8 @@ def draw(
     lamps += jax.random.uniform(lamp_key, (3, 3), minval=-1.0, maxval=1.0)
 
     def attempt(number: jax.Array) -> Scene:
-        objects = _draw_objects(jax.random.fold_in(objects_key, number), num_objects)
-        return Scene(objects, num_objects, eye, lamps, jnp.int32(0), jnp.zeros(4))
+        objects = draw_objects(jax.random.fold_in(objects_key, number), num_objects)
+        return Scene(objects, num_objects, eye, lamps, ground)
 
     def badly_seen(state: tuple[jax.Array, Scene]) -> jax.Array:
         counts = caster.label_counts(state[1], studio, REFERENCE_RESOLUTION)
@@ -82,41 +101,68 @@ def draw(
 
 def _draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
     """Draws objects that keep their distances."""
-    place_key, shape_key, color_key, metal_key, yaw_key = jax.random.split(key, 5)
-    size, position = _place(place_key, num_objects)
-    k = LARGEST_NUM_OBJECTS
-    palette = jnp.asarray(np.array(list(COLORS.values()), np.float32) / 255)
+    place_key, shape_key, yaw_key, look_key = jax.random.split(key, 4)
+    size, position = place(place_key, num_objects, SIZES, np.ones(LARGEST_NUM_OBJECTS, np.float32))
     return Objects(
-        shape=jax.random.randint(shape_key, (k,), 0, len(SHAPES)),
+        shape=jax.random.randint(shape_key, (LARGEST_NUM_OBJECTS,), 0, len(SHAPES)),
         size=size,
         position=jnp.concatenate([position, size[:, None]], axis=1),
-        yaw=jax.random.uniform(yaw_key, (k,), maxval=2 * np.pi),
-        color=palette[jax.random.randint(color_key, (k,), 0, len(COLORS))],
-        metal=jax.random.randint(metal_key, (k,), 0, 2).astype(jnp.float32),
-        texture=jnp.zeros(k, jnp.int32),
-        texture_seed=jnp.zeros((k, 4)),
+        yaw=jax.random.uniform(yaw_key, (LARGEST_NUM_OBJECTS,), maxval=2 * np.pi),
+        surface=draw_plain(look_key),
     )
 
 
-def _place(key: jax.Array, num_objects: jax.Array) -> tuple[Float[Array, " k"], Float[Array, "k 2"]]:
-    """Draws sizes and places, one object after another; after 50 failures all anew."""
+def draw_plain(key: jax.Array) -> Surface:
+    """Draws colours and materials of objects, uniform and independent."""
+    color_key, metal_key = jax.random.split(key)
     k = LARGEST_NUM_OBJECTS
-    radii = jnp.asarray(np.array(list(SIZES.values()), np.float32))
-    directions = jnp.asarray(_DIRECTIONS)
+    palette = jnp.asarray(np.array(list(COLORS.values()), np.float32) / 255)
+    color = palette[jax.random.randint(color_key, (k,), 0, len(COLORS))]
+    metal = jax.random.randint(metal_key, (k,), 0, len(MATERIALS))
+    return plain(color, metal.astype(jnp.float32))
 
-    def attempt(state):
+
+def plain(color: Float[Array, "*k 3"], metal: Float[Array, "*k"]) -> Surface:
+    """Returns surfaces without patterns."""
+    texture = jnp.full(metal.shape, -1, jnp.int32)
+    return Surface(color, metal, texture, color, jnp.ones((*metal.shape, 2)))
+
+
+def place(
+    key: jax.Array,
+    num_objects: jax.Array,
+    sizes: Mapping[str, float],
+    shrink: Float[Array, " k"] | np.ndarray,
+) -> tuple[Float[Array, " k"], Float[Array, "k 2"]]:
+    """Draws sizes and places, one object after another; after 50 failures all anew.
+
+    Args:
+        key: of the objects.
+        num_objects: how many there are.
+        sizes: to choose from.
+        shrink: by which each object's size is multiplied once it has its place.
+
+    Returns:
+        Sizes, after shrinking, and places on the ground.
+    """
+    k = LARGEST_NUM_OBJECTS
+    radii = jnp.asarray(np.array(list(sizes.values()), np.float32))
+    directions = jnp.asarray(_DIRECTIONS)
+    Attempt = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def attempt(state: Attempt) -> Attempt:
         number, *_ = state
         size_key, place_key = jax.random.split(jax.random.fold_in(key, number))
-        size = radii[jax.random.randint(size_key, (k,), 0, len(SIZES))]
+        size = radii[jax.random.randint(size_key, (k,), 0, len(sizes))]
         candidates = jax.random.uniform(
             place_key, (k, _RETRIES, 2), minval=-_SPREAD, maxval=_SPREAD
         )
 
-        def add(i, placed):
+        def add(i: jax.Array, placed: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             position, fits = placed
             offset = candidates[i][:, None] - position  # [tries, k, 2]
-            gap = jnp.sqrt(jnp.sum(offset**2, -1)) - size[i] - size
-            along = jnp.abs(jnp.einsum("tkc,dc->tkd", offset, directions)).min(-1)
+            gap = jnp.sqrt(jnp.sum(offset**2, -1)) - size[i] - size * shrink
+            along = jnp.abs(jnp.sum(offset[:, :, None] * directions, -1)).min(-1)
             earlier = jnp.arange(k) < i
             good = (((gap >= _MIN_DISTANCE) & (along >= _MARGIN)) | ~earlier).all(1)
             return (
@@ -125,7 +171,7 @@ def _place(key: jax.Array, num_objects: jax.Array) -> tuple[Float[Array, " k"], 
             )
 
         position, fits = jax.lax.fori_loop(0, k, add, (jnp.zeros((k, 2)), jnp.array(True)))
-        return number + 1, size, position, fits
+        return number + 1, size * shrink, position, fits
 
     state = (jnp.int32(0), jnp.zeros(k), jnp.zeros((k, 2)), jnp.array(False))
     _, size, position, _ = jax.lax.while_loop(lambda state: ~state[3], attempt, state)
@@ -170,7 +216,7 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
         for eye, points in zip(scene.camera, objects.position, strict=True)
     ]
     palette = np.array(list(COLORS.values()), np.float32) / 255
-    distances = np.abs(objects.color[:, :, None] - palette).sum(-1)
+    distances = np.abs(objects.surface.color[:, :, None] - palette).sum(-1)
     sizes = np.array(list(SIZES.values()), np.float32)
 
     def entities(values: np.ndarray, dtype: type = np.float32) -> np.ndarray:
@@ -195,7 +241,7 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
         "shape": entities(objects.shape + 1, np.uint8),
         "size": entities(np.abs(objects.size[..., None] - sizes).argmin(-1) + 1, np.uint8),
         "color": entities(distances.argmin(-1) + 1, np.uint8),
-        "material": entities(objects.metal + 1, np.uint8),
+        "material": entities(objects.surface.metal + 1, np.uint8),
         "visible_pixels": visible.astype(np.int32),
         "camera": scene.camera,
     }

@@ -18,20 +18,34 @@ class Objects:
         size: half its extent, by which the unit solid is scaled.
         position: of its centre; the ground is at height 0.
         yaw: its turn about the vertical axis, in radians.
-        color: linear albedo, RGB, 0 to 1; of metal, the tint.
-        metal: 1 for metal, 0 for rubber.
-        texture: number of its texture in the renderer's list; 0 is plain.
-        texture_seed: what distinguishes textures of the same kind, 0 to 1.
+        surface: what each looks like.
     """
 
     shape: Int[Array, " k"]
     size: Float[Array, " k"]
     position: Float[Array, "k 3"]
     yaw: Float[Array, " k"]
-    color: Float[Array, "k 3"]
-    metal: Float[Array, " k"]
-    texture: Int[Array, " k"]
-    texture_seed: Float[Array, "k 4"]
+    surface: "Surface"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """What a surface, or each of several, looks like.
+
+    Attributes:
+        color: linear albedo, RGB, 0 to 1; of metal, the tint.
+        metal: 1 for metal, 0 for rubber.
+        texture: number of its pattern in `textures.PATTERNS`; -1 for none.
+        accent: linear albedo that the pattern mixes with `color`.
+        grain: repetitions of the pattern in a unit, and where in it the surface is cut out.
+    """
+
+    color: Float[Array, "*k 3"]
+    metal: Float[Array, "*k"]
+    texture: Int[Array, "*k"]
+    accent: Float[Array, "*k 3"]
+    grain: Float[Array, "*k 2"]
 
 
 @jax.tree_util.register_dataclass
@@ -44,13 +58,11 @@ class Scene:
         num_objects: how many.
         camera: its position.
         lamps: their positions.
-        ground_texture: number of the ground's texture; 0 is plain.
-        ground_seed: what distinguishes textures of the same kind, 0 to 1.
+        ground: what the ground looks like; a studio without textures overlooks it.
     """
 
     objects: Objects
     num_objects: Int[Array, ""]
     camera: Float[Array, "3"]
     lamps: Float[Array, "3 3"]
-    ground_texture: Int[Array, ""]
-    ground_seed: Float[Array, "4"]
+    ground: Surface
