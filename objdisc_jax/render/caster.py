@@ -54,7 +54,7 @@ class Studio:
         sun: irradiance across its direction.
         resolution: rows and columns of the picture.
         samples: rays for each pixel at an edge; inside of metal half as many.
-        textured: whether surfaces have patterns; they take `samples` rays a pixel everywhere.
+        textured: whether surfaces have patterns; then no object takes less rays than metal.
         filmic: whether bright light is compressed as on film, with strong contrast.
     """
 
@@ -300,7 +300,8 @@ def _radiance_of_ground(scene: Scene, studio: Studio, eye: Vec, directions: Vec)
     point = eye + directions * t
     lights = _lights(scene, studio, point, jnp.zeros_like(t, jnp.int32))
     if studio.textured:
-        color, normal = _ground_look(scene.ground, point, normal)
+        footprint = _footprint(studio, t, -normal.dot(directions))
+        color, normal = _ground_look(scene.ground, point, normal, footprint)
     else:
         color = Vec(*(jnp.full_like(t, ground.ALBEDO) for _ in range(3)))
     seen = _matt(color, _diffuse(lights, normal))
@@ -312,19 +313,26 @@ def _matt(color: Vec, irradiance: Vec) -> Vec:
     return color * (irradiance * (1 / np.pi)).map(lambda x: x + AMBIENT / ground.ALBEDO)
 
 
-def _ground_look(surface: Surface, point: Vec, normal: Vec) -> tuple[Vec, Vec]:
+def _footprint(studio: Studio, t: jax.Array, cos: jax.Array) -> jax.Array:
+    """Returns the length on surfaces, met at some angle, that a pixel covers."""
+    return t / (studio.resolution[1] * camera.LENS_OVER_SENSOR * jnp.maximum(cos, 0.05))
+
+
+def _ground_look(
+    surface: Surface, point: Vec, normal: Vec, footprint: jax.Array
+) -> tuple[Vec, Vec]:
     """Returns colour and bumped normal of a textured ground."""
     flat = Vec(point.x, jnp.zeros_like(point.x), point.y)
-    color, slope = _mixed(surface, flat)
+    color, slope = _mixed(surface, flat, footprint)
     return color, (normal - Vec(slope.x, slope.z, jnp.zeros_like(slope.x))).unit()
 
 
-def _mixed(surface: Surface, point: Vec) -> tuple[Vec, Vec]:
+def _mixed(surface: Surface, point: Vec, footprint: jax.Array) -> tuple[Vec, Vec]:
     """Returns a surface's colour at points, and the slope of its bumps."""
 
     def patterned() -> tuple[Vec, Vec]:
         value, slope = textures.look(
-            surface.texture, point, surface.grain[0], 50 * surface.grain[1]
+            surface.texture, point, surface.grain[0], 50 * surface.grain[1], footprint
         )
         color = vec(surface.color) + (vec(surface.accent) - vec(surface.color)) * value
         return color, slope
@@ -336,7 +344,9 @@ def _mixed(surface: Surface, point: Vec) -> tuple[Vec, Vec]:
     return jax.lax.cond(surface.texture >= 0, patterned, plain)
 
 
-def _look(scene: Scene, studio: Studio, hit: Hit, point: Vec) -> tuple[Vec, Vec]:
+def _look(
+    scene: Scene, studio: Studio, hit: Hit, point: Vec, direction: Vec
+) -> tuple[Vec, Vec]:
     """Returns colours and normals of what rays have hit."""
     albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
     table = jnp.concatenate([albedo[None], scene.objects.surface.color])
@@ -344,14 +354,15 @@ def _look(scene: Scene, studio: Studio, hit: Hit, point: Vec) -> tuple[Vec, Vec]
     if not studio.textured:
         return color, hit.normal
     start = color, hit.normal
-    on_ground = _ground_look(scene.ground, point, hit.normal)
+    footprint = _footprint(studio, hit.t, -hit.normal.dot(direction))
+    on_ground = _ground_look(scene.ground, point, hit.normal, footprint)
     is_ground = hit.label == 0
     start = tuple(vectors.where(is_ground, a, b) for a, b in zip(on_ground, start, strict=True))
 
     def visit(number: jax.Array, looks: tuple[Vec, Vec]) -> tuple[Vec, Vec]:
         local = _Local(scene.objects, number)
         surface = jax.tree.map(lambda values: values[number], scene.objects.surface)
-        color, slope = _mixed(surface, local.point(point) * local.size)
+        color, slope = _mixed(surface, local.point(point) * local.size, footprint)
         across = slope - local.inwards(hit.normal) * slope.dot(local.inwards(hit.normal))
         bumped = (hit.normal - local.outwards(across)).unit()
         mine = hit.label == number + 1
@@ -383,7 +394,7 @@ def _radiance(
     """
     hit = first_hit(scene, studio, origin, direction, own)
     point = origin + direction * hit.t
-    color, normal = _look(scene, studio, hit, point)
+    color, normal = _look(scene, studio, hit, point, direction)
     lights = _lights(scene, studio, point, hit.label)
     irradiance = _diffuse(lights, normal)
     facing = jnp.maximum(-normal.dot(direction), 0.02)

@@ -96,7 +96,7 @@ PATTERNS: Mapping[str, Callable[[Vec], jax.Array]] = {
 
 
 def look(
-    pattern: jax.Array, point: Vec, scale: jax.Array, offset: jax.Array
+    pattern: jax.Array, point: Vec, scale: jax.Array, offset: jax.Array, footprint: jax.Array
 ) -> tuple[jax.Array, Vec]:
     """Returns a pattern's value at points, and the slope of its bumps.
 
@@ -105,23 +105,18 @@ def look(
         point: in scene units.
         scale: repetitions a unit.
         offset: where in the pattern to look.
+        footprint: units that a pixel covers; patterns finer than that fade into their mean.
     """
-
-    def measured(function: Callable[[Vec], jax.Array]) -> Callable[[Vec], tuple[jax.Array, Vec]]:
-        def measure(at: Vec) -> tuple[jax.Array, Vec]:
-            value = function(at)
-            zero = jnp.zeros_like(value)
-            step = zero + _STEP
-            ahead = (Vec(step, zero, zero), Vec(zero, step, zero), Vec(zero, zero, step))
-            return value, Vec(*((function(at + one) - value) / _STEP for one in ahead))
-
-        return measure
-
     at = (point * scale).map(lambda x: x + offset)
-    branches = [measured(function) for function in PATTERNS.values()]
-    value, slope = jax.lax.switch(pattern, branches, at)
+    # The point itself, and a step along each axis.
+    x, y, z = np.eye(4, 3, k=-1, dtype=np.float32).T[:, :, None] * _STEP
+    values = jax.lax.switch(
+        pattern, list(PATTERNS.values()), Vec(at.x + x, at.y + y, at.z + z)
+    )
+    share = jnp.clip(1.5 - 2 * footprint * scale, 0, 1)
     # A bump's height shrinks with the pattern, so its slope stays.
-    return value, slope * BUMP
+    slope = (values[1:] - values[0]) * (BUMP / _STEP * share)
+    return 0.5 + (values[0] - 0.5) * share, Vec(slope[0], slope[1], slope[2])
 
 
 def _noise(point: Vec) -> jax.Array:
