@@ -41,9 +41,7 @@ def main() -> None:
     ):
         if not least <= getattr(arguments, name) <= most:
             option = f"--{name.replace('_', '-')}"
-            parser.error(
-                f"{option} is {getattr(arguments, name)}, but must be {least} to {most}"
-            )
+            parser.error(f"{option} is {getattr(arguments, name)}, but must be {least} to {most}")
     if not all(16 <= length <= 4096 for length in arguments.resolution):
         parser.error(f"--resolution is {arguments.resolution}, but must be 16 to 4096 each")
     with reported():
@@ -80,9 +78,8 @@ def generate(
     from objdisc_jax.render import blocks, clevr
 
     studio = dataclasses.replace(clevr.STUDIO, resolution=resolution, samples=samples)
-    size = 16 if jax.default_backend() == "cpu" else 128
     renderer = blocks.BlockRenderer(
-        lambda number: clevr.record(seed, number, studio, max_objects), size
+        lambda number, key: clevr.record(key, number, studio, max_objects), jax.random.key(seed)
     )
 
     def decode(first: int, numbers: list[int]) -> dict[str, np.ndarray]:
@@ -113,7 +110,7 @@ def generate(
             num_records=num_images,
             items=lambda start: iter(range(start, num_images)),
             decode=decode,
-            block=size,
+            block=renderer.size,
         ),
         path,
         attributes=attributes,

@@ -2,10 +2,10 @@
 
 Camera, lamps, sizes, distances and file layout are the published ones; textures are procedural, and
 shapes partly others (`objdisc_jax/render/clevrtex.py` says which). Below the output it makes
-`clevrtex_VARIANT/{number // 1000}/CLEVRTEX_VARIANT_{number}` with `.png`, `_flat.png` (palette mask,
-index = object) and `.json`. Image i of a seed is the same in sets of any size, made on any number of
-devices. Until all pictures are there the folder has a name with a dot and readers overlook it;
-interrupted, the same command goes on where it was.
+`clevrtex_VARIANT/{number // 1000}/CLEVRTEX_VARIANT_{number}` with `.png`, `_flat.png` (a palette
+mask, index = object) and `.json`. Image i of a seed is the same in sets of any size, made on any
+number of devices. Until all pictures are there the folder has a name with a dot and readers
+overlook it; interrupted, the same command goes on where it was.
 """
 
 import argparse
@@ -113,10 +113,11 @@ def generate(
     }
     material = clevrtex.VARIANTS[variant]
     studio = clevrtex.studio(material, resolution, samples)
-    size = 8 if jax.default_backend() == "cpu" else 128
     renderer = blocks.BlockRenderer(
-        lambda number: clevrtex.record(seed, number, material, studio, max_objects), size
+        lambda number, key: clevrtex.record(key, number, material, studio, max_objects),
+        jax.random.key(seed),
     )
+    size = renderer.size
 
     def write(first: int) -> int:
         """Renders and writes a block; its last scene file is the sign that all is there."""
@@ -130,7 +131,11 @@ def generate(
 
     try:
         _open(partial, identity, overwrite)
-        todo = [f for f in range(0, num_images, size) if not _is_done(partial, variant, f, size, num_images)]
+        todo = [
+            f
+            for f in range(0, num_images, size)
+            if not _is_done(partial, variant, f, size, num_images)
+        ]
         with (
             tqdm(total=num_images, desc=folder.name, unit=" images") as progress,
             futures.ThreadPoolExecutor(workers) as pool,

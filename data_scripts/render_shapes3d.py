@@ -47,7 +47,6 @@ def main() -> None:
 
 def generate(path: str, *, num_images: int, seed: int, workers: int, overwrite: bool) -> None:
     """Writes `num_images` pictures to an HDF5 file, under a progress bar."""
-    import jax.numpy as jnp
     import numpy as np
 
     from objdisc_jax.data.sets import shapes3d as shapes3d_set
@@ -57,7 +56,7 @@ def generate(path: str, *, num_images: int, seed: int, workers: int, overwrite: 
     if num_images < shapes3d.NUM_IMAGES:
         numbers = np.random.default_rng(seed).permutation(shapes3d.NUM_IMAGES)[:num_images]
     chosen = shapes3d.factors(numbers).astype(np.int32)
-    renderer = blocks.BlockRenderer(lambda i: shapes3d.render(jnp.asarray(chosen)[i]), 512)
+    renderer = blocks.BlockRenderer(lambda i, table: shapes3d.render(table[i]), chosen, size=512)
 
     def decode(first: int, items: list[int]) -> dict[str, np.ndarray]:
         images, segmentation = renderer(first, len(items))

@@ -149,9 +149,7 @@ def render(scene: Scene, studio: Studio) -> Rendering:
     return Rendering(image, labels.astype(jnp.uint8), depth.reshape(height, width))
 
 
-def label_counts(
-    scene: Scene, studio: Studio, resolution: tuple[int, int]
-) -> Int[Array, " k"]:
+def label_counts(scene: Scene, studio: Studio, resolution: tuple[int, int]) -> Int[Array, " k"]:
     """Returns the number of pixels in which each object is seen."""
     height, width = resolution
     y, x = jnp.mgrid[:height, :width].reshape(2, -1)
@@ -224,9 +222,7 @@ class _Local:
         return normal.turned(self._cos, self._sin)
 
 
-def _lights(
-    scene: Scene, studio: Studio, point: Vec, own: jax.Array
-) -> list[Light]:
+def _lights(scene: Scene, studio: Studio, point: Vec, own: jax.Array) -> list[Light]:
     """Returns what reaches points from lamps and sun, past the objects.
 
     Args:
@@ -344,9 +340,7 @@ def _mixed(surface: Surface, point: Vec, footprint: jax.Array) -> tuple[Vec, Vec
     return jax.lax.cond(surface.texture >= 0, patterned, plain)
 
 
-def _look(
-    scene: Scene, studio: Studio, hit: Hit, point: Vec, direction: Vec
-) -> tuple[Vec, Vec]:
+def _look(scene: Scene, studio: Studio, hit: Hit, point: Vec, direction: Vec) -> tuple[Vec, Vec]:
     """Returns colours and normals of what rays have hit."""
     albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
     table = jnp.concatenate([albedo[None], scene.objects.surface.color])
@@ -442,13 +436,15 @@ def _open_ground(scene: Scene, studio: Studio, point: Vec) -> Vec:
     return _matt(vec(albedo), total)
 
 
-LAMP_POSITIONS = ((6.44671, -2.90517, 4.2584), (-4.67112, -4.0136, 3.01122), (-1.16898, 2.64602, 5.81574))
+LAMP_POSITIONS = (
+    (6.44671, -2.90517, 4.2584),
+    (-4.67112, -4.0136, 3.01122),
+    (-1.16898, 2.64602, 5.81574),
+)
 """Of the published base scene, before jitter."""
 
 
-def _gloss(
-    lights: list[Light], normal: Vec, direction: Vec, alpha: float, *, tails: bool
-) -> Vec:
+def _gloss(lights: list[Light], normal: Vec, direction: Vec, alpha: float, *, tails: bool) -> Vec:
     """Returns the lamps' reflections in a rough surface, with a reflectance of 1.
 
     The microfacets' slopes are distributed by GGX (with tails) or Beckmann (without).
@@ -512,9 +508,7 @@ def _replace(
         y = (pixel // width) + offsets[:, 1:]
         directions = camera.rays(scene.camera, x.reshape(-1), y.reshape(-1), studio.resolution)
         own = jnp.zeros_like(directions.x, jnp.int32)
-        seen = _radiance(
-            scene, studio, vec(scene.camera), directions, own=own, mirrors=mirrors
-        )
+        seen = _radiance(scene, studio, vec(scene.camera), directions, own=own, mirrors=mirrors)
         colors_seen = jnp.minimum(jnp.stack([seen.x, seen.y, seen.z]), 1.5)
         if studio.filmic:
             colors_seen = _filmic(colors_seen)
@@ -534,7 +528,12 @@ def filter_offsets(samples: int) -> np.ndarray:
     # The filter's weight, 1.5 pixels wide, and its inverse distribution.
     grid = np.linspace(-0.75, 0.75, 1001)
     phase = 2 * np.pi * (grid / 1.5 + 0.5)
-    weight = 0.35875 - 0.48829 * np.cos(phase) + 0.14128 * np.cos(2 * phase) - 0.01168 * np.cos(3 * phase)
+    weight = (
+        0.35875
+        - 0.48829 * np.cos(phase)
+        + 0.14128 * np.cos(2 * phase)
+        - 0.01168 * np.cos(3 * phase)
+    )
     share = np.cumsum(weight) / weight.sum()
     # A rank-1 lattice: every row and every column of the unit square has one sample.
     multiplier = {4: 3, 8: 3, 16: 7}.get(samples, 3)

@@ -1,6 +1,7 @@
 """Scenes of CLEVR, drawn as the published generator does."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ MIN_PIXELS = 200
 REFERENCE_RESOLUTION = (240, 320)
 """At which every object must show `MIN_PIXELS`, whatever is rendered."""
 
+_Attempt = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 _SPREAD = 3.0
 _MIN_DISTANCE = 0.25
 _MARGIN = 0.4
@@ -148,9 +150,8 @@ def place(
     k = LARGEST_NUM_OBJECTS
     radii = jnp.asarray(np.array(list(sizes.values()), np.float32))
     directions = jnp.asarray(_DIRECTIONS)
-    Attempt = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
-    def attempt(state: Attempt) -> Attempt:
+    def attempt(state: _Attempt) -> _Attempt:
         number, *_ = state
         size_key, place_key = jax.random.split(jax.random.fold_in(key, number))
         size = radii[jax.random.randint(size_key, (k,), 0, len(sizes))]
@@ -179,11 +180,10 @@ def place(
 
 
 def record(
-    seed: int, index: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
+    key: jax.Array, index: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
 ) -> tuple[Scene, caster.Rendering]:
-    """Draws and renders image `index` of a seed."""
-    key = jax.random.fold_in(jax.random.key(seed), index)
-    scene = draw(key, studio, max_objects)
+    """Draws and renders image `index` of a seed's key."""
+    scene = draw(jax.random.fold_in(key, index), studio, max_objects)
     return scene, caster.render(scene, studio)
 
 
@@ -207,19 +207,18 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
         camera: float32 [n, 3], its position.
         In axes of 11, entity 0 is the background, and absent objects have zeros.
     """
-    objects = scene.objects
+    scene, rendering = jax.tree.map(np.asarray, (scene, rendering))
+    objects: Any = scene.objects
     k = objects.shape.shape[1]
     there = np.arange(k) < scene.num_objects[:, None]
     height, width = rendering.image.shape[1:3]
-    places = [
-        np.asarray(camera.project(jnp.asarray(eye), jnp.asarray(points), (height, width)))
-        for eye, points in zip(scene.camera, objects.position, strict=True)
-    ]
+    project = jax.vmap(camera.project, in_axes=(0, 0, None))
+    places = np.asarray(project(scene.camera, objects.position, (height, width)))
     palette = np.array(list(COLORS.values()), np.float32) / 255
     distances = np.abs(objects.surface.color[:, :, None] - palette).sum(-1)
     sizes = np.array(list(SIZES.values()), np.float32)
 
-    def entities(values: np.ndarray, dtype: type = np.float32) -> np.ndarray:
+    def entities(values: Any, dtype: type = np.float32) -> np.ndarray:
         present = there.reshape(there.shape + (1,) * (values.ndim - 2))
         padding = [(0, 0), (1, 0)] + [(0, 0)] * (values.ndim - 2)
         return np.pad(np.where(present, values, 0), padding).astype(dtype)
@@ -229,19 +228,19 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
     visibility = entities(np.ones_like(objects.size))
     visibility[:, 0] = 1
     return {
-        "image": rendering.image,
-        "segmentation": rendering.segmentation,
-        "num_objects": scene.num_objects.astype(np.uint8),
+        "image": np.asarray(rendering.image),
+        "segmentation": np.asarray(rendering.segmentation),
+        "num_objects": np.asarray(scene.num_objects, np.uint8),
         "visibility": visibility,
         "x": entities(objects.position[..., 0]),
         "y": entities(objects.position[..., 1]),
         "z": entities(objects.position[..., 2]),
         "rotation": entities(objects.yaw),
-        "pixel_coords": entities(np.stack(places)),
+        "pixel_coords": entities(places),
         "shape": entities(objects.shape + 1, np.uint8),
         "size": entities(np.abs(objects.size[..., None] - sizes).argmin(-1) + 1, np.uint8),
         "color": entities(distances.argmin(-1) + 1, np.uint8),
         "material": entities(objects.surface.metal + 1, np.uint8),
         "visible_pixels": visible.astype(np.int32),
-        "camera": scene.camera,
+        "camera": np.asarray(scene.camera),
     }

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from objdisc_jax.render import camera, caster, clevr, shapes, textures
 from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
@@ -83,11 +83,10 @@ def studio(
 
 
 def record(
-    seed: int, index: jax.Array, variant: Variant, studio: caster.Studio, max_objects: int = 10
+    key: jax.Array, index: jax.Array, variant: Variant, studio: caster.Studio, max_objects: int = 10
 ) -> tuple[Scene, caster.Rendering]:
-    """Draws and renders image `index` of a seed."""
-    key = jax.random.fold_in(jax.random.key(seed), index)
-    scene = draw(key, variant, studio, max_objects)
+    """Draws and renders image `index` of a seed's key."""
+    scene = draw(jax.random.fold_in(key, index), variant, studio, max_objects)
     return scene, caster.render(scene, studio)
 
 
@@ -163,9 +162,7 @@ def _draw_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: flo
     return value * (1 - saturation * (1 - jnp.clip(wheel, 0, 1)))
 
 
-def describe(
-    scene: Scene, rendering: caster.Rendering, index: int, name: str
-) -> dict[str, Any]:
+def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -> dict[str, Any]:
     """Returns what the scene file of one picture says, in the published words.
 
     Args:
@@ -175,8 +172,9 @@ def describe(
         name: of the variant.
     """
     variant, objects = VARIANTS[name], scene.objects
-    resolution = rendering.image.shape[:2]
-    places = camera.project(jnp.asarray(scene.camera), jnp.asarray(objects.position), resolution)
+    height, width = rendering.image.shape[:2]
+    eye, points = jnp.asarray(scene.camera), jnp.asarray(objects.position)
+    places = np.asarray(camera.project(eye, points, (height, width)))
     stem = f"CLEVRTEX_{name}_{index:06d}"
     counts = np.bincount(rendering.segmentation.reshape(-1), minlength=LARGEST_NUM_OBJECTS + 1)
     listed = []
@@ -189,7 +187,7 @@ def describe(
                 "size": min(variant.sizes, key=lambda each: abs(each[1] - size))[0],
                 "rotation": float(objects.yaw[number]),
                 "3d_coords": objects.position[number].tolist(),
-                "pixel_coords": np.asarray(places[number]).tolist(),
+                "pixel_coords": places[number].tolist(),
                 "index": number + 1,
                 "color": objects.surface.color[number].tolist(),
                 "material": _material(objects.surface, number),

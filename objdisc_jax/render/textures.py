@@ -54,10 +54,7 @@ def cells(point: Vec) -> jax.Array:
     for corner in range(8):
         cell = base + Vec(*(jnp.asarray(float(corner >> axis & 1)) for axis in range(3)))
         place = Vec(
-            *(
-                0.25 + 0.5 * _hash(cell.x + shift, cell.y, cell.z)
-                for shift in (0.0, 57.0, 113.0)
-            )
+            *(0.25 + 0.5 * _hash(cell.x + shift, cell.y, cell.z) for shift in (0.0, 57.0, 113.0))
         )
         away = cell + place - point
         nearest = jnp.minimum(nearest, away.dot(away))
@@ -79,7 +76,9 @@ def marble(point: Vec) -> jax.Array:
 
 def dots(point: Vec) -> jax.Array:
     """Balls on a lattice."""
-    away = Vec(*(x + s - jnp.round(x + s) for x, s in ((point.x, 0.1), (point.y, 0.2), (point.z, 0.3))))
+    away = Vec(
+        *(x + s - jnp.round(x + s) for x, s in ((point.x, 0.1), (point.y, 0.2), (point.z, 0.3)))
+    )
     return _soft(0.36 - away.length(), 0.05)
 
 
@@ -110,9 +109,7 @@ def look(
     at = (point * scale).map(lambda x: x + offset)
     # The point itself, and a step along each axis.
     x, y, z = np.eye(4, 3, k=-1, dtype=np.float32).T[:, :, None] * _STEP
-    values = jax.lax.switch(
-        pattern, list(PATTERNS.values()), Vec(at.x + x, at.y + y, at.z + z)
-    )
+    values = jax.lax.switch(pattern, list(PATTERNS.values()), Vec(at.x + x, at.y + y, at.z + z))
     share = jnp.clip(1.5 - 2 * footprint * scale, 0, 1)
     # A bump's height shrinks with the pattern, so its slope stays.
     slope = (values[1:] - values[0]) * (BUMP / _STEP * share)

@@ -1,8 +1,8 @@
 """CLEVR with masks: 240x320 renders of three to ten objects, with segmentations.
 
-Read from the published HDF5 layout (11 mask planes), from ours (a label map), or from the file that
-`data_scripts/render_clevr.py` writes: scenes rendered here, drawn and lit like the published. The crop is the
-published one, rows 29 to 221 and columns 64 to 256, five pixels below the true centre.
+Read from the published HDF5 layout (11 mask planes) or from ours (a label map), which is also that
+of the look-alikes that `data_scripts/render_clevr.py` renders. The crop is the published one, rows
+29 to 221 and columns 64 to 256, five pixels below the true centre.
 """
 
 import ml_collections

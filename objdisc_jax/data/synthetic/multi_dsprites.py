@@ -27,8 +27,8 @@ ORIENTATIONS = np.linspace(0, 2 * np.pi, 40)
 # Centres, in pixels, in both directions.
 PLACES = np.linspace(16, 48, 32)
 
-# Measured on dSprites at scale 1, in pixels: half the square's side, and the ellipse's half axes. The
-# heart is the curve below, of that size for which it has the 237 pixels that were counted.
+# Measured on dSprites at scale 1, in pixels: half the square's side, and the ellipse's half axes.
+# The heart is the curve below, of that size for which it has the 237 pixels that were counted.
 _SQUARE = 9.7
 _ELLIPSE = (6.6, 11.6)
 _HEART = 0.647
@@ -118,7 +118,7 @@ def _record(variant: Variant, stream: tuple[int, int]) -> dict[str, np.ndarray]:
     return {
         "image": np.round(255 * color[segmentation]).astype(np.uint8),
         "segmentation": segmentation,
-        "num_objects": np.uint8(num_sprites),
+        "num_objects": np.array(num_sprites, np.uint8),
         **{key: padded(values, 1) for key, values in sprites.items()},
         "color": padded(color, 0),
         "visibility": padded(np.ones(num_sprites + 1), 0),
@@ -159,4 +159,3 @@ def _color(rng: np.random.Generator, kind: str) -> Float[np.ndarray, "3"]:
     hue, saturation, value = rng.uniform(size=3)
     wheel = np.clip(np.abs((6 * hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return value * (1 - saturation * (1 - wheel))
-
