@@ -76,10 +76,10 @@ def meet_box(origin: Vec, direction: Vec) -> Meeting:
     # From the sharp cube the ray goes on to the rounded one, by its distance each time.
     t, distance, outside = enter, jnp.zeros_like(enter), direction
     speed = jax.lax.rsqrt(direction.dot(direction))
-    for _ in range(4):
+    for _ in range(6):
         outside, distance = _rounded_box(origin + direction * t)
         t = t + distance * speed
-    hit &= distance < 0.02
+    hit &= distance < 0.005
     return Meeting(jnp.where(hit, t, FAR), outside.unit(), part)
 
 
@@ -130,7 +130,7 @@ def meet_cylinder(origin: Vec, direction: Vec) -> Meeting:
 
 def pass_cylinder(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """An upright cylinder of radius 1 and half height 1."""
-    return _pass_upright(origin, direction, lambda height: jnp.ones_like(height))
+    return _pass_upright(origin, direction, 1.0, 0.0)
 
 
 def meet_cone(origin: Vec, direction: Vec) -> Meeting:
@@ -162,7 +162,7 @@ def meet_cone(origin: Vec, direction: Vec) -> Meeting:
 
 def pass_cone(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
-    return _pass_upright(origin, direction, lambda height: (1 - height) / 2)
+    return _pass_upright(origin, direction, 0.5, 0.5)
 
 
 def meet_torus(origin: Vec, direction: Vec) -> Meeting:
@@ -174,7 +174,7 @@ def meet_torus(origin: Vec, direction: Vec) -> Meeting:
     def march(_: int, t: jax.Array) -> jax.Array:
         return t + _torus_distance(origin + direction * t) * speed
 
-    t = jax.lax.fori_loop(0, 40, march, start)
+    t = jax.lax.fori_loop(0, 64, march, start)
     point = origin + direction * t
     hit = (start < FAR) & (_torus_distance(point) < 2e-3)
     radius = jnp.sqrt(point.x**2 + point.y**2 + _SMALL)
@@ -213,16 +213,22 @@ BOTTOM = {"cube": 1.0, "sphere": 1.0, "cylinder": 1.0, "cone": 1.0, "torus": TUB
 
 
 def _pass_upright(
-    origin: Vec, direction: Vec, radius_at: Callable[[jax.Array], jax.Array]
+    origin: Vec, direction: Vec, radius: float, taper: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Passes a solid of revolution between the heights -1 and 1."""
+    """Passes a solid between the heights -1 and 1 whose radius at z is `radius - taper z`."""
     a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
     slope = 1 / _nonzero(direction.z)
     closest = -(origin.x * direction.x + origin.y * direction.y) / a
+    if taper:
+        # What is least is the distance from the axis less the radius, a little further down.
+        point = origin + direction * closest
+        lean = (taper * direction.z) ** 2
+        rest = (point.x**2 + point.y**2) / jnp.maximum(a * (a - lean), _SMALL)
+        closest = closest - taper * direction.z * jnp.sqrt(rest)
     middle, reach = -origin.z * slope, jnp.abs(slope)
     t = jnp.clip(closest, middle - reach, middle + reach)
     point = origin + direction * t
-    clearance = jnp.sqrt(point.x**2 + point.y**2) - radius_at(point.z)
+    clearance = jnp.sqrt(point.x**2 + point.y**2) - (radius - taper * point.z)
     # Past a rim the way to it is not across the ray.
     steep = jnp.abs(direction.z) * jax.lax.rsqrt(direction.dot(direction))
     return jnp.where(t == closest, clearance, clearance * steep), t
