@@ -112,7 +112,7 @@ COLORS = {
 
 
 def test_objects_have_the_published_colors(rendered):
-    scenes, pictures = rendered
+    _, pictures = rendered
     arrays = clevr.arrays(*rendered)
     for color, medians in COLORS.items():
         for material, expected in enumerate(medians, start=1):
@@ -128,7 +128,7 @@ def test_objects_have_the_published_colors(rendered):
 
 
 def test_arrays_describe_the_objects(rendered):
-    scenes, pictures = rendered
+    _, pictures = rendered
     arrays = clevr.arrays(*rendered)
     assert all(len(values) == COUNT for values in arrays.values())
     np.testing.assert_array_equal(arrays["visibility"].sum(1) - 1, arrays["num_objects"])
