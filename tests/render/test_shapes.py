@@ -96,5 +96,7 @@ def test_clearance_is_negative_where_the_line_hits(name, rays):
     depth = -INSIDE[name](points).min(1)
     clear = np.abs(depth) > (0.1 if name == "cube" else 0.05)
     np.testing.assert_array_equal((np.asarray(clearance) < 0)[clear], (depth > 0)[clear])
-    near = np.abs(clearance) < 0.3
-    assert (np.abs(np.asarray(t) - 4) < 2)[near].all()
+    # Lamps stand high: of lines that are steep the closest point is by the solid.
+    near = (np.abs(clearance) < 0.3) & (np.abs(direction[:, 2]) > 0.4)
+    point = origin + np.asarray(t)[:, None] * direction
+    assert (np.linalg.norm(point, axis=-1) < 2.5)[near].all()
