@@ -1,7 +1,8 @@
 """CLEVR with masks: 240x320 renders of three to ten objects, with segmentations.
 
-Read from the published HDF5 layout (11 mask planes) or from ours (a label map). The crop is the
-published one, rows 29 to 221 and columns 64 to 256, five pixels below the true centre.
+Read from the published HDF5 layout (11 mask planes) or from ours (a label map), which is also that
+of the look-alikes that `data_scripts/render_clevr.py` renders. The crop is the published one, rows
+29 to 221 and columns 64 to 256, five pixels below the true centre.
 """
 
 import ml_collections
@@ -43,4 +44,5 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         download_command=conversion_commands(
             "clevr_with_masks_train.tfrecords", config.path, "clevr_with_masks"
         ),
+        generate_command=f"python data_scripts/render_clevr.py --output {config.path}",
     )

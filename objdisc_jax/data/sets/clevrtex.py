@@ -1,7 +1,8 @@
 """ClevrTex: 240x320 pictures of three to ten textured objects, with segmentations.
 
-Read from the published folders (`clevrtex_full/0/CLEVRTEX_full_000000.png`, ...), wherever they
-lie below the data folder. Splits are those of the authors, by position in the order of the
+Read from the published folders, or those that `data_scripts/render_clevrtex.py` makes
+(`clevrtex_full/0/CLEVRTEX_full_000000.png`, ...), wherever they lie below the data folder.
+Splits are those of the authors, by position in the order of the
 pictures' numbers: the first tenth is for the test, the next for validation. Crop (the true centre)
 and resizing are theirs, too: Pillow, bilinear with antialiasing.
 """
@@ -60,6 +61,9 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         num_entities=11,
         largest_num_objects=10,
         download_command=f"bash data_scripts/download_clevrtex.sh {variant}",
+        generate_command=(
+            f"python data_scripts/render_clevrtex.py --variant {variant} --output {config.path}"
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """Multi-dSprites: 64x64 pictures of one to five overlapping flat shapes, with segmentations.
 
 Read from what `data_scripts/convert_tfrecords.py` makes of the published files (DeepMind's
-Multi-Object Datasets), which hold a million pictures each. The splits follow the papers: 60,000
+Multi-Object Datasets), which hold a million pictures each, or from the file that
+`data_scripts/generate_multi_dsprites.py` writes. The splits follow the papers: 60,000
 images to train on, the next 320 for the score.
 """
 
@@ -38,5 +39,9 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         largest_num_objects=NUM_ENTITIES[variant] - 1,
         download_command=conversion_commands(
             f"multi_dsprites_{variant}.tfrecords", shared["path"], "multi_dsprites", variant
+        ),
+        generate_command=(
+            f"python data_scripts/generate_multi_dsprites.py --variant {variant} "
+            f"--output {shared['path']}"
         ),
     )

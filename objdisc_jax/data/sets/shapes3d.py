@@ -1,7 +1,8 @@
 """3D Shapes: 64x64 pictures of one object in a room, every combination of six factors once.
 
 Read from the published `3dshapes.h5` (or the same arrays chunked by picture, which
-`data_scripts/repack_hdf5.py` makes of it). The file is in the order of the factors: its first
+`data_scripts/repack_hdf5.py` makes of it), or from the file of rendered look-alikes that
+`data_scripts/render_shapes3d.py` writes. The file is in the order of the factors: its first
 pictures all have red floors. So the splits, of the sizes given, are cut from a fixed permutation.
 """
 
@@ -42,6 +43,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         has_masks=False,
         largest_num_objects=1,
         download_command="bash data_scripts/download_shapes3d.sh",
+        generate_command=f"python data_scripts/render_shapes3d.py --output {config.path}",
     )
 
 

@@ -1,0 +1,211 @@
+"""Renders a look-alike of ClevrTex: python data_scripts/render_clevrtex.py --variant full.
+
+Camera, lamps, sizes, distances and file layout are the published ones; textures are procedural, and
+shapes partly others (`objdisc_jax/render/clevrtex.py` says which). Below the output it makes
+`clevrtex_VARIANT/{number // 1000}/CLEVRTEX_VARIANT_{number}` with `.png`, `_flat.png` (a palette
+mask, index = object) and `.json`. Image i of a seed is the same in sets of any size, made on any
+number of devices. Until all pictures are there the folder has a name with a dot and readers
+overlook it; interrupted, the same command goes on where it was.
+"""
+
+import argparse
+import collections
+import io
+import json
+import os
+import pathlib
+import shutil
+from concurrent import futures
+from typing import Any
+
+from tqdm import tqdm
+
+from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
+from objdisc_jax.errors import reported
+from objdisc_jax.files import write_atomically
+
+_MANIFEST = "generator.json"
+
+
+def main() -> None:
+    """Reads the command line and writes the files; exits with status 1 if that fails."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--variant", default="full", choices=list(NUM_IMAGES), help="default: %(default)s")
+    add("--num-images", type=int, help="default: as many as the published variant has")
+    add("--seed", type=int, default=0, help="of the scenes; default: %(default)s")
+    add("--output", default="data/clevrtex", help="the folder; default: %(default)s")
+    add("--max-objects", type=int, default=10, help="3 to 10; default: %(default)s")
+    add("--resolution", type=int, nargs=2, default=[240, 320], metavar=("ROWS", "COLUMNS"))
+    add("--samples", type=int, default=8, help="rays a pixel at edges; default: %(default)s")
+    add("--workers", type=int, default=os.cpu_count(), help="threads; default: %(default)s")
+    add("--overwrite", action="store_true", help="replace an existing variant")
+    arguments = parser.parse_args()
+    if arguments.num_images is None:
+        arguments.num_images = NUM_IMAGES[arguments.variant]
+    for name, least, most in (
+        ("seed", 0, 2**31 - 1),
+        ("num_images", 3, 10**6),
+        ("max_objects", 3, 10),
+        ("samples", 1, 64),
+        ("workers", 1, 1024),
+    ):
+        if not least <= getattr(arguments, name) <= most:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} is {getattr(arguments, name)}, but must be {least} to {most}")
+    if not all(16 <= length <= 4096 for length in arguments.resolution):
+        parser.error(f"--resolution is {arguments.resolution}, but must be 16 to 4096 each")
+    with reported():
+        generate(
+            pathlib.Path(arguments.output).expanduser().absolute(),
+            variant=arguments.variant,
+            num_images=arguments.num_images,
+            seed=arguments.seed,
+            max_objects=arguments.max_objects,
+            resolution=tuple(arguments.resolution),
+            samples=arguments.samples,
+            workers=arguments.workers,
+            overwrite=arguments.overwrite,
+        )
+
+
+def generate(
+    output: pathlib.Path,
+    *,
+    variant: str,
+    num_images: int,
+    seed: int,
+    max_objects: int,
+    resolution: tuple[int, int],
+    samples: int,
+    workers: int,
+    overwrite: bool,
+) -> None:
+    """Writes `num_images` pictures of a seed, with masks and scene files, under a progress bar.
+
+    Raises:
+        DataError: the variant's folder exists, or holds another interrupted set, or cannot be
+            written.
+    """
+    import jax
+
+    from objdisc_jax.render import blocks, clevrtex
+
+    folder = output / f"clevrtex_{variant}"
+    if folder.exists() and not overwrite:
+        raise DataError(
+            f"The output {folder} exists already and was left as it is. Replace it with "
+            "--overwrite, or write elsewhere with --output FOLDER."
+        )
+    partial = output / f".clevrtex_{variant}.partial"
+    identity = {
+        "generator": clevrtex.__name__,
+        "generator_version": clevrtex.VERSION,
+        "variant": variant,
+        "seed": seed,
+        "num_images": num_images,
+        "max_objects": max_objects,
+        "resolution": list(resolution),
+        "samples": samples,
+    }
+    material = clevrtex.VARIANTS[variant]
+    studio = clevrtex.studio(material, resolution, samples)
+    renderer = blocks.BlockRenderer(
+        lambda number, key: clevrtex.record(key, number, material, studio, max_objects),
+        jax.random.key(seed),
+    )
+    size = renderer.size
+
+    def write(first: int) -> int:
+        """Renders and writes a block; its last scene file is the sign that all is there."""
+        count = min(size, num_images - first)
+        scenes, pictures = renderer(first, count)
+        for number in range(count):
+            scene, picture = jax.tree.map(lambda values, n=number: values[n], (scenes, pictures))
+            description = clevrtex.describe(scene, picture, first + number, variant)
+            _write_record(partial, description, picture)
+        return count
+
+    try:
+        _open(partial, identity, overwrite)
+        todo = [
+            f
+            for f in range(0, num_images, size)
+            if not _is_done(partial, variant, f, size, num_images)
+        ]
+        with (
+            tqdm(total=num_images, desc=folder.name, unit=" images") as progress,
+            futures.ThreadPoolExecutor(workers) as pool,
+        ):
+            progress.initial = progress.n = max(0, num_images - size * len(todo))
+            waiting: collections.deque[futures.Future[int]] = collections.deque()
+            try:
+                for first in todo:
+                    waiting.append(pool.submit(write, first))
+                    if len(waiting) > 2 * workers:
+                        progress.update(waiting.popleft().result())
+                while waiting:
+                    progress.update(waiting.popleft().result())
+            finally:
+                pool.shutdown(cancel_futures=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"{partial} could not be written: {error.strerror or error}. Free some space, see to "
+            "the permissions, or write elsewhere with --output FOLDER; the same command goes on "
+            "where it was."
+        ) from None
+
+
+def _open(partial: pathlib.Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """Finds what an interruption of the same command left behind, or begins anew."""
+    manifest = json.dumps(identity, indent=1)
+    file = partial / _MANIFEST
+    if partial.exists():
+        found = file.read_text() if file.exists() else ""
+        if found == manifest:
+            return
+        if found and not overwrite:
+            raise DataError(
+                f"The folder {partial} holds what an interrupted command has done, but of other "
+                f"arguments:\n{found}\nRepeat that command to finish it, or drop what it has done "
+                "with --overwrite."
+            )
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    write_atomically(file, manifest)
+
+
+def _stem(folder: pathlib.Path, variant: str, number: int) -> pathlib.Path:
+    return folder / str(number // 1000) / f"CLEVRTEX_{variant}_{number:06d}"
+
+
+def _is_done(folder: pathlib.Path, variant: str, first: int, size: int, num_images: int) -> bool:
+    last = min(first + size, num_images) - 1
+    return _stem(folder, variant, last).with_suffix(".json").exists()
+
+
+def _write_record(folder: pathlib.Path, description: dict[str, Any], picture: Any) -> None:
+    """Writes a picture's three files, the scene last and at once."""
+    from PIL import Image
+
+    from objdisc_jax.render import clevrtex
+
+    stem = _stem(folder, description["split"], description["image_index"])
+    stem.parent.mkdir(exist_ok=True)
+    mask = Image.fromarray(picture.segmentation).convert("P")
+    mask.putpalette(clevrtex.PALETTE.astype("uint8").tobytes())
+    for image, ending in ((Image.fromarray(picture.image), ".png"), (mask, "_flat.png")):
+        buffer = io.BytesIO()
+        image.save(buffer, "png", compress_level=1)
+        stem.with_name(stem.name + ending).write_bytes(buffer.getvalue())
+    write_atomically(stem.with_suffix(".json"), json.dumps(description))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Renders a look-alike of 3D Shapes: python data_scripts/render_shapes3d.py.
+
+By default all 480,000 combinations of the six factors, in the published order; with fewer images,
+that many of them, drawn by the seed. The file has the published arrays, `images` and `labels`, and
+`segmentation`, which is 1 where the object is. Interrupted, the same command goes on where it was.
+"""
+
+import argparse
+import os
+from typing import Any
+
+from objdisc_jax.data import conversion, splits
+from objdisc_jax.errors import reported
+
+NUM_COMBINATIONS = 480_000
+
+
+def main() -> None:
+    """Reads the command line and writes the file; exits with status 1 if that fails."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--num-images", type=int, default=NUM_COMBINATIONS, help="default: all %(default)s")
+    add("--seed", type=int, default=0, help="of the choice, if not all; default: %(default)s")
+    add("--output", default="data/3dshapes.h5", help="default: %(default)s")
+    add("--workers", type=int, default=os.cpu_count(), help="threads; default: %(default)s")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    arguments = parser.parse_args()
+    for name, least, most in (
+        ("seed", 0, 2**31 - 1),
+        ("num_images", 3, NUM_COMBINATIONS),
+        ("workers", 1, 1024),
+    ):
+        if not least <= getattr(arguments, name) <= most:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} is {getattr(arguments, name)}, but must be {least} to {most}")
+    with reported():
+        generate(
+            arguments.output,
+            num_images=arguments.num_images,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            overwrite=arguments.overwrite,
+        )
+
+
+def generate(path: str, *, num_images: int, seed: int, workers: int, overwrite: bool) -> None:
+    """Writes `num_images` pictures to an HDF5 file, under a progress bar."""
+    import numpy as np
+
+    from objdisc_jax.data.sets import shapes3d as shapes3d_set
+    from objdisc_jax.render import blocks, shapes3d
+
+    numbers = np.arange(num_images)
+    if num_images < shapes3d.NUM_IMAGES:
+        numbers = np.random.default_rng(seed).permutation(shapes3d.NUM_IMAGES)[:num_images]
+    chosen = shapes3d.factors(numbers).astype(np.int32)
+    renderer = blocks.BlockRenderer(lambda i, table: shapes3d.render(table[i]), chosen, size=512)
+
+    def decode(first: int, items: list[int]) -> dict[str, np.ndarray]:
+        images, segmentation = renderer(first, len(items))
+        block = numbers[first : first + len(items)]
+        return {
+            "images": images,
+            "segmentation": segmentation,
+            "labels": shapes3d.labels(block),
+        }
+
+    made_by = {
+        "generator": shapes3d.__name__,
+        "generator_version": shapes3d.VERSION,
+        "seed": seed,
+    }
+    scaled = splits.scaled_splits(shapes3d_set.SPLITS, num_images)
+
+    def attributes(_: int) -> dict[str, Any]:
+        stated = {} if num_images == shapes3d.NUM_IMAGES else splits.to_attributes(scaled)
+        return {**made_by, "label_names": list(shapes3d.FACTORS), **stated}
+
+    conversion.convert(
+        conversion.Source(
+            identity={**made_by, "num_images": num_images},
+            num_records=num_images,
+            items=lambda start: iter(range(start, num_images)),
+            decode=decode,
+            block=renderer.size,
+            pictures=("images", "segmentation"),
+        ),
+        path,
+        attributes=attributes,
+        overwrite=overwrite,
+        workers=workers,
+    )
+
+
+if __name__ == "__main__":
+    main()

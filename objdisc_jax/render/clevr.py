@@ -1,0 +1,246 @@
+"""Scenes of CLEVR, drawn as the published generator does."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from objdisc_jax.render import camera, caster
+from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
+
+VERSION = 1
+"""Bumped whenever the scenes or the pictures of a seed change."""
+
+COLORS = {
+    "gray": (87, 87, 87),
+    "red": (173, 35, 35),
+    "blue": (42, 75, 215),
+    "green": (29, 105, 20),
+    "brown": (129, 74, 25),
+    "purple": (129, 38, 192),
+    "cyan": (41, 208, 208),
+    "yellow": (255, 238, 51),
+}
+"""Linear albedos, times 255."""
+
+MATERIALS = ("rubber", "metal")
+SIZES = {"large": 0.7, "small": 0.35}
+SHAPES = ("cube", "sphere", "cylinder")
+CAMERA = (7.481132, -6.507640, 5.343665)
+
+STUDIO = caster.Studio(
+    shapes=SHAPES,
+    lamps=(
+        caster.Lamp(0.5, (1.0, 0.932, 0.817), 78.5),
+        caster.Lamp(0.5, (0.762, 0.818, 1.0), 23.6),
+        caster.Lamp(1.0, (1.0, 1.0, 1.0), 39.3),
+    ),
+    sun=0.45,
+)
+
+MIN_OBJECTS = 3
+MIN_PIXELS = 200
+REFERENCE_RESOLUTION = (240, 320)
+"""At which every object must show `MIN_PIXELS`, whatever is rendered."""
+
+_Attempt = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+_SPREAD = 3.0
+_MIN_DISTANCE = 0.25
+_MARGIN = 0.4
+_RETRIES = 50
+# Right and behind, of the camera without jitter, on the ground.
+_DIRECTIONS = np.array([[0.65631127, 0.75449026], [-0.75449031, 0.65631127]], np.float32)
+
+
+def draw(key: jax.Array, studio: caster.Studio, max_objects: int) -> Scene:
+    """Draws a scene with at least three objects."""
+    ground = plain(jnp.full(3, 0.8), jnp.zeros(()))
+    return draw_visible(key, studio, max_objects, ground, _draw_objects)
+
+
+def draw_visible(
+    key: jax.Array,
+    studio: caster.Studio,
+    max_objects: int,
+    ground: Surface,
+    draw_objects: Callable[[jax.Array, jax.Array], Objects],
+) -> Scene:
+    """Draws a scene; objects that are not all seen well enough are drawn anew, all of them.
+
+    The number of objects, the camera and the lamps stay, as in the published generator.
+
+    Args:
+        key: of the scene.
+        studio: that it will be rendered with.
+        max_objects: the largest number of objects.
+        ground: what the ground looks like.
+        draw_objects: draws them, given a key and how many there are.
+    """
+    count_key, camera_key, lamp_key, objects_key = jax.random.split(key, 4)
+    num_objects = jax.random.randint(count_key, (), MIN_OBJECTS, max_objects + 1)
+    eye = jnp.asarray(CAMERA) + jax.random.uniform(camera_key, (3,), minval=-0.5, maxval=0.5)
+    lamps = jnp.asarray(caster.LAMP_POSITIONS)
+    lamps += jax.random.uniform(lamp_key, (3, 3), minval=-1.0, maxval=1.0)
+
+    def attempt(number: jax.Array) -> Scene:
+        objects = draw_objects(jax.random.fold_in(objects_key, number), num_objects)
+        return Scene(objects, num_objects, eye, lamps, ground)
+
+    def badly_seen(state: tuple[jax.Array, Scene]) -> jax.Array:
+        counts = caster.label_counts(state[1], studio, REFERENCE_RESOLUTION)
+        there = jnp.arange(LARGEST_NUM_OBJECTS) < num_objects
+        return jnp.any(there & (counts < MIN_PIXELS))
+
+    def again(state: tuple[jax.Array, Scene]) -> tuple[jax.Array, Scene]:
+        return state[0] + 1, attempt(state[0])
+
+    first = (jnp.int32(1), attempt(jnp.int32(0)))
+    return jax.lax.while_loop(badly_seen, again, first)[1]
+
+
+def _draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
+    """Draws objects that keep their distances."""
+    place_key, shape_key, yaw_key, look_key = jax.random.split(key, 4)
+    size, position = place(place_key, num_objects, SIZES, np.ones(LARGEST_NUM_OBJECTS, np.float32))
+    return Objects(
+        shape=jax.random.randint(shape_key, (LARGEST_NUM_OBJECTS,), 0, len(SHAPES)),
+        size=size,
+        position=jnp.concatenate([position, size[:, None]], axis=1),
+        yaw=jax.random.uniform(yaw_key, (LARGEST_NUM_OBJECTS,), maxval=2 * np.pi),
+        surface=draw_plain(look_key),
+    )
+
+
+def draw_plain(key: jax.Array) -> Surface:
+    """Draws colours and materials of objects, uniform and independent."""
+    color_key, metal_key = jax.random.split(key)
+    k = LARGEST_NUM_OBJECTS
+    palette = jnp.asarray(np.array(list(COLORS.values()), np.float32) / 255)
+    color = palette[jax.random.randint(color_key, (k,), 0, len(COLORS))]
+    metal = jax.random.randint(metal_key, (k,), 0, len(MATERIALS))
+    return plain(color, metal.astype(jnp.float32))
+
+
+def plain(color: Float[Array, "*k 3"], metal: Float[Array, "*k"]) -> Surface:
+    """Returns surfaces without patterns."""
+    texture = jnp.full(metal.shape, -1, jnp.int32)
+    return Surface(color, metal, texture, color, jnp.ones((*metal.shape, 2)))
+
+
+def place(
+    key: jax.Array,
+    num_objects: jax.Array,
+    sizes: Mapping[str, float],
+    shrink: Float[Array, " k"] | np.ndarray,
+) -> tuple[Float[Array, " k"], Float[Array, "k 2"]]:
+    """Draws sizes and places, one object after another; after 50 failures all anew.
+
+    Args:
+        key: of the objects.
+        num_objects: how many there are.
+        sizes: to choose from.
+        shrink: by which each object's size is multiplied once it has its place.
+
+    Returns:
+        Sizes, after shrinking, and places on the ground.
+    """
+    k = LARGEST_NUM_OBJECTS
+    radii = jnp.asarray(np.array(list(sizes.values()), np.float32))
+    directions = jnp.asarray(_DIRECTIONS)
+
+    def attempt(state: _Attempt) -> _Attempt:
+        number, *_ = state
+        size_key, place_key = jax.random.split(jax.random.fold_in(key, number))
+        size = radii[jax.random.randint(size_key, (k,), 0, len(sizes))]
+        candidates = jax.random.uniform(
+            place_key, (k, _RETRIES, 2), minval=-_SPREAD, maxval=_SPREAD
+        )
+
+        def add(i: jax.Array, placed: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            position, fits = placed
+            offset = candidates[i][:, None] - position  # [tries, k, 2]
+            gap = jnp.sqrt(jnp.sum(offset**2, -1)) - size[i] - size * shrink
+            along = jnp.abs(jnp.sum(offset[:, :, None] * directions, -1)).min(-1)
+            earlier = jnp.arange(k) < i
+            good = (((gap >= _MIN_DISTANCE) & (along >= _MARGIN)) | ~earlier).all(1)
+            return (
+                position.at[i].set(candidates[i][jnp.argmax(good)]),
+                fits & (good.any() | (i >= num_objects)),
+            )
+
+        position, fits = jax.lax.fori_loop(0, k, add, (jnp.zeros((k, 2)), jnp.array(True)))
+        return number + 1, size * shrink, position, fits
+
+    state = (jnp.int32(0), jnp.zeros(k), jnp.zeros((k, 2)), jnp.array(False))
+    _, size, position, _ = jax.lax.while_loop(lambda state: ~state[3], attempt, state)
+    return size, position
+
+
+def record(
+    key: jax.Array, index: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
+) -> tuple[Scene, caster.Rendering]:
+    """Draws and renders image `index` of a seed's key."""
+    scene = draw(jax.random.fold_in(key, index), studio, max_objects)
+    return scene, caster.render(scene, studio)
+
+
+def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
+    """Returns what a file of records holds: the arrays of CLEVR with masks, and ours.
+
+    Args:
+        scene: scenes, with a leading axis n.
+        rendering: of them.
+
+    Returns:
+        image: uint8 [n, h, w, 3];
+        segmentation: uint8 [n, h, w], 0 background, else number of the object;
+        num_objects: uint8 [n];
+        visibility: float32 [n, 11], 1 for background and objects that are there;
+        x, y, z, rotation: float32 [n, 11], centres in scene units and turns in radians;
+        pixel_coords: float32 [n, 11, 3], column and row of the centres in pixels, and depth;
+        shape, size, color, material: uint8 [n, 11], 0 for none, else 1 + the place in `SHAPES`,
+            `SIZES`, `COLORS` and `MATERIALS`;
+        visible_pixels: int32 [n, 11], pixels of each entity;
+        camera: float32 [n, 3], its position.
+        In axes of 11, entity 0 is the background, and absent objects have zeros.
+    """
+    scene, rendering = jax.tree.map(np.asarray, (scene, rendering))
+    objects: Any = scene.objects
+    k = objects.shape.shape[1]
+    there = np.arange(k) < scene.num_objects[:, None]
+    height, width = rendering.image.shape[1:3]
+    project = jax.vmap(camera.project, in_axes=(0, 0, None))
+    places = np.asarray(project(scene.camera, objects.position, (height, width)))
+    palette = np.array(list(COLORS.values()), np.float32) / 255
+    distances = np.abs(objects.surface.color[:, :, None] - palette).sum(-1)
+    sizes = np.array(list(SIZES.values()), np.float32)
+
+    def entities(values: Any, dtype: type = np.float32) -> np.ndarray:
+        present = there.reshape(there.shape + (1,) * (values.ndim - 2))
+        padding = [(0, 0), (1, 0)] + [(0, 0)] * (values.ndim - 2)
+        return np.pad(np.where(present, values, 0), padding).astype(dtype)
+
+    labels = rendering.segmentation.reshape(len(there), -1)
+    visible = np.stack([np.bincount(row, minlength=k + 1) for row in labels])
+    visibility = entities(np.ones_like(objects.size))
+    visibility[:, 0] = 1
+    return {
+        "image": np.asarray(rendering.image),
+        "segmentation": np.asarray(rendering.segmentation),
+        "num_objects": np.asarray(scene.num_objects, np.uint8),
+        "visibility": visibility,
+        "x": entities(objects.position[..., 0]),
+        "y": entities(objects.position[..., 1]),
+        "z": entities(objects.position[..., 2]),
+        "rotation": entities(objects.yaw),
+        "pixel_coords": entities(places),
+        "shape": entities(objects.shape + 1, np.uint8),
+        "size": entities(np.abs(objects.size[..., None] - sizes).argmin(-1) + 1, np.uint8),
+        "color": entities(distances.argmin(-1) + 1, np.uint8),
+        "material": entities(objects.surface.metal + 1, np.uint8),
+        "visible_pixels": visible.astype(np.int32),
+        "camera": np.asarray(scene.camera),
+    }

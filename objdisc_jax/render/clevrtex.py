@@ -1,0 +1,233 @@
+"""Scenes like ClevrTex: textured objects on textured ground.
+
+Camera, distances, sizes, counts and lamps are the published ones. Not published here are the photo
+textures and two meshes (monkey head, teapot): surfaces have procedural patterns (`textures`) in two
+random colours, `full` and its relatives have cubes, spheres and cylinders, and `outd` has cones and
+tori, with patterns that the others never show.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from objdisc_jax.render import camera, caster, clevr, shapes, textures
+from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
+
+VERSION = 1
+"""Bumped whenever the scenes or the pictures of a seed change."""
+
+_NAMES = list(textures.PATTERNS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What a variant's scenes are made of.
+
+    Attributes:
+        shapes: of objects.
+        sizes: of objects, before cubes shrink.
+        patterns: of objects and ground.
+        plain_ground: whether the ground is CLEVR's.
+        plain_objects: whether objects are CLEVR's, of rubber and metal.
+        same_ground: whether all scenes have one ground.
+        same_material: whether all objects of a scene, and its ground, have one material.
+    """
+
+    shapes: tuple[str, ...] = ("cube", "sphere", "cylinder")
+    sizes: tuple[tuple[str, float], ...] = (("large", 0.9), ("medium", 0.6), ("small", 0.4))
+    patterns: tuple[str, ...] = ("noise", "stripes", "checks", "bricks", "wood", "marble")
+    plain_ground: bool = False
+    plain_objects: bool = False
+    same_ground: bool = False
+    same_material: bool = False
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "full": Variant(),
+    "pbg": Variant(plain_ground=True),
+    "vbg": Variant(plain_objects=True),
+    "grassbg": Variant(same_ground=True),
+    "camo": Variant(same_material=True),
+    "outd": Variant(
+        shapes=("cone", "torus"),
+        sizes=(("large", 1.0), ("medium", 0.8), ("small", 0.6)),
+        patterns=("cells", "dots"),
+    ),
+}
+
+_GROUND_SCALE = 0.5  # of patterns, compared with objects
+
+
+def studio(
+    variant: Variant, resolution: tuple[int, int] = (240, 320), samples: int = 8
+) -> caster.Studio:
+    """Returns what all scenes of a variant share."""
+    return caster.Studio(
+        shapes=variant.shapes,
+        lamps=(
+            caster.Lamp(0.5, (1.0, 0.932, 0.867), 393.0),
+            caster.Lamp(0.2, (0.762, 0.818, 1.0), 157.0),
+            caster.Lamp(1.0, (1.0, 1.0, 1.0), 275.0),
+        ),
+        sun=0.85,
+        resolution=resolution,
+        samples=samples,
+        textured=True,
+        filmic=True,
+    )
+
+
+def record(
+    key: jax.Array, index: jax.Array, variant: Variant, studio: caster.Studio, max_objects: int = 10
+) -> tuple[Scene, caster.Rendering]:
+    """Draws and renders image `index` of a seed's key."""
+    scene = draw(jax.random.fold_in(key, index), variant, studio, max_objects)
+    return scene, caster.render(scene, studio)
+
+
+def draw(key: jax.Array, variant: Variant, studio: caster.Studio, max_objects: int) -> Scene:
+    """Draws a scene with at least three objects."""
+    ground_key, scene_key = jax.random.split(key)
+    material = _draw_surfaces(ground_key, variant, ())
+    ground = dataclasses.replace(material, grain=material.grain * jnp.array([_GROUND_SCALE, 1]))
+    if variant.plain_ground:
+        ground = clevr.plain(jnp.full(3, 0.8), jnp.zeros(()))
+    elif variant.same_ground:
+        ground = _FOREST_FLOOR
+
+    def draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
+        k = LARGEST_NUM_OBJECTS
+        shape_key, place_key, yaw_key, look_key = jax.random.split(key, 4)
+        shape = jax.random.randint(shape_key, (k,), 0, len(variant.shapes))
+        shrink = _each(variant, {"cube": np.sqrt(0.5)})[shape]
+        size, position = clevr.place(place_key, num_objects, dict(variant.sizes), shrink)
+        height = size * _each(variant, shapes.BOTTOM)[shape]
+        if variant.plain_objects:
+            surface = clevr.draw_plain(look_key)
+        elif variant.same_material:
+            surface = jax.tree.map(lambda x: jnp.broadcast_to(x, (k, *x.shape)), material)
+        else:
+            surface = _draw_surfaces(look_key, variant, (k,))
+        return Objects(
+            shape=shape,
+            size=size,
+            position=jnp.concatenate([position, height[:, None]], axis=1),
+            yaw=jax.random.uniform(yaw_key, (k,), maxval=2 * np.pi),
+            surface=surface,
+        )
+
+    return clevr.draw_visible(scene_key, studio, max_objects, ground, draw_objects)
+
+
+def _each(variant: Variant, values: Mapping[str, float]) -> jax.Array:
+    return jnp.array([values.get(name, 1.0) for name in variant.shapes], jnp.float32)
+
+
+_FOREST_FLOOR = Surface(
+    color=jnp.array([0.05, 0.10, 0.03]),
+    metal=jnp.zeros(()),
+    texture=jnp.int32(_NAMES.index("noise")),
+    accent=jnp.array([0.28, 0.24, 0.10]),
+    grain=jnp.array([3.0, 0.5]),
+)
+
+
+def _draw_surfaces(key: jax.Array, variant: Variant, shape: tuple[int, ...]) -> Surface:
+    """Draws patterned surfaces in two colours each, of different brightness."""
+    keys = jax.random.split(key, 6)
+    numbers = jnp.array([_NAMES.index(name) for name in variant.patterns])
+    scale = jax.random.uniform(keys[0], shape, minval=1.5, maxval=4.0)
+    offset = jax.random.uniform(keys[1], shape)
+    return Surface(
+        color=_draw_colors(keys[2], shape, 0.03, 0.3),
+        metal=(jax.random.uniform(keys[3], shape) < 0.2).astype(jnp.float32),
+        texture=numbers[jax.random.randint(keys[4], shape, 0, len(numbers))],
+        accent=_draw_colors(keys[5], shape, 0.25, 0.8),
+        grain=jnp.stack([scale, offset], axis=-1),
+    )
+
+
+def _draw_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: float) -> jax.Array:
+    """Draws linear colours of any hue, mostly of low saturation."""
+    hue_key, saturation_key, value_key = jax.random.split(key, 3)
+    hue = jax.random.uniform(hue_key, (*shape, 1), maxval=6.0)
+    saturation = jax.random.uniform(saturation_key, (*shape, 1)) ** 2 * 0.9
+    value = jax.random.uniform(value_key, (*shape, 1), minval=least, maxval=most)
+    wheel = jnp.abs((hue + jnp.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    return value * (1 - saturation * (1 - jnp.clip(wheel, 0, 1)))
+
+
+def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -> dict[str, Any]:
+    """Returns what the scene file of one picture says, in the published words.
+
+    Args:
+        scene: one scene, of NumPy arrays.
+        rendering: of it.
+        index: number of the picture.
+        name: of the variant.
+    """
+    variant, objects = VARIANTS[name], scene.objects
+    height, width = rendering.image.shape[:2]
+    eye, points = jnp.asarray(scene.camera), jnp.asarray(objects.position)
+    places = np.asarray(camera.project(eye, points, (height, width)))
+    stem = f"CLEVRTEX_{name}_{index:06d}"
+    counts = np.bincount(rendering.segmentation.reshape(-1), minlength=LARGEST_NUM_OBJECTS + 1)
+    listed = []
+    for number in range(int(scene.num_objects)):
+        shape = variant.shapes[int(objects.shape[number])]
+        size = float(objects.size[number]) / (np.sqrt(0.5) if shape == "cube" else 1)
+        listed.append(
+            {
+                "shape": shape,
+                "size": min(variant.sizes, key=lambda each: abs(each[1] - size))[0],
+                "rotation": float(objects.yaw[number]),
+                "3d_coords": objects.position[number].tolist(),
+                "pixel_coords": places[number].tolist(),
+                "index": number + 1,
+                "color": objects.surface.color[number].tolist(),
+                "material": _material(objects.surface, number),
+                "visible_pixels": int(counts[number + 1]),
+            }
+        )
+    return {
+        "split": name,
+        "image_index": index,
+        "image_filename": f"{stem}.png",
+        "mask_filename": f"{stem}_flat.png",
+        "num_objects": len(listed),
+        "ground_material": _material(scene.ground, ()),
+        "camera": scene.camera.tolist(),
+        "objects": listed,
+    }
+
+
+def _material(surface: Surface, number: int | tuple[()]) -> str:
+    kind = clevr.MATERIALS[int(surface.metal[number])]
+    texture = int(surface.texture[number])
+    return f"{_NAMES[texture]}_{kind}" if texture >= 0 else kind
+
+
+PALETTE: Int[np.ndarray, "e 3"] = np.array(
+    [
+        (0, 0, 0),
+        (255, 0, 0),
+        (0, 128, 0),
+        (0, 0, 255),
+        (255, 255, 0),
+        (141, 211, 199),
+        (255, 255, 179),
+        (190, 186, 218),
+        (251, 128, 114),
+        (128, 177, 211),
+        (253, 180, 98),
+        (179, 222, 105),
+        (252, 205, 229),
+        (217, 217, 217),
+    ]
+)
+"""Colours of the published masks."""

@@ -1,0 +1,272 @@
+"""Solids in their own coordinates, where they measure about 1: where rays meet and pass them.
+
+Each solid is given by two functions of a ray, whose direction need not have length 1:
+
+- `meet(origin, direction) -> Meeting`: the first point of the surface from outside;
+- `pass_by(origin, direction) -> (clearance, t)`: by how much the line of the ray misses the solid
+  (negative inside its outline) and where it comes closest. Soft shadows are computed from it,
+  without samples: a lamp is hidden to the degree that its image reaches into the outline.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from objdisc_jax.render import vectors
+from objdisc_jax.render.vectors import Vec
+
+FAR = 1e6
+"""The parameter of a ray that meets nothing."""
+
+ROUNDING = 0.09
+"""Radius of a box's edges, in half edges of the box."""
+
+TUBE = 0.35
+"""Radius of the torus's tube; the circle in it has radius 1 - TUBE."""
+
+# Edges of the outlines of cylinders and cones are rounded in their shading only.
+_BEVEL = 0.07
+_SMALL = 1e-9
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """Where rays meet a solid.
+
+    Attributes:
+        t: of the first point, in lengths of the direction; `FAR` if there is none.
+        normal: of the surface there, of length 1.
+        part: number of the smooth part of the surface that it belongs to.
+    """
+
+    t: jax.Array
+    normal: Vec
+    part: jax.Array
+
+
+def meet_sphere(origin: Vec, direction: Vec) -> Meeting:
+    """A sphere of radius 1."""
+    b = origin.dot(direction)
+    inverse = 1 / direction.dot(direction)
+    # The closest point tells more precisely than b² - ac whether the line hits.
+    closest = origin - direction * (b * inverse)
+    half = jnp.sqrt(jnp.maximum(1 - closest.dot(closest), 0) * inverse)
+    t = -b * inverse - half
+    hit = (closest.dot(closest) < 1) & (t > 0)
+    return Meeting(jnp.where(hit, t, FAR), origin + direction * t, jnp.zeros_like(t, jnp.int32))
+
+
+def pass_sphere(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+    """A sphere of radius 1."""
+    t = -origin.dot(direction) / direction.dot(direction)
+    return (origin + direction * t).length() - 1, t
+
+
+def meet_box(origin: Vec, direction: Vec) -> Meeting:
+    """A cube with half edge 1 and edges rounded by `ROUNDING`."""
+    near, far = _box_interval(origin, direction)
+    part = jnp.where(near.x > jnp.maximum(near.y, near.z), 0, jnp.where(near.y > near.z, 1, 2))
+    enter = _largest(near)
+    leave = -_largest(-far)
+    hit = (enter < leave) & (enter > 0)
+    # From the sharp cube the ray goes on to the rounded one, by its distance each time.
+    t, distance, outside = enter, jnp.zeros_like(enter), direction
+    speed = jax.lax.rsqrt(direction.dot(direction))
+    for _ in range(6):
+        outside, distance = _rounded_box(origin + direction * t)
+        t = t + distance * speed
+    hit &= distance < 0.005
+    return Meeting(jnp.where(hit, t, FAR), outside.unit(), part)
+
+
+def pass_box(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+    """A cube with half edge 1."""
+    # The outline of a cube is a hexagon, whose sides are across direction × axis.
+    moment = origin.cross(direction)
+    squares = direction * direction
+    size = direction.map(jnp.abs)
+    clearance = _largest(
+        Vec(
+            (jnp.abs(moment.x) - size.y - size.z) * _rsqrt(squares.y + squares.z),
+            (jnp.abs(moment.y) - size.z - size.x) * _rsqrt(squares.z + squares.x),
+            (jnp.abs(moment.z) - size.x - size.y) * _rsqrt(squares.x + squares.y),
+        )
+    )
+    near, far = _box_interval(origin, direction)
+    # Between the last slab entered and the first one left, but no further than the corners: along
+    # a slab both are far away.
+    centre = -origin.dot(direction) / direction.dot(direction)
+    reach = np.sqrt(3) * jax.lax.rsqrt(direction.dot(direction))
+    t = 0.5 * (_largest(near) - _largest(-far))
+    return clearance, jnp.clip(t, centre - reach, centre + reach)
+
+
+def meet_cylinder(origin: Vec, direction: Vec) -> Meeting:
+    """An upright cylinder of radius 1 and half height 1."""
+    a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
+    b = origin.x * direction.x + origin.y * direction.y
+    c = origin.x**2 + origin.y**2 - 1
+    square = b * b - a * c
+    root = jnp.sqrt(jnp.maximum(square, 0))
+    slope = 1 / _nonzero(direction.z)
+    cap = -origin.z * slope - jnp.abs(slope)
+    enter = jnp.maximum((-b - root) / a, cap)
+    leave = jnp.minimum((-b + root) / a, -origin.z * slope + jnp.abs(slope))
+    hit = (square > 0) & (enter < leave) & (enter > 0)
+    on_cap = cap * a > -b - root
+    point = origin + direction * enter
+    up = jnp.sign(point.z)
+    # The rim is rounded in its shading.
+    radius = jnp.sqrt(point.x**2 + point.y**2)
+    outward = jnp.where(on_cap, _ramp(radius), 1.0)
+    upward = jnp.where(on_cap, 1.0, _ramp(jnp.abs(point.z)))
+    normal = Vec(point.x / radius * outward, point.y / radius * outward, up * upward)
+    return Meeting(jnp.where(hit, enter, FAR), normal.unit(), on_cap.astype(jnp.int32))
+
+
+def pass_cylinder(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+    """An upright cylinder of radius 1 and half height 1."""
+    return _pass_upright(origin, direction, 1.0, 0.0)
+
+
+def meet_cone(origin: Vec, direction: Vec) -> Meeting:
+    """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
+    # x² + y² = k², with k = (1 - z) / 2.
+    k, dk = (1 - origin.z) / 2, -direction.z / 2
+    a = _nonzero(direction.x**2 + direction.y**2 - dk**2)
+    b = origin.x * direction.x + origin.y * direction.y - k * dk
+    c = origin.x**2 + origin.y**2 - k**2
+    square = b * b - a * c
+    root = jnp.sqrt(jnp.maximum(square, 0))
+
+    def on_side(t: jax.Array) -> jax.Array:
+        inside = (jnp.abs(origin.z + t * direction.z) <= 1) & (square > 0) & (t > 0)
+        return jnp.where(inside, t, FAR)
+
+    side = jnp.minimum(on_side((-b - root) / a), on_side((-b + root) / a))
+    base = (-1 - origin.z) / _nonzero(direction.z)
+    at_base = origin + direction * base
+    base = jnp.where((at_base.x**2 + at_base.y**2 < 1) & (base > 0), base, FAR)
+    t = jnp.minimum(side, base)
+    point = origin + direction * t
+    radius = jnp.sqrt(point.x**2 + point.y**2 + _SMALL)
+    slanted = Vec(point.x / radius, point.y / radius, jnp.full_like(t, 0.5)).unit()
+    flat = Vec(jnp.zeros_like(t), jnp.zeros_like(t), -jnp.ones_like(t))
+    on_base = base < side
+    return Meeting(t, vectors.where(on_base, flat, slanted), on_base.astype(jnp.int32))
+
+
+def pass_cone(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+    """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
+    return _pass_upright(origin, direction, 0.5, 0.5)
+
+
+def meet_torus(origin: Vec, direction: Vec) -> Meeting:
+    """A torus around the z axis, with the outer radius 1."""
+    # Marched by its distance, from the sphere around it.
+    speed = jax.lax.rsqrt(direction.dot(direction))
+    start = meet_sphere(origin, direction).t
+
+    def march(_: int, t: jax.Array) -> jax.Array:
+        return t + _torus_distance(origin + direction * t) * speed
+
+    t = jax.lax.fori_loop(0, 64, march, start)
+    point = origin + direction * t
+    hit = (start < FAR) & (_torus_distance(point) < 2e-3)
+    radius = jnp.sqrt(point.x**2 + point.y**2 + _SMALL)
+    inner = (1 - TUBE) / radius
+    normal = Vec(point.x * (1 - inner), point.y * (1 - inner), point.z).unit()
+    return Meeting(jnp.where(hit, t, FAR), normal, jnp.zeros_like(t, jnp.int32))
+
+
+def pass_torus(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+    """A torus around the z axis: the least of its distances along the ray, marched."""
+    speed = jax.lax.rsqrt(direction.dot(direction))
+    _, centre = pass_sphere(origin, direction)
+    step = 2.0 * speed / 16
+    least, at = jnp.full_like(centre, FAR), centre
+    for number in range(17):
+        t = centre + (number - 8) * step
+        distance = _torus_distance(origin + direction * t)
+        at = jnp.where(distance < least, t, at)
+        least = jnp.minimum(least, distance)
+    return least, at
+
+
+Meet = Callable[[Vec, Vec], Meeting]
+PassBy = Callable[[Vec, Vec], tuple[jax.Array, jax.Array]]
+
+SHAPES: Mapping[str, tuple[Meet, PassBy]] = {
+    "cube": (meet_box, pass_box),
+    "sphere": (meet_sphere, pass_sphere),
+    "cylinder": (meet_cylinder, pass_cylinder),
+    "cone": (meet_cone, pass_cone),
+    "torus": (meet_torus, pass_torus),
+}
+
+BOTTOM = {"cube": 1.0, "sphere": 1.0, "cylinder": 1.0, "cone": 1.0, "torus": TUBE}
+"""How far below its centre a solid reaches."""
+
+
+def _pass_upright(
+    origin: Vec, direction: Vec, radius: float, taper: float
+) -> tuple[jax.Array, jax.Array]:
+    """Passes a solid between the heights -1 and 1 whose radius at z is `radius - taper z`."""
+    a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
+    slope = 1 / _nonzero(direction.z)
+    closest = -(origin.x * direction.x + origin.y * direction.y) / a
+    if taper:
+        # What is least is the distance from the axis less the radius, a little further down.
+        point = origin + direction * closest
+        lean = (taper * direction.z) ** 2
+        rest = (point.x**2 + point.y**2) / jnp.maximum(a * (a - lean), _SMALL)
+        closest = closest - taper * direction.z * jnp.sqrt(rest)
+    middle, reach = -origin.z * slope, jnp.abs(slope)
+    t = jnp.clip(closest, middle - reach, middle + reach)
+    point = origin + direction * t
+    clearance = jnp.sqrt(point.x**2 + point.y**2) - (radius - taper * point.z)
+    # Past a rim the way to it is not across the ray.
+    steep = jnp.abs(direction.z) * jax.lax.rsqrt(direction.dot(direction))
+    return jnp.where(t == closest, clearance, clearance * steep), t
+
+
+def _box_interval(origin: Vec, direction: Vec) -> tuple[Vec, Vec]:
+    """Returns where a ray enters and leaves the slabs between opposite faces of a cube."""
+    slope = direction.map(lambda x: 1 / _nonzero(x))
+    middle = -(origin * slope)
+    reach = slope.map(jnp.abs)
+    return middle - reach, middle + reach
+
+
+def _rounded_box(point: Vec) -> tuple[Vec, jax.Array]:
+    """Returns the direction away from a rounded cube, and the distance to it."""
+    inner = point.map(lambda x: jnp.abs(x) - (1 - ROUNDING))
+    outside = inner.map(lambda x: jnp.maximum(x, 0))
+    distance = outside.length() + jnp.minimum(_largest(inner), 0) - ROUNDING
+    return outside * point.map(jnp.sign), distance
+
+
+def _torus_distance(point: Vec) -> jax.Array:
+    radius = jnp.sqrt(point.x**2 + point.y**2) - (1 - TUBE)
+    return jnp.sqrt(radius**2 + point.z**2) - TUBE
+
+
+def _ramp(distance: jax.Array) -> jax.Array:
+    """Rises from 0 to 1 over the bevel next to an edge at distance 1."""
+    return jnp.clip((distance - (1 - _BEVEL)) / _BEVEL, 0, 1)
+
+
+def _largest(vector: Vec) -> jax.Array:
+    return jnp.maximum(vector.x, jnp.maximum(vector.y, vector.z))
+
+
+def _nonzero(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.abs(x) < _SMALL, _SMALL, x)
+
+
+def _rsqrt(x: jax.Array) -> jax.Array:
+    return jax.lax.rsqrt(jnp.maximum(x, _SMALL))
