@@ -15,9 +15,10 @@ from objdisc_jax.nn.broadcast_decoder import ConvBroadcastDecoder, MLPBroadcastD
 from objdisc_jax.nn.conv import ConvStack
 from objdisc_jax.nn.initializers import Init
 from objdisc_jax.nn.mlp import MLP
+from objdisc_jax.nn.norms import layer_norm
 from objdisc_jax.nn.position import PositionEmbedding
 from objdisc_jax.nn.schedules import cosine_ramp
-from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput, layer_norm
+from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput
 
 
 def default_config() -> ConfigDict:

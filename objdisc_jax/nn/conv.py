@@ -20,7 +20,7 @@ from objdisc_jax.nn.mlp import activation_function
 def convolution(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "k k c d"],
-    strides: Sequence[int],
+    window_strides: Sequence[int],
     padding: Any,
     **settings: Any,
 ) -> Float[Array, "b h2 w2 d"]:
@@ -31,17 +31,19 @@ def convolution(
     as much an image for a batch of thirty as for one, so on a single CPU device that of large maps
     is summed over small parts of the batch. The parts are unrolled, because XLA is slow on
     convolutions inside loops, and so there are at most 32 of them.
+
+    With "SAME" padding there must be no dilation and one group.
     """
 
     def plain(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, strides, padding, **settings)
+        return lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
 
     height, width = x.shape[1:3]
     side, out_features = kernel.shape[0], kernel.shape[-1]
-    if padding == "SAME" and set(strides) == {side} and height % side == width % side == 0:
+    if padding == "SAME" and set(window_strides) == {side} and height % side == width % side == 0:
         x = rearrange(x, "b (h i) (w j) c -> b h w (i j c)", i=side, j=side)
         return x @ rearrange(kernel, "i j c d -> (i j c) d")
-    if padding == "SAME" and set(strides) == {1} and 2 * max(height, width) <= side + 1:
+    if padding == "SAME" and set(window_strides) == {1} and 2 * max(height, width) <= side + 1:
         flat = rearrange(x, "b h w c -> b (h w c)") @ as_matrix(kernel, height, width)
         return rearrange(flat, "b (h w d) -> b h w d", h=height, w=width)
     single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
@@ -66,6 +68,11 @@ def as_matrix(
     firsts = range(before, before - width, -1)
     both = jnp.stack([rows[:, :, first : first + width] for first in firsts], axis=3)
     return rearrange(both, "i h j w c d -> (i j c) (h w d)")
+
+
+def pixel_shuffle(x: Float[Array, "b h w c*r*r"], r: int) -> Float[Array, "b h*r w*r c"]:
+    """`torch.nn.PixelShuffle(r)` with channels last."""
+    return rearrange(x, "b h w (c dy dx) -> b (h dy) (w dx) c", dy=r, dx=r)
 
 
 def summed_by_parts(

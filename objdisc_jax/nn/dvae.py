@@ -11,8 +11,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
 
 from objdisc_jax.nn.chunks import in_chunks
-from objdisc_jax.nn.conv import conv
+from objdisc_jax.nn.conv import conv, pixel_shuffle
 from objdisc_jax.nn.noise import gumbel
+from objdisc_jax.nn.norms import group_norm
 
 PATCH = 4
 """Side of the square of pixels that a token stands for."""
@@ -27,7 +28,7 @@ class ConvBlock(nnx.Module):
     Args:
         in_features: channels of the input.
         out_features: channels of the output.
-        kernel_size: side of the kernel; 1 or the stride makes it a product of patches.
+        kernel_size: side of the kernel.
         stride: stride.
         dtype: compute type; the norm's statistics are float32.
         rngs: source of the initial values.
@@ -53,14 +54,7 @@ class ConvBlock(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.GroupNorm(
-            out_features,
-            num_groups=1,
-            epsilon=1e-5,
-            use_fast_variance=False,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.norm = group_norm(out_features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         """Applies the block to feature maps."""
@@ -199,13 +193,8 @@ class DVAE(nnx.Module):
         for stage in self.stages:
             for layer in stage:
                 x = layer(x)
-            x = pixel_shuffle(x)
+            x = pixel_shuffle(x, 2)
         return self.to_image(x).astype(jnp.float32)
-
-
-def pixel_shuffle(x: Float[Array, "b h w c4"]) -> Float[Array, "b h2 w2 c"]:
-    """Twice the height and width of a quarter of the channels; in PyTorch's order, c·4+dy·2+dx."""
-    return rearrange(x, "b h w (c dy dx) -> b (h dy) (w dx) c", dy=2, dx=2)
 
 
 def _on_tokens(layer: nnx.Conv, x: Float[Array, "b t c"]) -> Float[Array, "b t d"]:

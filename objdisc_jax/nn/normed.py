@@ -4,28 +4,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from objdisc_jax.nn.conv import conv
+from objdisc_jax.nn.conv import conv, pixel_shuffle
 from objdisc_jax.nn.mlp import linear
-
-
-def group_norm(features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """GroupNorm with one group: over an example's rows, columns and channels at once.
-
-    PyTorch's epsilon; statistics are float32 whatever the compute type.
-    """
-    return nnx.GroupNorm(
-        features, num_groups=1, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
-    )
-
-
-def layer_norm(features: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with PyTorch's epsilon; statistics are float32 whatever the compute type."""
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+from objdisc_jax.nn.norms import group_norm, layer_norm
 
 
 def celu(x: Array) -> Array:
@@ -141,10 +126,3 @@ class SubPixelStack(nnx.Module):
             if i < last:
                 x = self.norms[i](celu(x))
         return x
-
-
-def pixel_shuffle(x: Float[Array, "b h w c*r*r"], r: int) -> Float[Array, "b h*r w*r c"]:
-    """`torch.nn.PixelShuffle(r)` with channels last."""
-    if r == 1:
-        return x
-    return rearrange(x, "b h w (c dy dx) -> b (h dy) (w dx) c", dy=r, dx=r)

@@ -21,13 +21,6 @@ GRADIENTS = ("implicit", "unrolled", "bo_qsa")
 ATTENTION_EPSILON = 1e-8
 
 
-def layer_norm(features: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with PyTorch's epsilon, statistics and output in float32."""
-    return nnx.LayerNorm(
-        features, epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, rngs=rngs
-    )
-
-
 class SlotAttentionOutput(NamedTuple):
     """Slots and how the last iteration divided the input among them.
 

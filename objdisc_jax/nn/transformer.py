@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from objdisc_jax.nn import noise
 from objdisc_jax.nn.chunks import in_chunks
 from objdisc_jax.nn.mlp import linear
-from objdisc_jax.nn.slot_attention import layer_norm
+from objdisc_jax.nn.norms import layer_norm
 
 PART = 256
 """Queries that causal attention takes at a time; they see the keys up to the last of them."""

@@ -13,7 +13,9 @@ from flax import nnx
 
 from objdisc_jax.nn.conv import (
     ConvStack,
+    convolution,
     dilated_conv_transpose,
+    pixel_shuffle,
     subpixel_conv_transpose,
     summed_by_parts,
 )
@@ -27,6 +29,44 @@ RNG = np.random.default_rng(0)
 
 def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "size"),
+    [
+        (1, 1, (6, 5)),
+        (4, 4, (8, 12)),
+        (4, 4, (10, 8)),
+        (3, 1, (2, 2)),
+        (3, 1, (1, 2)),
+        (5, 1, (3, 2)),
+    ]
+    + [(4, 1, (1, 1)), (4, 1, (2, 2)), (3, 1, (3, 2)), (3, 2, (4, 4))],
+)
+def test_convolution_is_laxs(side, stride, size):
+    x, kernel = jnp.asarray(normal(2, *size, 3)), jnp.asarray(normal(side, side, 3, 4))
+    settings = {"window_strides": (stride, stride), "padding": "SAME"}
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, **settings, dimension_numbers=numbers)
+
+    def ours(x, kernel):
+        return convolution(x, kernel, *settings.values(), dimension_numbers=numbers)
+
+    expected, their_gradient = jax.vjp(plain, x, kernel)
+    found, our_gradient = jax.vjp(ours, x, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    direction = jnp.asarray(normal(*expected.shape))
+    for a, b in zip(our_gradient(direction), their_gradient(direction), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("r", [1, 2, 3])
+def test_pixel_shuffle_equals_pytorch(r):
+    x = normal(2, 3, 4, 36)
+    expected = torch.nn.functional.pixel_shuffle(torch.from_numpy(x).movedim(-1, 1), r)
+    np.testing.assert_array_equal(pixel_shuffle(jnp.asarray(x), r), expected.movedim(1, -1))
 
 
 @pytest.mark.parametrize("way", [dilated_conv_transpose, subpixel_conv_transpose])

@@ -4,12 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 from torch import distributions as theirs
 
-from objdisc_jax.nn.conv import conv
 from objdisc_jax.nn.distributions import Normal, RelaxedBernoulli, uniform_noise
-from objdisc_jax.nn.normed import apply_conv, pixel_shuffle
 from objdisc_jax.nn.schedules import annealed
 
 RNG = np.random.default_rng(0)
@@ -59,19 +56,6 @@ def test_draws_and_their_divergences_are_finite_at_the_ends():
     assert ((draws > 0) & (draws < 1)).all()
     never = RelaxedBernoulli.from_probs(1e-3)
     assert np.isfinite(jax.grad(lambda x: RelaxedBernoulli(x).kl(never).sum())(sure.logits)).all()
-
-
-def test_pixel_shuffle_equals_pytorch():
-    x = normal(2, 3, 4, 18)
-    expected = torch.nn.functional.pixel_shuffle(torch.from_numpy(x).movedim(-1, 1), 3)
-    np.testing.assert_array_equal(pixel_shuffle(jnp.asarray(x), 3), expected.movedim(1, -1))
-
-
-def test_matrix_products_stand_for_convolutions_where_they_can():
-    for side, size in ((1, 5), (3, 1), (4, 1), (3, 5)):
-        layer = conv(4, 6, side, rngs=nnx.Rngs(0))
-        x = jnp.asarray(normal(2, size, size, 4))
-        np.testing.assert_allclose(apply_conv(layer, x), layer(x), atol=1e-5)
 
 
 def test_ramps_are_straight_and_end():

@@ -8,8 +8,6 @@ from flax import nnx
 
 from objdisc_jax.nn import transformer
 from objdisc_jax.nn.chunks import in_chunks
-from objdisc_jax.nn.conv import conv, patch_convolution
-from objdisc_jax.nn.dvae import pixel_shuffle
 from objdisc_jax.nn.transformer import TransformerDecoder
 
 TOKENS = 6
@@ -96,22 +94,3 @@ def test_chunks_give_what_the_whole_gives():
     for limit in (1, 20, 30, 41):  # one token at a time, two, three, four
         found = jax.jit(jax.value_and_grad(loss(limit)))(x)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
-
-
-@pytest.mark.parametrize(("side", "size"), [(1, 6), (4, 8), (4, 10)])
-def test_patch_convolution_is_a_convolution(side, size):
-    layers = [
-        conv(3, 5, side, stride=side, rngs=nnx.Rngs(0), **more)
-        for more in ({}, {"method": patch_convolution})
-    ]
-    x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
-    plain, patched = (layer(x) for layer in layers)
-    np.testing.assert_allclose(patched, plain, atol=1e-5)
-
-
-def test_pixel_shuffle_is_pytorchs():
-    import torch
-
-    x = np.arange(2 * 3 * 5 * 12, dtype=np.float32).reshape(2, 3, 5, 12)
-    theirs = torch.nn.functional.pixel_shuffle(torch.from_numpy(x).movedim(-1, 1), 2)
-    np.testing.assert_array_equal(pixel_shuffle(jnp.asarray(x)), theirs.movedim(1, -1))
