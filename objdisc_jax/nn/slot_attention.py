@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from objdisc_jax.nn.gru import GRUCell
 from objdisc_jax.nn.initializers import uniform
 from objdisc_jax.nn.mlp import MLP, linear
+from objdisc_jax.nn.norms import layer_norm
 
 GRADIENTS = ("implicit", "unrolled", "bo_qsa")
 

@@ -40,8 +40,11 @@ def normal(*shape):
         (3, 1, (2, 2)),
         (3, 1, (1, 2)),
         (5, 1, (3, 2)),
-    ]
-    + [(4, 1, (1, 1)), (4, 1, (2, 2)), (3, 1, (3, 2)), (3, 2, (4, 4))],
+        (4, 1, (1, 1)),
+        (4, 1, (2, 2)),
+        (3, 1, (3, 2)),
+        (3, 2, (4, 4)),
+    ],
 )
 def test_convolution_is_laxs(side, stride, size):
     x, kernel = jnp.asarray(normal(2, *size, 3)), jnp.asarray(normal(side, side, 3, 4))
