@@ -279,8 +279,9 @@ def test_clevrtex_folder_is_read_and_restarts(tmp_path, monkeypatch):
     assert batch["valid"].sum() == 20
     assert batch["segmentation"].max() <= 6
     scene = json.loads((folder / "CLEVRTEX_outd_000003.json").read_text())
-    mask = np.asarray(Image.open(folder / "CLEVRTEX_outd_000003_flat.png"))
-    assert Image.open(folder / "CLEVRTEX_outd_000003_flat.png").mode == "P"
+    with Image.open(folder / "CLEVRTEX_outd_000003_flat.png") as image:
+        assert image.mode == "P"
+        mask = np.asarray(image)
     assert scene["num_objects"] == len(scene["objects"]) == mask.max()
     for listed in scene["objects"]:
         assert (mask == listed["index"]).sum() == listed["visible_pixels"] >= 200
