@@ -3,6 +3,10 @@
     python data_scripts/generate_tetrominoes.py
     python -m objdisc_jax.main --config configs/gnm_tetrominoes.py
 
+Cost: 16 to 19 minutes on one core. Expect an FG-ARI of 0.73 to 0.77, nine of ten images counted
+right and a squared error of 0.002 per pixel and channel (RESULTS.md). Adam in place of RMSprop, and
+lighter weights on what glimpses look like, make it quick.
+
 Four cells for three pieces, and windows of 20x20 pixels, which hold any piece: both keep a piece
 from being made up of several glimpses, which is otherwise found first and never left. The
 background is one for all images: its KL weight leaves it no room. With a free background the model

@@ -27,7 +27,7 @@ def get_config():
 
 def small_experiment(model, data_file):
     """The tiny experiment with a small model whose schedules and plateau are at work."""
-    tiny = tiny_experiment(data_file)
+    tiny = tiny_experiment(data_file).copy_and_resolve_references()
     if model == "slot_attention":
         config = tiny.unlock()
     else:
