@@ -416,7 +416,12 @@ class GNM(Model):
             key: fixes the draws.
             step: the training step.
             num_samples: draws from the posterior, one after the other.
+
+        Raises:
+            ValueError: there is no sample.
         """
+        if num_samples < 1:
+            raise ValueError(f"num_samples: got {num_samples}; it must be at least 1.")
         temperature = annealed(step, self.temperature)
 
         def log_weight(key: Array) -> Float[Array, "b"]:

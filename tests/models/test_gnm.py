@@ -1,5 +1,7 @@
 """GNM: what it offers beside the contract, settings it refuses, and extreme inputs."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +96,23 @@ def test_log_likelihood_grows_with_the_number_of_samples(small):
     assert few.shape == (BATCH,)
     assert np.isfinite(many).all()
     assert many.mean() > few.mean()
+
+
+def test_log_likelihood_of_equal_weights_is_their_weight():
+    """Nets of zeros, whose posterior is the prior, and a σ to which all images are alike."""
+    sigma = 1e3
+    graphdef, params = base.split(build(sigma=sigma))
+    image = jnp.zeros((BATCH, 16, 16, 3))
+    case = graphdef, jax.tree.map(jnp.zeros_like, params), None, None
+    expected = -image[0].size * math.log(sigma * math.sqrt(2.0 * math.pi))
+    for n in (1, 50):
+        found = call(case, "log_likelihood", image, jax.random.key(5), step=STEP, num_samples=n)
+        np.testing.assert_allclose(found, np.full(BATCH, expected), atol=0.05, rtol=0)
+
+
+def test_log_likelihood_of_no_sample_is_refused(small):
+    with pytest.raises(ValueError, match="num_samples: got 0; it must be at least 1"):
+        call(small, "log_likelihood", small[2], jax.random.key(5), step=STEP, num_samples=0)
 
 
 @pytest.mark.slow
