@@ -57,7 +57,7 @@ def default_config() -> ConfigDict:
     config.background_prior_hidden = (128, 64)  # hidden layers of its prior
     config.background_channels = (128, 64, 32, 16, 8)  # layers that draw it, all but the last
     config.background_kernels = (1, 1, 1, 1, 1, 3)  # sides of their kernels
-    config.background_upscales = (4, 2, 4, 2, 2, 1)  # enlargements of both axes from 1 pixel
+    config.background_upscales = (4, 2, 4, 2, 2, 1)  # enlargements, 1 pixel to the whole side
     config.sigma = 0.2  # standard deviation of a pixel around the rendered image
     config.temperature = (1.0, 0.5, 1000, 20_000)  # of the relaxed presence
     config.early_steps = 500  # so long, for rendering, presence and coverage are held down
@@ -372,7 +372,7 @@ class GNM(Model):
                 "z_pres": z_pres,
                 "z_depth": local.depth[..., 0],
                 "foreground": scene.foreground,
-                "background": self.background(latents.bg),
+                "background": scene.background,
             },
         )
 
