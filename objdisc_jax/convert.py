@@ -5,9 +5,9 @@ r"""Takes weights to PyTorch and back.
         --workdir runs/again
 
 `to-torch` writes the keys and shapes of the published PyTorch code; `objdisc_jax.interop` has the
-modules that load them. `from-torch` makes a run at step 0, with a fresh optimiser, which can be
-evaluated, used to predict, and trained; `--config.model.num_slots=5` and the like set keys of its
-config.
+modules that load them. `from-torch` makes a run with a fresh optimiser, which can be evaluated,
+used to predict, and trained. It stands at the step that the file names, for what is annealed
+depends on it, or at `--step`. `--config.model.num_slots=5` and the like set keys of its config.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from objdisc_jax.flags import parse_absl, run
 
 FORMATS = ("state_dict", "safetensors", "lightning")
 SUFFIXES = {".safetensors": "safetensors", ".ckpt": "lightning"}
+MAX_STEP = 2**31 - 1
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -53,6 +54,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add("--config", required=True, help="the experiment that the run will be of, a Python file")
     add("--workdir", type=Path, required=True, help="the run directory to make")
+    add(
+        "--step",
+        type=int,
+        help="training step of the weights (default: the file's; 0 where it names none)",
+    )
     arguments, rest = parser.parse_known_args(argv[1:])
     if arguments.command == "from-torch":
         config = config_flags.DEFINE_config_file("config")
@@ -68,7 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.command == "to-torch":
         to_torch(arguments.workdir, arguments.output, arguments.format, arguments.step)
     else:
-        from_torch(arguments.checkpoint, arguments.config, arguments.workdir)
+        from_torch(arguments.checkpoint, arguments.config, arguments.workdir, arguments.step)
 
 
 def to_torch(workdir: Path, output: Path, format: str | None = None, which: str = "latest") -> None:
@@ -112,17 +118,20 @@ def to_torch(workdir: Path, output: Path, format: str | None = None, which: str 
     logging.info("Wrote the %d tensors of step %d to %s.", len(state), trained.step, output)
 
 
-def from_torch(checkpoint: Path, config: ConfigDict, workdir: Path) -> None:
+def from_torch(
+    checkpoint: Path, config: ConfigDict, workdir: Path, step: int | None = None
+) -> None:
     """Makes a run directory of a weight file.
 
     Args:
         checkpoint: the weight file.
         config: the experiment that the run is of.
         workdir: the run directory to make; it must not exist, or be empty.
+        step: training step of the weights; None takes the one that the file names, or 0.
 
     Raises:
-        UserError: the file cannot be read or does not fit the config's model, or the directory
-            exists or cannot be made. Nothing is written then.
+        UserError: the file cannot be read or does not fit the config's model, the step is no
+            step, or the directory exists or cannot be made. Nothing is written then.
     """
     from objdisc_jax import config as configs
     from objdisc_jax import interop
@@ -156,13 +165,25 @@ def from_torch(checkpoint: Path, config: ConfigDict, workdir: Path) -> None:
         raise UserError(f"{refusal}\n{error}{said}") from error
     if listed:
         logging.warning("The weights fit the model, but the file says of it:%s", listed)
-    state = initial_state(config, params)
+    step = _step(step, found.step, checkpoint)
+    state = initial_state(config, params, step)
     mesh = sharding.data_mesh()
-    _write_run(workdir, config, sharding.put_replicated(state, mesh))
-    logging.info("Made the run %s at step 0 from the weights in %s.", workdir, checkpoint)
+    _write_run(workdir, config, sharding.put_replicated(state, mesh), step)
+    logging.info("Made the run %s at step %d from the weights in %s.", workdir, step, checkpoint)
 
 
-def _write_run(workdir: Path, config: ConfigDict, state: Any) -> None:
+def _step(asked: int | None, found: Any, checkpoint: Path) -> int:
+    step = next((value for value in (asked, found) if value is not None), 0)
+    if type(step) is not int or not 0 <= step <= MAX_STEP:
+        where = f"{checkpoint} names" if asked is None else "got"
+        raise UserError(
+            f"step: {where} {step!r}; it is a number of updates from 0 to {MAX_STEP}. Say with "
+            "--step how long these weights were trained."
+        )
+    return step
+
+
+def _write_run(workdir: Path, config: ConfigDict, state: Any, step: int) -> None:
     """Makes a run directory with one checkpoint; it appears when it is complete."""
     from objdisc_jax.training import runs
     from objdisc_jax.training.checkpoint import Checkpoints
@@ -172,7 +193,7 @@ def _write_run(workdir: Path, config: ConfigDict, state: Any) -> None:
     try:
         with runs.opened(partial, config):
             checkpoints = Checkpoints(partial)
-            checkpoints.save(0, state, {"seconds": 0.0})
+            checkpoints.save(step, state, {"seconds": 0.0})
             checkpoints.close()
             if checkpoints.failure is not None:
                 raise UserError(f"workdir: {workdir} cannot be written ({checkpoints.failure}).")

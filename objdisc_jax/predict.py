@@ -4,7 +4,9 @@
 
 For every image it writes, under the image's name: `_labels.png` (indexed; 0 is background, i is
 slot i), `_overlay.png`, `_panel.png`, and a `.npz` with `masks` [k, h, w], `slots` [k, d] and
-`segmentation` at the model's resolution and the `crop` (top, bottom, left, right) that it saw.
+`segmentation` at the model's resolution, and the `crop` (top, bottom, left, right) that it saw.
+GNM adds `count`, `boxes` in pixels of its resolution (top, bottom, left, right), `z_pres`,
+`z_depth`, `foreground` and `background`; SLATE adds `tokens`.
 Label map and overlay have the size of the image; what was cropped away is background there.
 """
 
@@ -43,7 +45,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="the run directory of a trained model")
     add("--input", type=Path, nargs="+", required=True, help="images, or folders of images")
-    add("--output", type=Path, required=True, help="folder to write to")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder to write to: label map, overlay and panel of each image, and a .npz with "
+        "masks, slots and what else the model says (count, boxes, tokens)",
+    )
     add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
     add(
         "--background",
@@ -112,7 +120,10 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
         for i, (name, picture) in enumerate(batch):
             row, one = jax.tree.map(lambda x, i=i: x[i : i + 1], (rows, prediction))
             panel = pictures.compose(row, one, background)
+            counted = {} if prediction.count is None else {"count": prediction.count[i]}
             arrays = {
+                **{name: value[i] for name, value in prediction.extras.items()},
+                **counted,
                 "masks": prediction.masks[i],
                 "slots": prediction.slots[i],
                 "segmentation": labels[i],

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from objdisc_jax import predict
+from objdisc_jax import config as configs
+from objdisc_jax import convert, interop, predict
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import loop
 from tests.conftest import tiny_experiment
+from tests.models.test_contract import SMALL
 from tests.training.test_train import changed
 
 
@@ -58,6 +61,22 @@ def test_every_image_gets_its_four_files_at_its_own_size(workdir, images, tmp_pa
     wide = labels(out / "wide_labels.png")
     assert not wide[:, :25].any()
     assert not wide[:, 95:].any()
+
+
+def test_count_and_extras_of_a_model_are_written(images, tetrominoes_file, tmp_path):
+    config = configs.experiment(model="gnm", data="tetrominoes")
+    with config.unlocked():
+        config.data.path = str(tetrominoes_file)
+        config.model.update(SMALL["gnm"])
+    weights = interop.create(configs.to_dict(config)["model"]).state_dict()
+    torch.save(weights, tmp_path / "gnm.pt")
+    convert.from_torch(tmp_path / "gnm.pt", config, tmp_path / "gnm")
+    run(tmp_path / "gnm", images / "a.png", tmp_path / "out", "--batch-size", 2)
+    with np.load(tmp_path / "out" / "a.npz") as arrays:
+        assert arrays["boxes"].shape == (4, 4)
+        assert arrays["background"].shape == (16, 16, 3)
+        assert arrays["count"] == (arrays["z_pres"] > 0.5).sum()
+        assert arrays["segmentation"].shape == (16, 16)
 
 
 def test_result_does_not_depend_on_the_other_images(workdir, images, tmp_path):

@@ -30,10 +30,13 @@ class WeightFile(NamedTuple):
         state: tensors by key, without Lightning's `model.`.
         settings: what the file says of the model: published hyper-parameters, or the model block
             that `write` put into a safetensors file; empty where it says nothing.
+        step: what the file says of the training step of its weights, unchecked; None where it
+            says nothing.
     """
 
     state: dict[str, Tensor]
     settings: dict[str, Any]
+    step: Any = None
 
 
 def read(file: Path) -> WeightFile:
@@ -49,13 +52,16 @@ def read(file: Path) -> WeightFile:
         is_safetensors = stream.read(9)[8:] == b"{"
     content: Any
     settings: Any = {}
+    step: Any = None
     if is_safetensors:
-        content, settings = _read_safetensors(file)
+        content, metadata = _read_safetensors(file)
+        settings, step = metadata.get("model", {}), metadata.get("step")
     else:
         content = _read_pickle(file)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         settings = content.get("hyper_parameters") or {}
         settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
+        step = content.get("global_step")
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise UserError(
@@ -70,7 +76,7 @@ def read(file: Path) -> WeightFile:
         )
     if all(key.startswith(PREFIX) for key in content):
         content = {key.removeprefix(PREFIX): tensor for key, tensor in content.items()}
-    return WeightFile(dict(content), dict(settings))
+    return WeightFile(dict(content), dict(settings), step)
 
 
 def write(
@@ -144,7 +150,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise _damaged(file, _first_line(error)) from error
-    return state, metadata.get("model", {})
+    return state, metadata
 
 
 def _damaged(file: Path, reason: str) -> UserError:

@@ -10,7 +10,6 @@ from torch.distributions import Normal, kl_divergence
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.layouts import Rule
-from objdisc_jax.interop.regularisers import linear_ramp
 from objdisc_jax.interop.rendering import EPSILON, Scene, compose
 from objdisc_jax.interop.scene_latents import (
     LOCAL,
@@ -21,6 +20,7 @@ from objdisc_jax.interop.scene_latents import (
     LocalLatentNet,
     LocalLatentSampler,
 )
+from objdisc_jax.interop.schedules import linear_ramp
 from objdisc_jax.interop.stacks import NormedConvs
 from objdisc_jax.interop.struct_draw import GlobalCode, StructDRAW
 
@@ -273,7 +273,6 @@ class GNM(TorchModel):
             means = {name: torch.full_like(x, 0.5 * (name == "pres")) for name, x in noise.items()}
             latents = self.infer(image, means, step)
             scene = self.render(latents, step)
-            background = self.p_bg_decoder(latents.bg)
         local = latents.local
         masks = torch.cat([scene.masks, (1.0 - scene.masks.sum(1, keepdim=True)).relu()], 1)
         scale, shift = self.local_latent_sampler.places(local["where"]).chunk(2, -1)
@@ -291,7 +290,7 @@ class GNM(TorchModel):
                 "z_pres": local["pres"][..., 0],
                 "z_depth": local["depth"][..., 0],
                 "foreground": scene.foreground,
-                "background": background,
+                "background": scene.background,
             },
         )
 

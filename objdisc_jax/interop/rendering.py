@@ -25,10 +25,11 @@ def place(maps: Tensor, z_where: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Scene(NamedTuple):
-    """Image `[b, 3, h, w]`, foreground on black, masks of the glimpses `[b, k, h, w]`."""
+    """A whole image and its parts, `[b, 3, h, w]`, and masks of the glimpses, `[b, k, h, w]`."""
 
     image: Tensor
-    foreground: Tensor
+    foreground: Tensor  # on black
+    background: Tensor
     masks: Tensor
 
 
@@ -62,4 +63,5 @@ def compose(
     alpha = alpha + (alpha.clamp(EPSILON, 1.0 - EPSILON) - alpha).detach()
     if fixed_alpha is not None:
         alpha = torch.full_like(alpha, fixed_alpha)
-    return Scene(foreground + (1.0 - alpha)[:, None] * background, foreground, masks)
+    image = foreground + (1.0 - alpha)[:, None] * background
+    return Scene(image, foreground, background, masks)

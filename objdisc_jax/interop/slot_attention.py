@@ -24,7 +24,8 @@ from objdisc_jax.interop.blocks import (
     initialise,
 )
 from objdisc_jax.interop.layouts import CONV, CONV_TRANSPOSE, DENSE, Rule
-from objdisc_jax.interop.regularisers import area, cosine_ramp, separation
+from objdisc_jax.interop.regularisers import area, separation
+from objdisc_jax.interop.schedules import cosine_ramp
 
 
 class SlotAttentionAutoEncoder(TorchModel):

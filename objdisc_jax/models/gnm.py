@@ -38,7 +38,7 @@ def default_config() -> ConfigDict:
     """
     config = ConfigDict()
     config.name = "gnm"
-    config.resolution = (128, 128)  # height and width that images are resized to
+    config.resolution = (128, 128)  # height and width that images are resized to: a square
     config.grid = (4, 4)  # rows and columns of cells, a possible object each
     config.encoder_channels = (16, 16, 32, 32, 64, 64, 128, 128, 128)  # one entry a convolution
     config.encoder_kernels = (4, 3, 4, 3, 4, 3, 4, 3, 4)  # sides of their kernels
@@ -57,7 +57,7 @@ def default_config() -> ConfigDict:
     config.background_prior_hidden = (128, 64)  # hidden layers of its prior
     config.background_channels = (128, 64, 32, 16, 8)  # layers that draw it, all but the last
     config.background_kernels = (1, 1, 1, 1, 1, 3)  # sides of their kernels
-    config.background_upscales = (4, 2, 4, 2, 2, 1)  # enlargements: 1 pixel to the resolution
+    config.background_upscales = (4, 2, 4, 2, 2, 1)  # enlargements, 1 pixel to the whole side
     config.sigma = 0.2  # standard deviation of a pixel around the rendered image
     config.temperature = (1.0, 0.5, 1000, 20_000)  # of the relaxed presence
     config.early_steps = 500  # so long, for rendering, presence and coverage are held down
@@ -84,6 +84,26 @@ def default_config() -> ConfigDict:
 
 
 LOCAL = ("pres", "where", "depth", "what")
+COUNTS = ("draw_steps", "global_size", "what_size", "background_size")
+LAYERS = (
+    "resolution",
+    "grid",
+    "encoder_channels",
+    "encoder_kernels",
+    "encoder_strides",
+    "global_hidden",
+    "global_decoder_hidden",
+    "local_channels",
+    "glimpse_channels",
+    "glimpse_upscales",
+    "background_hidden",
+    "background_prior_hidden",
+    "background_channels",
+    "background_kernels",
+    "background_upscales",
+)
+RAMPS = ("temperature", "aux_pres", "beta_global", "beta_aux_where", "beta_aux_bg")
+"""Settings that are annealed."""
 
 
 class GNM(Model):
@@ -93,7 +113,7 @@ class GNM(Model):
     loss samples them.
 
     Raises:
-        ValueError: a setting is unknown or two contradict each other; names them.
+        ValueError: a setting is out of its range or two contradict each other; names them.
     """
 
     input_range = (0.0, 1.0)
@@ -143,7 +163,9 @@ class GNM(Model):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        check_settings({**locals()})
+        settings = {**locals()}
+        del settings["self"], settings["rngs"]
+        check_settings(settings)
         self.resolution = (resolution[0], resolution[1])
         self.grid = (grid[0], grid[1])
         self.sigma = sigma
@@ -350,7 +372,7 @@ class GNM(Model):
                 "z_pres": z_pres,
                 "z_depth": local.depth[..., 0],
                 "foreground": scene.foreground,
-                "background": self.background(latents.bg),
+                "background": scene.background,
             },
         )
 
@@ -416,7 +438,12 @@ class GNM(Model):
             key: fixes the draws.
             step: the training step.
             num_samples: draws from the posterior, one after the other.
+
+        Raises:
+            ValueError: there is no sample.
         """
+        if num_samples < 1:
+            raise ValueError(f"num_samples: got {num_samples}; it must be at least 1.")
         temperature = annealed(step, self.temperature)
 
         def log_weight(key: Array) -> Float[Array, "b"]:
@@ -432,9 +459,10 @@ class GNM(Model):
 
 def as_ramp(key: str, values: Sequence[float]) -> Ramp:
     """The four numbers of an annealed setting, which may be a list."""
-    if len(values) != 4:
+    if not isinstance(values, Sequence) or len(values) != 4:
+        shown = tuple(values) if isinstance(values, Sequence) else values
         raise ValueError(
-            f"model.{key}: got {tuple(values)}; it is (first value, last value, first step, last "
+            f"model.{key}: got {shown}; it is (first value, last value, first step, last "
             "step). The same value twice keeps it constant: (1.0, 1.0, 0, 1)."
         )
     first, last, start, end = values
@@ -448,6 +476,12 @@ def check_settings(settings: dict[str, Any]) -> None:
         ValueError: names the setting.
     """
 
+    def refuse_unless(fits: bool, key: str, allowed: str) -> None:
+        if not fits:
+            value = settings[key]
+            shown = tuple(value) if isinstance(value, Sequence) else value
+            raise ValueError(f"model.{key}: got {shown}; {allowed}.")
+
     def same_length(layers: str, *others: str, more: int = 0) -> None:
         wanted = len(settings[layers]) + more
         for key in others:
@@ -460,19 +494,36 @@ def check_settings(settings: dict[str, Any]) -> None:
     if str(settings["dtype"]) not in ("float32", "bfloat16"):
         raise ValueError(f"model.dtype: got {settings['dtype']!r}; allowed are float32, bfloat16.")
     for key in ("resolution", "grid"):
-        if len(settings[key]) != 2 or min(settings[key]) < 1:
-            raise ValueError(f"model.{key}: got {settings[key]}; it is a height and a width.")
-    for key in ("draw_steps", "global_size", "what_size", "background_size"):
-        if settings[key] < 1:
-            raise ValueError(f"model.{key}: got {settings[key]}; it must be at least 1.")
-    if settings["sigma"] <= 0.0 or min(settings["aux_where_std"]) <= 0.0:
-        raise ValueError(
-            f"model.sigma and model.aux_where_std: got {settings['sigma']} and "
-            f"{settings['aux_where_std']}; standard deviations are positive."
-        )
+        refuse_unless(len(settings[key]) == 2, key, "it is a height and a width")
+    for key in COUNTS:
+        refuse_unless(settings[key] >= 1, key, "it must be at least 1")
+    for key in LAYERS:
+        refuse_unless(all(n >= 1 for n in settings[key]), key, "every number must be at least 1")
+    for key in ("encoder_channels", "local_channels"):
+        refuse_unless(len(settings[key]) >= 1, key, "there must be at least one layer")
     same_length("encoder_channels", "encoder_kernels", "encoder_strides")
     same_length("glimpse_channels", "glimpse_upscales", more=1)
     same_length("background_channels", "background_kernels", "background_upscales", more=1)
+    for key in ("aux_where_mean", "aux_where_std"):
+        refuse_unless(len(settings[key]) == 4, key, "it has four numbers: size, ratio, x, y")
+    refuse_unless(settings["sigma"] > 0.0, "sigma", "standard deviations are positive")
+    positive = min(settings["aux_where_std"]) > 0.0
+    refuse_unless(positive, "aux_where_std", "standard deviations are positive")
+    for key in RAMPS:
+        as_ramp(key, settings[key])
+    for key, value in settings.items():
+        if key.startswith("beta_") and key not in RAMPS:
+            is_number = not isinstance(value, Sequence)
+            refuse_unless(is_number, key, f"it is one number; annealed are {', '.join(RAMPS)}")
+    refuse_unless(
+        min(settings["temperature"][:2]) > 0.0, "temperature", "its values must be above 0"
+    )
+    for key, values in (
+        ("aux_pres", settings["aux_pres"][:2]),
+        ("early_pres", [settings["early_pres"]]),
+        ("early_alpha", [settings["early_alpha"]]),
+    ):
+        refuse_unless(all(0.0 <= x <= 1.0 for x in values), key, "it lies from 0 to 1")
     height, width = settings["resolution"]
     for stride in settings["encoder_strides"]:
         height, width = -(-height // stride), -(-width // stride)

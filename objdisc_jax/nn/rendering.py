@@ -25,12 +25,14 @@ class Scene(NamedTuple):
     Attributes:
         image: foreground over background, `[b, h, w, 3]`.
         foreground: the glimpses alone, on black, `[b, h, w, 3]`.
+        background: what is behind them, `[b, h, w, 3]`.
         alpha: what the glimpses cover, in [0, 1], `[b, h, w]`.
         masks: where every glimpse is, `[b, k, h, w]`; they may overlap.
     """
 
     image: Float[Array, "b h w 3"]
     foreground: Float[Array, "b h w 3"]
+    background: Float[Array, "b h w 3"]
     alpha: Float[Array, "b h w"]
     masks: Float[Array, "b k h w"]
 
@@ -195,4 +197,4 @@ def compose(
     image = foreground + (1.0 - alpha)[..., None] * background
     opacity = glimpses[..., 3:, :] * z_pres.T[..., None, None, None]
     masks = jax.vmap(place, in_axes=(0, 1, None), out_axes=1)(opacity, z_where, size)
-    return Scene(image, foreground, alpha, masks[:, :, :, 0])
+    return Scene(image, foreground, background, alpha, masks[:, :, :, 0])

@@ -64,7 +64,8 @@ def choose(
         logits: unnormalised log-probabilities.
         key: of the draw; None takes the likeliest.
         temperature: divides the logits: below 1 favours likely tokens.
-        top_k: draw among so many likeliest only; None for all.
+        top_k: draw among so many likeliest only, and those as likely as the last of them; None for
+            all.
     """
     if key is None:
         return jnp.argmax(logits, axis=-1)

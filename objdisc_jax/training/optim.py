@@ -70,6 +70,15 @@ def optimizer(config: ConfigDict, groups: Groups | None = None) -> optax.Gradien
     return optax.chain(*parts)
 
 
+def at_step(opt_state: Any, step: int) -> Any:
+    """A chain's state with its learning rates as of a step; moments and plateau stay."""
+    count = jnp.int32(step)
+    return tuple(
+        part._replace(count=count) if isinstance(part, optax.ScaleByScheduleState) else part
+        for part in opt_state
+    )
+
+
 def _scale_by_rates(config: ConfigDict, groups: Groups) -> optax.GradientTransformation:
     """Multiplies every group's updates by −1 times its learning rate."""
 

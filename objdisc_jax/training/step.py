@@ -32,9 +32,10 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def initial_state(config: ConfigDict, params: base.Params) -> TrainState:
-    """The state before the first update."""
-    return TrainState(jnp.int32(0), params, optim.optimizer(config).init(params))
+def initial_state(config: ConfigDict, params: base.Params, step: int = 0) -> TrainState:
+    """The state before the first update, or at a step with a fresh optimiser."""
+    opt_state = optim.at_step(optim.optimizer(config).init(params), step)
+    return TrainState(jnp.int32(step), params, opt_state)
 
 
 def prepare_images(

@@ -6,7 +6,9 @@ import pickle
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,10 +16,13 @@ from safetensors.torch import load_file
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop
 from objdisc_jax.errors import UserError
+from objdisc_jax.models import base
 from objdisc_jax.training import runs, sharding
 from objdisc_jax.training.loop import train
 from objdisc_jax.training.report import evaluate
+from objdisc_jax.training.step import initial_state
 from tests.conftest import tiny_experiment
+from tests.interop.variants import both, inputs, settings
 from tests.test_cli import call
 
 PUBLISHED_STRUCTURE = [
@@ -84,6 +89,57 @@ def test_imported_run_is_scored_and_trained_like_any_other(run, state, tmp_path)
         runs.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh())).step
         == config.num_train_steps
     )
+
+
+def test_run_of_a_weight_file_is_at_its_step(run, tmp_path):
+    config, workdir = run
+    cases = {
+        "a.pt": (None, 0),
+        "a.ckpt": (None, config.num_train_steps),
+        "a.safetensors": (None, config.num_train_steps),
+        "b.ckpt": (5, 5),
+        "c.ckpt": (0, 0),
+    }
+    for name, (asked, step) in cases.items():
+        convert.to_torch(workdir, tmp_path / name)
+        convert.from_torch(tmp_path / name, config, tmp_path / f"{name}_run", asked)
+        trained = runs.load_trained(
+            tmp_path / f"{name}_run", sharding.replicated(sharding.data_mesh()), which=str(step)
+        )
+        assert trained.step == step
+    # Training goes on with the rates of that step.
+    state = initial_state(config, trained.params, 1)
+    _, like = runs.abstract_state(config)
+    assert jax.tree.structure(state) == jax.tree.structure(like)
+    assert state.step == 1
+    (count,) = (s.count for s in state.opt_state if isinstance(s, optax.ScaleByScheduleState))
+    assert count == 1
+
+
+def test_imported_gnm_predicts_as_of_its_step(tmp_path):
+    block = settings("gnm", "small")
+    graphdef, params, there = both(block)
+    step = block["temperature"][3]  # presence is relaxed least from here on
+    content = {
+        "state_dict": {f"model.{key}": value for key, value in there.state_dict().items()},
+        "global_step": step,
+    }
+    config = configs.experiment(model="gnm", data="tetrominoes")
+    with config.unlocked():
+        config.model.update(block)
+    convert.from_torch(save(tmp_path / "a.ckpt", content), config, tmp_path / "run")
+    trained = runs.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh()))
+    image, noise, torch_image, torch_noise = inputs(graphdef, params)
+
+    @jax.jit
+    def predict(params, step):
+        return base.merge(graphdef, params).predict(image, noise, step=step).masks
+
+    found = predict(jax.device_get(trained.params), jnp.int32(trained.step))
+    with torch.no_grad():
+        expected, early = (there(torch_image, torch_noise, step=s).masks for s in (step, 0))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (early - expected).abs().max() > 0.01
 
 
 def test_formats_hold_what_their_readers_expect(run, tmp_path):
@@ -156,6 +212,10 @@ MISFITS = {
     "no tensors": (lambda s: {"a": 1, "b": 2}, r"a, b are not tensors"),
     "a tensor": (lambda s: torch.zeros(3), r"holds a Tensor and no weights"),
     "empty": (lambda s: {}, r"no weights"),
+    "no step": (
+        lambda s: {"state_dict": s, "global_step": -1},
+        r"step: \S*a\.pt names -1; .* Say with --step",
+    ),
 }
 
 
@@ -237,10 +297,11 @@ def test_command_line_converts_there_and_back(run, tmp_path, tetrominoes_file):
     status, output = call("convert", *back, "--config.model.num_slotz=5")
     assert status == 1
     assert 'Did you mean "num_slots"' in output
-    status, output = call("convert", *back, "--config.model.num_slots=5")
+    status, output = call("convert", *back, "--step", 7, "--config.model.num_slots=5")
     assert status == 0, output
     assert "num_slots: 3 in the file, 5 in the config" in output
     assert configs.load(tmp_path / "b").model.num_slots == 5
+    assert "at step 7" in output
 
 
 def refuse(file, config, tmp_path, message):

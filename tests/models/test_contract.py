@@ -178,6 +178,28 @@ def test_loss_is_per_example_finite_and_differentiable(model, image):
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(grads))
 
 
+def test_bfloat16_gives_finite_float32_losses_and_gradients(name, settings, model, image):
+    exact, params = base.split(model)
+    half = settings | {"dtype": "bfloat16"}
+    rounded, _ = base.split(nnx.eval_shape(lambda: models.create(name, half, rngs=nnx.Rngs(0))))
+    noise = model.noise(jax.random.key(0), BATCH)
+
+    def compute(params, graphdef):
+        value, scalars = base.merge(graphdef, params).loss(image, noise, step=jnp.int32(3))
+        return value.mean(), (value, scalars)
+
+    gradient = jax.jit(jax.grad(lambda params: compute(params, rounded), has_aux=True))
+    grads, (value, scalars) = gradient(params)
+    for array in (value, *scalars.values(), *jax.tree.leaves(grads)):
+        assert array.dtype == jnp.float32
+        assert np.isfinite(array).all()
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(grads))
+    # It is computed in bfloat16 indeed, and says about the same.
+    expected = jax.jit(lambda params: compute(params, exact)[1][0])(params)
+    assert (value != expected).any()
+    np.testing.assert_allclose(value, expected, rtol=0.05)
+
+
 def test_prediction_has_the_promised_shapes(model, image):
     noise = model.noise(jax.random.key(0), BATCH)
     prediction = model.predict(image, noise, step=jnp.int32(0))

@@ -1,5 +1,7 @@
 """GNM: what it offers beside the contract, settings it refuses, and extreme inputs."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +98,23 @@ def test_log_likelihood_grows_with_the_number_of_samples(small):
     assert many.mean() > few.mean()
 
 
+def test_log_likelihood_of_equal_weights_is_their_weight():
+    """Nets of zeros, whose posterior is the prior, and a σ to which all images are alike."""
+    sigma = 1e3
+    graphdef, params = base.split(build(sigma=sigma))
+    image = jnp.zeros((BATCH, 16, 16, 3))
+    case = graphdef, jax.tree.map(jnp.zeros_like, params), None, None
+    expected = -image[0].size * math.log(sigma * math.sqrt(2.0 * math.pi))
+    for n in (1, 50):
+        found = call(case, "log_likelihood", image, jax.random.key(5), step=STEP, num_samples=n)
+        np.testing.assert_allclose(found, np.full(BATCH, expected), atol=0.05, rtol=0)
+
+
+def test_log_likelihood_of_no_sample_is_refused(small):
+    with pytest.raises(ValueError, match="num_samples: got 0; it must be at least 1"):
+        call(small, "log_likelihood", small[2], jax.random.key(5), step=STEP, num_samples=0)
+
+
 @pytest.mark.slow
 def test_one_sample_of_the_log_likelihood_has_the_elbo_as_its_mean(small):
     """Without auxiliary terms, with presence almost certain, so that relaxing it hardly matters."""
@@ -161,7 +180,26 @@ def test_extreme_inputs_give_finite_losses_and_gradients_at_every_stage(dtype):
         ({"encoder_strides": (4,)}, r"model.encoder_strides: got 1 layers.*asks for 2"),
         ({"glimpse_upscales": (2,)}, r"model.glimpse_upscales: got 1 layers.*asks for 2"),
         ({"background_upscales": (4, 3)}, r"background of 12x12 pixels"),
-        ({"sigma": 0.0}, r"model.sigma.*positive"),
+        ({"sigma": 0.0}, r"model.sigma: got 0.0; .*positive"),
+        ({"aux_where_std": (0.1, 0.3, 0.0, 1.0)}, r"model.aux_where_std: got .*positive"),
+        ({"aux_where_std": (0.1, 0.3)}, r"model.aux_where_std: got \(0.1, 0.3\); .*four"),
+        ({"aux_where_mean": [0.0] * 5}, r"model.aux_where_mean: got \(0.0, .*four"),
+        (
+            {"encoder_channels": (), "encoder_kernels": (), "encoder_strides": ()},
+            r"model.encoder_channels: got \(\); .*at least one layer",
+        ),
+        ({"local_channels": ()}, r"model.local_channels: got \(\); .*at least one layer"),
+        ({"glimpse_upscales": (2, 0)}, r"model.glimpse_upscales: got \(2, 0\); .*at least 1"),
+        ({"encoder_strides": (4, 0)}, r"model.encoder_strides: got \(4, 0\); .*at least 1"),
+        ({"background_hidden": (0,)}, r"model.background_hidden: got \(0,\); .*at least 1"),
+        ({"resolution": (0, 16)}, r"model.resolution: got \(0, 16\); .*at least 1"),
+        ({"resolution": (16,)}, r"model.resolution: got \(16,\); .*height and a width"),
+        ({"temperature": (0.0, 0.5, 0, 9)}, r"model.temperature: got \(0.0, .*above 0"),
+        ({"temperature": 0.5}, r"model.temperature: got 0.5; it is \(first value"),
+        ({"aux_pres": (1.5, 0.1, 0, 9)}, r"model.aux_pres: got \(1.5, .*from 0 to 1"),
+        ({"early_pres": 1.5}, r"model.early_pres: got 1.5; it lies from 0 to 1"),
+        ({"early_alpha": -0.5}, r"model.early_alpha: got -0.5; it lies from 0 to 1"),
+        ({"beta_pres": [1.0, 0.0, 0, 9]}, r"model.beta_pres: got \(1.0, .*annealed are temper"),
         ({"what_size": 0}, r"model.what_size: got 0"),
         ({"temperature": (1.0, 0.5)}, r"model.temperature: got \(1.0, 0.5\)"),
         ({"dtype": "float16"}, r"model.dtype: got 'float16'; allowed are float32, bfloat16"),

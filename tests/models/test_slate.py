@@ -62,6 +62,28 @@ def test_cached_generation_equals_running_everything_again(model, slots):
     assert len(np.unique(found)) > 2
 
 
+def test_generation_in_bfloat16_takes_the_likeliest_but_for_rounding(settings, model, slots):
+    graphdef, _ = base.split(
+        nnx.eval_shape(
+            lambda: models.create("slate", settings | {"dtype": "bfloat16"}, rngs=nnx.Rngs(0))
+        )
+    )
+    model = base.merge(graphdef, base.split(model)[1])
+
+    @jax.jit
+    def compute(slots):
+        tokens = model.generate(slots)
+        features = model.describe_next(model.embedding(tokens), slots)
+        return tokens, model.head(features)
+
+    tokens, logits = compute(slots)
+    assert logits.dtype == jnp.bfloat16
+    assert len(np.unique(tokens)) > 2
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
+    assert (logits.max(-1) - chosen < 0.05).all()
+
+
 def test_draws_follow_the_key_and_are_among_the_top_k(model, slots):
     generate = jax.jit(
         lambda key, **settings: model.generate(slots, key=key, **settings),

@@ -7,7 +7,10 @@ import torch
 from torch import distributions as theirs
 
 from objdisc_jax.nn.distributions import Normal, RelaxedBernoulli, uniform_noise
+from objdisc_jax.nn.local_latents import LocalDistributions, LocalLatents
+from objdisc_jax.nn.scene_latents import SceneLatents, log_prior_ratio
 from objdisc_jax.nn.schedules import annealed
+from objdisc_jax.nn.struct_draw import GlobalCode
 
 RNG = np.random.default_rng(0)
 
@@ -44,6 +47,53 @@ def test_relaxed_bernoulli_equals_pytorch():
     np.testing.assert_allclose(p.log_prob_logits(y, 0.5), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(p.sample(0.5, 1.0), p.probs, rtol=1e-6)
     np.testing.assert_allclose(RelaxedBernoulli.from_probs(q.probs).logits, other, rtol=1e-4)
+
+
+def test_log_prior_ratio_equals_pytorch():
+    batch, cells, temperature = 3, 4, 0.7
+    sizes = {"where": (cells, 4), "depth": (cells, 1), "what": (cells, 5), "bg": (3,), "z": (2, 6)}
+    draws = {name: normal(batch, *size) for name, size in sizes.items()}
+    sides = [  # prior and posterior
+        {
+            name: (normal(batch, *size), RNG.uniform(0.5, 2.0, (batch, *size)).astype(np.float32))
+            for name, size in sizes.items()
+        }
+        for _ in range(2)
+    ]
+    odds = [3 * normal(batch, cells, 1) for _ in range(2)]
+    pres_logits = 3 * normal(batch, cells, 1)
+
+    def local(side, logits):
+        where, depth, what = (Normal(*side[name]) for name in ("where", "depth", "what"))
+        return LocalDistributions(RelaxedBernoulli(logits), where, depth, what)
+
+    (p, q), (p_local, q_local) = sides, map(local, sides, odds)
+    latents = SceneLatents(
+        code=GlobalCode(normal(batch, 1), draws["z"], Normal(*p["z"]), Normal(*q["z"])),
+        local=LocalLatents(
+            jax.nn.sigmoid(pres_logits), draws["where"], draws["depth"], draws["what"]
+        ),
+        bg=draws["bg"],
+        p_local=p_local,
+        q_local=q_local,
+        p_bg=Normal(*p["bg"]),
+        q_bg=Normal(*q["bg"]),
+    )
+
+    def log_prob(side, logits):
+        tensors = {name: [torch.from_numpy(x) for x in side[name]] for name in sizes}
+        relaxed = theirs.relaxed_bernoulli.LogitRelaxedBernoulli(
+            torch.tensor(temperature), logits=torch.from_numpy(logits)
+        )
+        terms = [relaxed.log_prob(torch.from_numpy(pres_logits))]
+        terms += [
+            theirs.Normal(*tensors[name]).log_prob(torch.from_numpy(draws[name])) for name in sizes
+        ]
+        return sum(term.flatten(1).sum(1) for term in terms)
+
+    expected = log_prob(sides[0], odds[0]) - log_prob(sides[1], odds[1])
+    found = log_prior_ratio(latents, pres_logits, temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_draws_and_their_divergences_are_finite_at_the_ends():
