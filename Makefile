@@ -52,7 +52,7 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check
