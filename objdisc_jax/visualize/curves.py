@@ -54,8 +54,9 @@ def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathL
         over_steps.set_ylabel(title)
         if curves and min(curve[:, 2].min() for curve in curves.values()) > 0 and title == "loss":
             over_steps.set_yscale("log")
-    for axis in axes.flat:
-        _dress(axis)
+    for row, title in zip(axes, PLOTS, strict=True):
+        for axis in row:  # losses fall and scores rise: where neither goes, the legend has room
+            _dress(axis, legend="upper right" if title == "loss" else "lower right")
     axes[-1, 0].set_xlabel("step")
     axes[-1, 1].set_xlabel(f"wall clock ({unit})")
     picture = io.BytesIO()
@@ -116,12 +117,12 @@ def _draw(axis: Axes, x: np.ndarray, values: np.ndarray, label: str) -> None:
         axis.plot(x, values, color=color, marker=marker, markersize=3.5, label=label)
 
 
-def _dress(axis: Axes) -> None:
+def _dress(axis: Axes, legend: str) -> None:
     axis.locator_params(axis="x", nbins=6)
     axis.grid(True, color="#e3e3e8", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     if axis.lines:
-        axis.legend(frameon=False, loc="upper right")
+        axis.legend(frameon=False, loc=legend)
     else:
         axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="#85858f")
