@@ -1,6 +1,8 @@
 """Real processes that train as one: the same run, agreed stops, deaths, disks that are full."""
 
 import contextlib
+import errno
+import io
 import json
 import os
 import random
@@ -192,6 +194,19 @@ def test_launcher_shares_the_gpus_out(monkeypatch):
     assert shares == ["4,6", "5"]
     with pytest.raises(SystemExit, match="--processes is 4, but there are only 3 GPUs"):
         launch._share_of_gpus(3, 4)
+
+
+def test_launcher_reads_on_where_its_log_is_full(monkeypatch):
+    # Processes whose lines nobody takes would wait for ever.
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    lines = io.StringIO("one\ntwo\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        launch._print_lines(0, lines)
+    assert not lines.read()
 
 
 @pytest.mark.slow
