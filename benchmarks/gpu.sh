@@ -3,13 +3,14 @@
 #
 #   PYTHON=python3 OUT=gpu_results MINUTES=6 bash benchmarks/gpu.sh [PART ...]
 #
-# Parts: tests, speed_MODEL for every model, scaling, train; without names, all of them. Each takes
-# under nine minutes. What a part has not done when its time is up, another call does: rows that
-# the CSV files have are not measured again, and training goes on from its last checkpoint. Results
-# go to $OUT, with hardware and versions. On a CPU, to try it:
+# Parts: tests, speed_MODEL and scaling_MODEL for every model, train; without names, all of them.
+# Each takes under nine minutes. What a part has not done when its time is up, another call does:
+# rows that the CSV files have are not measured again, and training goes on from its last checkpoint.
+# Results go to $OUT, with hardware and versions. On a CPU, to try it:
 #
-#   DEVICE=cpu BATCH=2 ROUNDS=1 STEPS=1 SETTINGS='{"resolution": [32, 32], "decoder_grid": [2, 2]}' \
-#       bash benchmarks/gpu.sh speed_slot_attention scaling
+#   DEVICE=cpu BATCH=4 ROUNDS=1 STEPS=1 MINUTES=1 CONFIG=configs/demo.py \
+#       SETTINGS='{"resolution": [32, 32], "decoder_grid": [2, 2], "decoder_channels": [8, 8, 8, 8, 8]}' \
+#       bash benchmarks/gpu.sh speed_slot_attention scaling_slot_attention train
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -18,7 +19,8 @@ minutes=${MINUTES:-6}
 device=${DEVICE:-cuda}
 sizes=(--device "$device" --batch-size "${BATCH:-64}" --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
 models="slot_attention slate gnm"
-parts=${*:-tests $(printf 'speed_%s ' $models) scaling train}
+config=${CONFIG:-configs/sa_tetrominoes.py}
+parts=${*:-tests $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) train}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 mkdir -p "$out"
 
@@ -58,22 +60,21 @@ for part in $parts; do
             done
         done
         ;;
-    scaling)
-        within "$python" benchmarks/scaling.py "${sizes[@]}" --settings "${SETTINGS:-{\}}" --csv "$out/scaling.csv" \
-            > >(tee -a "$out/scaling.log") 2>&1
+    scaling_*)
+        within "$python" benchmarks/scaling.py --model "${part#scaling_}" "${sizes[@]}" \
+            --settings "${SETTINGS:-{\}}" --csv "$out/scaling.csv" > >(tee -a "$out/scaling.log") 2>&1
         ;;
     train)
         data=$out/tetrominoes.h5
-        [ -f "$data" ] || "$python" data_scripts/generate_tetrominoes.py --output "$data"
-        # SIGTERM makes the run save and end.
-        timeout --signal=TERM --kill-after=60 "${minutes}m" "$python" -m objdisc_jax.main \
-            --config configs/sa_tetrominoes.py --workdir "$out/sa_tetrominoes" \
-            --config.data.path="$data" 2>&1 | tee -a "$out/train.log"
-        "$python" -m objdisc_jax.main --config configs/sa_tetrominoes.py --mode eval \
-            --workdir "$out/sa_tetrominoes" --config.data.path="$data" | tee -a "$out/train.log" || status=1
+        run=(-m objdisc_jax.main --config "$config" --workdir "$out/train" --config.data.path="$data")
+        [ -f "$data" ] || within "$python" data_scripts/generate_tetrominoes.py --output "$data"
+        # SIGTERM makes the run save and end, with 0.
+        timeout --preserve-status --signal=TERM --kill-after=60 "${minutes}m" "$python" "${run[@]}" \
+            > >(tee -a "$out/train.log") 2>&1 || status=1
+        within "$python" "${run[@]}" --mode eval > >(tee -a "$out/train.log") 2>&1
         ;;
     *)
-        echo "unknown part $part; parts are tests, $(printf 'speed_%s, ' $models)scaling, train"
+        echo "unknown part $part; parts are tests, speed_MODEL, scaling_MODEL, train"
         status=1
         ;;
     esac

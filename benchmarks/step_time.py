@@ -17,7 +17,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -258,8 +258,9 @@ def describe(device: str, threads: int) -> dict[str, str | int]:
     import jax
     import torch
 
-    if device == "cuda":
-        chip = torch.cuda.get_device_name()
+    if device == "cuda":  # PyTorch may be a build for the CPU
+        on_gpu = torch.cuda.is_available()
+        chip = torch.cuda.get_device_name() if on_gpu else jax.devices()[0].device_kind
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -271,6 +272,17 @@ def describe(device: str, threads: int) -> dict[str, str | int]:
         "jax": jax.__version__,
         "torch": torch.__version__,
     }
+
+
+def find(file: Path, row: dict[str, Any], key: Sequence[str]) -> dict[str, str] | None:
+    """The row of a CSV file that agrees with another one in the columns of a key."""
+    if not file.exists():
+        return None
+    with file.open(newline="") as stream:
+        for found in csv.DictReader(stream):
+            if all(found[name] == str(row[name]) for name in key):
+                return found
+    return None
 
 
 def append(file: Path, rows: list[dict[str, Any]]) -> None:

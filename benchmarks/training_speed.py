@@ -10,26 +10,27 @@ has is not measured again. The model has its default size. Measured are
 - images a second with that batch, and with batches from the data loader (jax alone: a file of 192
   pictures like CLEVR's, 240x320, read from the page cache);
 - peak memory of the device;
-- of jax, the floating-point operations of an update by XLA's `cost_analysis`, which counts the body
-  of a loop once, and as operations a second in relation to what large products of matrices reach
-  in the same precision (`matmul_tflops`). Where a model loops, the true share is larger.
+- of jax, the floating-point operations that an update takes (`gflop_per_step`), and, as operations
+  a second, their share of what large products of matrices reach in the same precision
+  (`utilisation` of `matmul_tflops`).
 
 Precisions: `float32` (products in full), `tf32` (float32 with rounded factors), `bfloat16` (jax:
 the model's `dtype`; torch: autocast).
 """
 
 import argparse
-import csv
+import functools
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from step_time import append, describe, synchronize
+from step_time import append, describe, find, synchronize
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 SIDES = ("jax", "torch", "torch-compile")
@@ -59,29 +60,21 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measures the case, unless the CSV file has it."""
     arguments = parse()
-    os.environ["JAX_PLATFORMS"] = arguments.device if arguments.side == "jax" else "cpu"
+    # The CPU counts operations.
+    on_gpu = arguments.device == "cuda" and arguments.side == "jax"
+    os.environ["JAX_PLATFORMS"] = "cuda,cpu" if on_gpu else "cpu"
     hardware = describe(arguments.device, len(os.sched_getaffinity(0)))
     settings = {key: getattr(arguments, key) for key in ("model", "side", "precision")}
     settings |= {"batch_size": arguments.batch_size, "settings": json.dumps(arguments.settings)}
     row: dict[str, Any] = settings | hardware
     name = ", ".join(str(row[key]) for key in ("model", "side", "precision", "batch_size"))
-    if has_row(arguments.csv, row):
+    if find(arguments.csv, row, KEY):
         print(f"{name}: measured already")
         return
     measure = measure_jax if arguments.side == "jax" else measure_torch
     row |= measure(arguments)
     append(arguments.csv, [row])
     print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in row.items() if k not in KEY))
-
-
-def has_row(file: Path, row: dict[str, Any]) -> bool:
-    """Whether a CSV file has the results of this case on this hardware with these versions."""
-    if not file.exists():
-        return False
-    with file.open(newline="") as stream:
-        return any(
-            all(found[key] == str(row[key]) for key in KEY) for found in csv.DictReader(stream)
-        )
 
 
 def timed(
@@ -129,8 +122,6 @@ def measure_jax(arguments: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         compiled = step.lower(shapes, batch).compile()
         compile_seconds = time.perf_counter() - start
-        analysis: Any = compiled.cost_analysis()
-        flops = (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
         state = initial(config)
 
         def update() -> Any:
@@ -141,12 +132,12 @@ def measure_jax(arguments: argparse.Namespace) -> dict[str, Any]:
         found = timed(update, jax.block_until_ready, arguments)
         found["loader_images_per_second"] = f"{with_loader(arguments, config, step, state):.1f}"
         stats = jax.local_devices()[0].memory_stats() or {}
-    ceiling = matmul_flops(arguments)
+    ceiling, flops = matmul_flops(arguments), count_flops(config)
     rate = flops / (float(found["step_ms"]) / 1e3)
     return found | {
         "compile_s": f"{compile_seconds:.1f}",
         "peak_memory_gib": gib(stats.get("peak_bytes_in_use")),
-        "xla_gflop_per_step": f"{flops / 1e9:.2f}",
+        "gflop_per_step": f"{flops / 1e9:.2f}",
         "matmul_tflops": f"{ceiling / 1e12:.3f}",
         "utilisation": f"{rate / ceiling:.4f}",
     }
@@ -161,6 +152,8 @@ def measure_torch(arguments: argparse.Namespace) -> dict[str, Any]:
     from objdisc_jax import interop
 
     device, precision = arguments.device, arguments.precision
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"error: PyTorch {torch.__version__} sees no GPU. Install a build for CUDA.")
     torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "float32"
     config = configs.experiment(model=arguments.model, data="clevr_with_masks")
@@ -187,7 +180,7 @@ def measure_torch(arguments: argparse.Namespace) -> dict[str, Any]:
         "loader_images_per_second": "",
         "compile_s": "",
         "peak_memory_gib": gib(peak),
-        "xla_gflop_per_step": "",
+        "gflop_per_step": "",
         "matmul_tflops": "",
         "utilisation": "",
     }
@@ -270,6 +263,33 @@ def matmul_flops(arguments: argparse.Namespace) -> float:
         jax.block_until_ready(chain(factor))
         seconds.append(time.perf_counter() - start)
     return repeats * 2 * size**3 / min(seconds)
+
+
+def count_flops(config: Any) -> float:
+    """Floating-point operations of an update, by XLA's analysis of the program as it is written.
+
+    XLA counts the body of a loop once: loops are written out for it. What `rematerialize` computes
+    again is not counted.
+    """
+    import jax
+
+    from objdisc_jax.training import runs
+    from objdisc_jax.training.step import make_train_step
+
+    config = config.copy_and_resolve_references()
+    if "rematerialize" in config.model:
+        config.model.rematerialize = False
+    graphdef, shapes = runs.abstract_state(config)
+    image = jax.ShapeDtypeStruct((config.batch_size, *config.model.resolution, 3), "uint8")
+    scan = jax.lax.scan
+    jax.lax.scan = functools.partial(scan, unroll=True)
+    try:
+        with jax.default_device(jax.devices("cpu")[0]):
+            lowered = make_train_step(config, graphdef).lower(shapes, {"image": image})
+    finally:
+        jax.lax.scan = scan
+    analysis: Any = lowered.cost_analysis()
+    return analysis["flops"]
 
 
 def gib(size: int | None) -> str:

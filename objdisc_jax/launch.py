@@ -9,6 +9,7 @@ save and end.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -150,8 +151,9 @@ class _Signals:
 def _print_lines(number: int, lines: IO[str]) -> None:
     """Prints a process's lines as they come, whole, with its number in front."""
     for line in lines:
-        sys.stdout.write(f"[{number}] {line}")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # on a full disk the log stops, the processes don't
+            sys.stdout.write(f"[{number}] {line}")
+            sys.stdout.flush()
 
 
 def _share_of_gpus(number: int, processes: int) -> Mapping[str, str]:

@@ -46,9 +46,9 @@ def connected(
 ) -> Iterator[None]:
     """Connects this process with the others, if there are any, for as long as the context lasts.
 
-    Without arguments they are what the cluster says, if it is one that JAX knows (SLURM, Open MPI,
-    Kubernetes, Cloud TPU) and runs several processes. An error in one of several processes ends it
-    at once, after a message: the others notice, and nothing waits for what will not come.
+    Without arguments they are what the cluster says, if it is one that JAX knows (SLURM and Open
+    MPI are tested) and runs several processes. An error in one of several processes ends it at
+    once, after a message: the others notice, and nothing waits for what will not come.
 
     Args:
         coordinator: `host:port` of process 0, the same for all.

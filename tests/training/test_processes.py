@@ -1,5 +1,8 @@
 """Real processes that train as one: the same run, agreed stops, deaths, disks that are full."""
 
+import contextlib
+import errno
+import io
 import json
 import os
 import random
@@ -17,7 +20,7 @@ import pytest
 
 from objdisc_jax import launch
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.training import distributed, loop, sharding
+from objdisc_jax.training import distributed, loop
 from tests.conftest import tiny_experiment
 from tests.training.test_kill import wait_for_step
 from tests.training.test_train import assert_equal_trees, changed, metrics, parameters
@@ -42,6 +45,13 @@ CHANGES = {
 
 # A machine that runs tests may be suspended; deaths are noticed by broken connections all the same.
 PATIENT = ("--heartbeat_seconds=600",)
+# Where there is a GPU, too: the processes need a device each.
+ON_CPU = {
+    **os.environ,
+    "PYTHONPATH": os.getcwd(),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+}
 
 
 def write_experiment(file, data_file, steps):
@@ -49,7 +59,7 @@ def write_experiment(file, data_file, steps):
     return file
 
 
-def start(config_file, workdir, *, processes=2, arguments=PATIENT):
+def start(config_file, workdir, *, processes=2, devices=1, arguments=PATIENT):
     """Starts the launcher; its output goes to a file `log` in the workdir."""
     command = [sys.executable, "-m", "objdisc_jax.launch", "--processes", str(processes), "--"]
     command += ["--config", str(config_file), "--workdir", str(workdir), *arguments]
@@ -57,7 +67,7 @@ def start(config_file, workdir, *, processes=2, arguments=PATIENT):
     with (workdir / "log").open("a") as log:
         return subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": os.getcwd(), "JAX_NUM_CPU_DEVICES": "1"},
+            env=ON_CPU | {"JAX_NUM_CPU_DEVICES": str(devices)},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -73,23 +83,17 @@ def log_of(workdir):
     return (workdir / "log").read_text()
 
 
-def test_two_processes_equal_two_devices_and_go_on_with_any_number(
-    tetrominoes_file, tmp_path, monkeypatch
-):
+def test_two_processes_equal_two_devices_and_go_on_with_any_number(tetrominoes_file, tmp_path):
     config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 12)
-    two = tmp_path / "two"
+    two, one = tmp_path / "two", tmp_path / "one"
     assert start(config_file, two).wait(180) == 0, log_of(two)
-    config = changed(tiny_experiment(tetrominoes_file), **CHANGES)
-    every_device = sharding.data_mesh
-    with monkeypatch.context() as patch:
-        patch.setattr(sharding, "data_mesh", lambda: every_device(jax.devices()[:2]))
-        loop.train(config, tmp_path / "one")
-    for ours, theirs in zip(metrics(two), metrics(tmp_path / "one"), strict=True):
+    assert start(config_file, one, processes=1, devices=2).wait(180) == 0, log_of(one)
+    for ours, theirs in zip(metrics(two), metrics(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
         parameters(two),
-        parameters(tmp_path / "one"),
+        parameters(one),
     )
     assert json.loads((two / "environment.json").read_text())["num_processes"] == 2
     # Log lines come whole, with their process in front; the primary alone tells of the training.
@@ -97,7 +101,8 @@ def test_two_processes_equal_two_devices_and_go_on_with_any_number(
     assert len(lines) == 6
     assert all(re.match(r"\[0\] \d\d:\d\d:\d\d step", line) for line in lines)
 
-    loop.train(changed(config, num_train_steps=14), two)  # here, on four devices
+    config = changed(tiny_experiment(tetrominoes_file), **CHANGES, num_train_steps=14)
+    loop.train(config, two)  # here, on four devices
     assert [line["step"] for line in metrics(two)] == [2, 4, 6, 8, 10, 12, 14]
 
 
@@ -145,6 +150,43 @@ def test_slurm_tells_the_processes_of_each_other(monkeypatch, tasks, gpus, expec
     assert bool(found) == bool(expected)
 
 
+# What srun and mpirun tell a process; the port of the coordinator follows from the job's number.
+TASKS = {
+    "slurm": {
+        "SLURM_JOB_ID": "{job}",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "{rank}",
+        "SLURM_LOCALID": "{rank}",
+    },
+    "open_mpi": {
+        "OMPI_MCA_orte_hnp_uri": "{job}.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "{rank}",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "{rank}",
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", TASKS)
+def test_tasks_of_a_cluster_train_as_one(tetrominoes_file, tmp_path, cluster):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 6)
+    workdir = tmp_path / "run"
+    command = [sys.executable, "-m", "objdisc_jax.main", "--config", str(config_file)]
+    job = os.getpid() % 4096 * (4096 if cluster == "open_mpi" else 1)
+    tasks = [
+        subprocess.Popen(
+            [*command, "--workdir", str(workdir), *PATIENT],
+            env=ON_CPU | {k: v.format(job=job, rank=rank) for k, v in TASKS[cluster].items()},
+        )
+        for rank in range(2)
+    ]
+    assert [task.wait(180) for task in tasks] == [0, 0]
+    assert [line["step"] for line in metrics(workdir)] == [2, 4, 6]
+    assert json.loads((workdir / "environment.json").read_text())["num_processes"] == 2
+
+
 def test_launcher_shares_the_gpus_out(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
@@ -152,6 +194,19 @@ def test_launcher_shares_the_gpus_out(monkeypatch):
     assert shares == ["4,6", "5"]
     with pytest.raises(SystemExit, match="--processes is 4, but there are only 3 GPUs"):
         launch._share_of_gpus(3, 4)
+
+
+def test_launcher_reads_on_where_its_log_is_full(monkeypatch):
+    # Processes whose lines nobody takes would wait for ever.
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    lines = io.StringIO("one\ntwo\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        launch._print_lines(0, lines)
+    assert not lines.read()
 
 
 @pytest.mark.slow
@@ -233,29 +288,53 @@ def test_twenty_random_kills_leave_no_trace(tetrominoes_file, tmp_path):
     assert_equal_trees(parameters(workdir), parameters(undisturbed))
 
 
-@pytest.mark.slow
-def test_training_goes_on_while_the_disk_is_full(tetrominoes_file, tmp_path):
-    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 100_000)
-    workdir = tmp_path / "run"
-    launcher = start(config_file, workdir)
-    wait_for_step(launcher, workdir, 12)
-    primary = children(launcher)[0]
-    # A process that may write no more bytes to a file finds what one on a full disk finds.
+@contextlib.contextmanager
+def full_disk(workdir, primary):
+    """A process that may write no more bytes to a file finds what one on a full disk finds."""
+    del workdir
     limits = resource.prlimit(primary, resource.RLIMIT_FSIZE)
     resource.prlimit(primary, resource.RLIMIT_FSIZE, (10, limits[1]))
-    wait_for_log(launcher, workdir, "could not be written to")
-    before = len(metrics(workdir))
-    time.sleep(3)
-    assert launcher.poll() is None, log_of(workdir)
-    assert len(metrics(workdir)) == before
+    yield
     resource.prlimit(primary, resource.RLIMIT_FSIZE, limits)
-    wait_for_step(launcher, workdir, metrics(workdir)[-1]["step"] + 20)
+
+
+@contextlib.contextmanager
+def unwritable_disk(workdir, primary):
+    """For a while the workdir leads to where nobody can make a file, not even root."""
+    del primary
+    real = workdir.readlink()
+    repoint(workdir, "/proc")
+    yield
+    repoint(workdir, real)
+
+
+def repoint(link, target):
+    new = link.with_name("new_link")
+    new.symlink_to(target)
+    new.replace(link)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [full_disk, unwritable_disk])
+def test_training_goes_on_while_nothing_can_be_saved(tetrominoes_file, tmp_path, fault):
+    config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 100_000)
+    real, workdir = tmp_path / "real", tmp_path / "run"
+    real.mkdir()
+    workdir.symlink_to(real)
+    launcher = start(config_file, workdir)
+    wait_for_step(launcher, real, 12)
+    with fault(workdir, children(launcher)[0]):
+        wait_for_log(launcher, real, "could not be written to")
+        before = len(metrics(real))
+        time.sleep(3)
+        assert launcher.poll() is None, log_of(real)
+        assert len(metrics(real)) == before
+    wait_for_step(launcher, real, metrics(real)[-1]["step"] + 20)
     launcher.terminate()
-    assert launcher.wait(60) == 0, log_of(workdir)
+    assert launcher.wait(60) == 0, log_of(real)
     steps = [line["step"] for line in metrics(workdir)]
     assert steps[:-1] == list(range(2, steps[-1] - steps[-1] % 2 + 1, 2))[: len(steps) - 1]
-    last = steps[-1]
-    again = [*PATIENT, "--config.num_train_steps", str(last + 4)]
+    again = [*PATIENT, "--config.num_train_steps", str(steps[-1] + 4)]
     assert start(config_file, workdir, arguments=again).wait(180) == 0, log_of(workdir)
 
 
