@@ -5,6 +5,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -117,7 +118,7 @@ def _draw(axis: Axes, x: np.ndarray, values: np.ndarray, label: str) -> None:
         axis.plot(x, values, color=color, marker=marker, markersize=3.5, label=label)
 
 
-def _dress(axis: Axes, legend: str) -> None:
+def _dress(axis: Axes, legend: Literal["upper right", "lower right"]) -> None:
     axis.locator_params(axis="x", nbins=6)
     axis.grid(True, color="#e3e3e8", linewidth=0.8)
     axis.set_axisbelow(True)
