@@ -210,9 +210,14 @@ def _end(error: BaseException, place: _Place) -> None:
     os._exit(status)
 
 
-def _is_of_communication(error: BaseException) -> bool:
-    # What Gloo says comes as a ValueError from computations, as a RuntimeError from JAX's own.
-    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+def _is_of_communication(error: BaseException | None) -> bool:
+    # What Gloo says comes as a ValueError from computations, as a RuntimeError from JAX's own, and
+    # inside another error where it keeps JAX from setting up the devices.
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_line(error: BaseException) -> str:
