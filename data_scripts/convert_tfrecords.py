@@ -16,6 +16,7 @@ import pathlib
 
 from objdisc_jax.data import conversion, multi_object, splits, tfrecord
 from objdisc_jax.errors import reported
+from objdisc_jax.flags import whole_number
 
 
 def main() -> None:
@@ -28,14 +29,14 @@ def main() -> None:
     parser.add_argument("--variant", default="", help="of multi_dsprites and objects_room")
     parser.add_argument("--input", required=True, help="the TFRecord file, as downloaded")
     parser.add_argument("--output", required=True, help="the HDF5 file")
-    parser.add_argument("--num-records", type=int, help="default: as many as the splits use")
+    parser.add_argument(
+        "--num-records", type=whole_number(1), help="default: as many as the splits use"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: %(default)s")
+    parser.add_argument(
+        "--workers", type=whole_number(1), default=os.cpu_count(), help="default: %(default)s"
+    )
     arguments = parser.parse_args()
-    for name in ("num_records", "workers"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}, but must be at least 1")
     with reported():
         convert(
             multi_object.layout(arguments.dataset, arguments.variant),

@@ -13,6 +13,7 @@ from objdisc_jax.data import conversion, splits
 from objdisc_jax.data.sets.tetrominoes import SPLITS
 from objdisc_jax.data.synthetic import multi_dsprites
 from objdisc_jax.errors import reported
+from objdisc_jax.flags import whole_number
 
 _IMAGES_AT_ONCE = 256
 
@@ -25,13 +26,16 @@ def main() -> None:
     add = parser.add_argument
     variants = list(multi_dsprites.VARIANTS)
     add("--variant", default="colored_on_grayscale", choices=variants, help="default: %(default)s")
-    add("--num-images", type=int, default=65_000, help="default: %(default)s")
-    add("--seed", type=int, default=0, help="of the pictures; default: %(default)s")
+    add("--num-images", type=whole_number(3), default=65_000, help="default: %(default)s")
+    add(
+        "--seed",
+        type=whole_number(0, 2**31 - 1),
+        default=0,
+        help="of the pictures; default: %(default)s",
+    )
     add("--output", help="default: data/multi_dsprites_VARIANT.h5")
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
-    if arguments.seed < 0:
-        parser.error(f"--seed is {arguments.seed}, but must be at least 0")
     with reported():
         generate(
             arguments.output or f"data/multi_dsprites_{arguments.variant}.h5",

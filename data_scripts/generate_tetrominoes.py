@@ -14,6 +14,7 @@ from objdisc_jax.data import hdf5_writer, splits
 from objdisc_jax.data.sets import tetrominoes as tetrominoes_set
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import reported
+from objdisc_jax.flags import whole_number
 
 _IMAGES_AT_ONCE = 1024
 
@@ -23,13 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--num-images", type=int, default=65_000, help="default: 65000")
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures; default: 0")
+    parser.add_argument("--num-images", type=whole_number(3), default=65_000, help="default: 65000")
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**31 - 1), default=0, help="of the pictures; default: 0"
+    )
     parser.add_argument("--output", default="data/tetrominoes.h5", help="default: %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
-    if arguments.seed < 0:
-        parser.error(f"--seed is {arguments.seed}, but must be at least 0")
     with reported():
         generate(
             arguments.output,

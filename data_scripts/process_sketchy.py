@@ -22,6 +22,7 @@ from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sketchy_episodes import Episode
 from objdisc_jax.errors import reported
 from objdisc_jax.files import write_atomically
+from objdisc_jax.flags import whole_number
 
 
 def main() -> None:
@@ -31,10 +32,10 @@ def main() -> None:
     )
     parser.add_argument("--input", required=True, help="folder with TFRecord files")
     parser.add_argument("--output", default="data/sketchy/processed", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: %(default)s")
+    parser.add_argument(
+        "--workers", type=whole_number(1), default=os.cpu_count(), help="default: %(default)s"
+    )
     arguments = parser.parse_args()
-    if arguments.workers < 1:
-        parser.error(f"--workers is {arguments.workers}, but must be at least 1")
     with reported():
         process(
             pathlib.Path(arguments.input).expanduser().absolute(),

@@ -15,6 +15,7 @@ from typing import Any
 
 from objdisc_jax.data import conversion, splits
 from objdisc_jax.errors import reported
+from objdisc_jax.flags import whole_number
 
 
 def main() -> None:
@@ -23,27 +24,36 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--num-images", type=int, default=100_000, help="default: %(default)s")
-    add("--seed", type=int, default=0, help="of the scenes; default: %(default)s")
+    add("--num-images", type=whole_number(3), default=100_000, help="default: %(default)s")
+    add(
+        "--seed",
+        type=whole_number(0, 2**31 - 1),
+        default=0,
+        help="of the scenes; default: %(default)s",
+    )
     add("--output", default="data/clevr_with_masks.h5", help="default: %(default)s")
-    add("--max-objects", type=int, default=10, help="3 to 10; default: %(default)s")
-    add("--resolution", type=int, nargs=2, default=[240, 320], metavar=("ROWS", "COLUMNS"))
-    add("--samples", type=int, default=8, help="rays a pixel at edges and on metal; default: 8")
-    add("--workers", type=int, default=os.cpu_count(), help="threads; default: %(default)s")
+    add("--max-objects", type=whole_number(3, 10), default=10, help="3 to 10; default: %(default)s")
+    add(
+        "--resolution",
+        type=whole_number(16, 4096),
+        nargs=2,
+        default=[240, 320],
+        metavar=("ROWS", "COLUMNS"),
+    )
+    add(
+        "--samples",
+        type=whole_number(1, 64),
+        default=8,
+        help="rays a pixel at edges and on metal; default: 8",
+    )
+    add(
+        "--workers",
+        type=whole_number(1),
+        default=os.cpu_count(),
+        help="threads; default: %(default)s",
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
-    for name, least, most in (
-        ("seed", 0, 2**31 - 1),
-        ("num_images", 3, 10**8),
-        ("max_objects", 3, 10),
-        ("samples", 1, 64),
-        ("workers", 1, 1024),
-    ):
-        if not least <= getattr(arguments, name) <= most:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option} is {getattr(arguments, name)}, but must be {least} to {most}")
-    if not all(16 <= length <= 4096 for length in arguments.resolution):
-        parser.error(f"--resolution is {arguments.resolution}, but must be 16 to 4096 each")
     with reported():
         generate(
             arguments.output,

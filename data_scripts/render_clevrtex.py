@@ -24,6 +24,7 @@ from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
 from objdisc_jax.errors import reported
 from objdisc_jax.files import write_atomically
+from objdisc_jax.flags import whole_number
 
 _MANIFEST = "generator.json"
 
@@ -35,29 +36,42 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--variant", default="full", choices=list(NUM_IMAGES), help="default: %(default)s")
-    add("--num-images", type=int, help="default: as many as the published variant has")
-    add("--seed", type=int, default=0, help="of the scenes; default: %(default)s")
+    add(
+        "--num-images",
+        type=whole_number(3, 10**6),
+        help="default: as many as the published variant has",
+    )
+    add(
+        "--seed",
+        type=whole_number(0, 2**31 - 1),
+        default=0,
+        help="of the scenes; default: %(default)s",
+    )
     add("--output", default="data/clevrtex", help="the folder; default: %(default)s")
-    add("--max-objects", type=int, default=10, help="3 to 10; default: %(default)s")
-    add("--resolution", type=int, nargs=2, default=[240, 320], metavar=("ROWS", "COLUMNS"))
-    add("--samples", type=int, default=8, help="rays a pixel at edges; default: %(default)s")
-    add("--workers", type=int, default=os.cpu_count(), help="threads; default: %(default)s")
+    add("--max-objects", type=whole_number(3, 10), default=10, help="3 to 10; default: %(default)s")
+    add(
+        "--resolution",
+        type=whole_number(16, 4096),
+        nargs=2,
+        default=[240, 320],
+        metavar=("ROWS", "COLUMNS"),
+    )
+    add(
+        "--samples",
+        type=whole_number(1, 64),
+        default=8,
+        help="rays a pixel at edges; default: %(default)s",
+    )
+    add(
+        "--workers",
+        type=whole_number(1),
+        default=os.cpu_count(),
+        help="threads; default: %(default)s",
+    )
     add("--overwrite", action="store_true", help="replace an existing variant")
     arguments = parser.parse_args()
     if arguments.num_images is None:
         arguments.num_images = NUM_IMAGES[arguments.variant]
-    for name, least, most in (
-        ("seed", 0, 2**31 - 1),
-        ("num_images", 3, 10**6),
-        ("max_objects", 3, 10),
-        ("samples", 1, 64),
-        ("workers", 1, 1024),
-    ):
-        if not least <= getattr(arguments, name) <= most:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option} is {getattr(arguments, name)}, but must be {least} to {most}")
-    if not all(16 <= length <= 4096 for length in arguments.resolution):
-        parser.error(f"--resolution is {arguments.resolution}, but must be 16 to 4096 each")
     with reported():
         generate(
             pathlib.Path(arguments.output).expanduser().absolute(),

@@ -11,6 +11,7 @@ from typing import Any
 
 from objdisc_jax.data import conversion, splits
 from objdisc_jax.errors import reported
+from objdisc_jax.flags import whole_number
 
 NUM_COMBINATIONS = 480_000
 
@@ -21,20 +22,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--num-images", type=int, default=NUM_COMBINATIONS, help="default: all %(default)s")
-    add("--seed", type=int, default=0, help="of the choice, if not all; default: %(default)s")
+    add(
+        "--num-images",
+        type=whole_number(3, NUM_COMBINATIONS),
+        default=NUM_COMBINATIONS,
+        help="default: all %(default)s",
+    )
+    add(
+        "--seed",
+        type=whole_number(0, 2**31 - 1),
+        default=0,
+        help="of the choice, if not all; default: %(default)s",
+    )
     add("--output", default="data/3dshapes.h5", help="default: %(default)s")
-    add("--workers", type=int, default=os.cpu_count(), help="threads; default: %(default)s")
+    add(
+        "--workers",
+        type=whole_number(1),
+        default=os.cpu_count(),
+        help="threads; default: %(default)s",
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
-    for name, least, most in (
-        ("seed", 0, 2**31 - 1),
-        ("num_images", 3, NUM_COMBINATIONS),
-        ("workers", 1, 1024),
-    ):
-        if not least <= getattr(arguments, name) <= most:
-            option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option} is {getattr(arguments, name)}, but must be {least} to {most}")
     with reported():
         generate(
             arguments.output,

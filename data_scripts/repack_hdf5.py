@@ -12,6 +12,7 @@ import argparse
 
 from objdisc_jax.data import conversion, repacking
 from objdisc_jax.errors import reported
+from objdisc_jax.flags import whole_number
 
 
 def main() -> None:
@@ -24,10 +25,10 @@ def main() -> None:
     parser.add_argument("--input", required=True, help="the published HDF5 file")
     parser.add_argument("--output", required=True, help="the new HDF5 file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument("--workers", type=int, default=2, help="threads; default: %(default)s")
+    parser.add_argument(
+        "--workers", type=whole_number(1), default=2, help="threads; default: %(default)s"
+    )
     arguments = parser.parse_args()
-    if arguments.workers < 1:
-        parser.error(f"--workers is {arguments.workers}, but must be at least 1")
     with reported():
         repacking.repack(
             conversion.declared(arguments.dataset, arguments.variant),

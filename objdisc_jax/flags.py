@@ -4,6 +4,7 @@ Nothing here or in an entry point imports JAX at module level: data-loading work
 point again, and must not start a second JAX.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -54,6 +55,18 @@ def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = par
             main(arguments)
 
     app.run(reported, flags_parser=parse)
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Returns a `type` for an argument of argparse: a whole number within bounds, both included."""
+
+    def parsed(text: str) -> int:
+        bounds = f"at least {least}" if most is None else f"{least} to {most}"
+        if not text.lstrip("+-").isdecimal() or not least <= int(text) <= (most or int(text)):
+            raise argparse.ArgumentTypeError(f"is {text}, but must be a whole number, {bounds}")
+        return int(text)
+
+    return parsed
 
 
 class _Formatter(logging.PythonFormatter):

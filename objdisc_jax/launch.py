@@ -20,6 +20,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from objdisc_jax.flags import whole_number
+
 NOTICE_SECONDS = 5.0
 """How long the others have, when one process has died, to notice and to say so."""
 SAVE_SECONDS = 10.0
@@ -34,15 +36,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--processes", type=int, required=True, help="how many to start")
     parser.add_argument(
-        "--port", type=int, default=0, help="of the coordinator; default: a free one"
+        "--processes", type=whole_number(1), required=True, help="how many to start"
+    )
+    parser.add_argument(
+        "--port",
+        type=whole_number(0, 65535),
+        default=0,
+        help="of the coordinator; default: a free one",
     )
     parser.add_argument("arguments", nargs="*", help="of objdisc_jax.main, after --")
-    arguments = parser.parse_args(argv)
-    if arguments.processes < 1:
-        parser.error(f"--processes is {arguments.processes}, but must be at least 1")
-    return arguments
+    return parser.parse_args(argv)
 
 
 def launch(processes: int, arguments: Sequence[str], port: int = 0) -> int:

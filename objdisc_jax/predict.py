@@ -21,6 +21,7 @@ from absl.flags import argparse_flags
 from PIL import Image
 
 from objdisc_jax import segmentation
+from objdisc_jax.data.declaration import scaled_box
 from objdisc_jax.data.pictures import SUFFIXES, centred_box, read_rgb
 from objdisc_jax.errors import UserError
 from objdisc_jax.flags import run
@@ -65,8 +66,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--crop",
         default="data",
-        help=f"{CROPS} (default: the data set's own crop for images of its size, else the largest "
-        "box of the model's proportions in the middle)",
+        help=f"{CROPS} (default: the data set's own crop for images of its proportions, else the "
+        "largest box of the model's proportions in the middle)",
     )
     add("--batch-size", type=int, default=16, help="images at a time")
     return parser.parse_args(argv[1:])
@@ -202,8 +203,10 @@ def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Pictur
     """
     image = np.asarray(read_rgb(file))
     height, width = image.shape[:2]
-    if crop == "data" and (height, width) == declaration.image_size:
-        (top, bottom), (left, right) = declaration.crop or ((0, height), (0, width))
+    size = declaration.image_size
+    if crop == "data" and size is not None and height * size[1] == width * size[0]:
+        box = declaration.crop or ((0, size[0]), (0, size[1]))
+        (top, bottom), (left, right) = scaled_box(box, size, (height, width))
     elif crop == "none":
         top, bottom, left, right = 0, height, 0, width
     elif crop in ("data", "square"):

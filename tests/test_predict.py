@@ -7,6 +7,7 @@ from PIL import Image
 
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, predict
+from objdisc_jax.data import sets
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import loop
@@ -97,6 +98,20 @@ def test_broken_file_is_skipped_and_reported(workdir, images, tmp_path, caplog):
     assert "fake.jpg cannot be read" in caplog.text
     assert (out / "a_labels.png").is_file()
     assert (out / "sub" / "alpha_labels.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [((240, 320), (29, 221, 64, 256)), ((480, 640), (58, 442, 128, 512)), ((64, 64), (0, 64) * 2)],
+)
+def test_crop_of_the_data_scales_with_the_image(tmp_path, size, crop):
+    config = sets.get("clevr_with_masks").default_config()
+    declaration = sets.get("clevr_with_masks").declare(config)
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "image.png")
+    picture = predict._read(tmp_path / "image.png", "data", declaration, (48, 48))
+    assert picture.crop == crop
+    # The model itself makes the training data's crops smaller, as it did in training.
+    assert picture.seen.shape == ((192, 192, 3) if size == (240, 320) else (48, 48, 3))
 
 
 def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):

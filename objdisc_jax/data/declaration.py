@@ -14,6 +14,15 @@ from objdisc_jax.data.errors import DataError
 Box = tuple[tuple[int, int], tuple[int, int]]
 
 
+def scaled_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Box:
+    """Returns the region of an image of `new_size` that a box is of one of `size`, rounded."""
+    (rows, columns) = (
+        (round(start * new / old), round(stop * new / old))
+        for (start, stop), old, new in zip(box, size, new_size, strict=True)
+    )
+    return rows, columns
+
+
 class Reader(Protocol):
     """Reads the records of one data set; sent to worker processes by pickling.
 

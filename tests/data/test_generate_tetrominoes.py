@@ -86,7 +86,7 @@ def test_full_disk_is_an_error_that_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--num-images", 2], "at least 3"), (["--seed", -1], "at least 0")],
+    [(["--num-images", 2], "at least 3"), (["--seed", -1], "0 to 2147483647")],
 )
 def test_wrong_arguments_are_errors(tmp_path, arguments, message):
     ended = _run(*arguments, "--output", tmp_path / "a.h5")

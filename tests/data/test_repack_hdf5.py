@@ -239,7 +239,7 @@ def test_script_repacks_and_keeps_existing_files(tmp_path):
         (("--dataset", "boxword"), "did you mean 'boxworld'"),
         (("--dataset", "boxworld", "--variant", "a"), "has no variants: leave out --variant"),
         (("--dataset", "objects_room", "--variant", "a"), "allowed are train, empty_room"),
-        (("--dataset", "boxworld", "--workers", 0), "must be at least 1"),
+        (("--dataset", "boxworld", "--workers", 0), "must be a whole number, at least 1"),
     ]:
         refused = _run(*arguments, *files)
         assert refused.returncode in (1, 2)

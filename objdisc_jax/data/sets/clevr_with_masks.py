@@ -2,15 +2,16 @@
 
 Read from the published HDF5 layout (11 mask planes) or from ours (a label map), which is also that
 of the look-alikes that `data_scripts/render_clevr.py` renders. The crop is the published one, rows
-29 to 221 and columns 64 to 256, five pixels below the true centre.
+29 to 221 and columns 64 to 256, five pixels below the true centre; it scales with `image_size`.
 """
 
 import ml_collections
 
 from objdisc_jax.data import hdf5
 from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields
-from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.declaration import DatasetDeclaration, scaled_box
 
+SIZE = (240, 320)
 SPLITS = {
     "train": range(0, 70_000),
     "val": range(70_000, 85_000),
@@ -26,23 +27,29 @@ def default_config() -> ml_collections.ConfigDict:
     # The published "CLEVR6" counted the background as an object, so "at most 6" kept at most 5.
     # True repeats that (max_objects = 6 keeps at most 5 objects) to compare with its numbers.
     config.published_filter = False
+    # Rows and columns of the stored images; rendered ones may be smaller, for small models.
+    config.image_size = SIZE
     return config
 
 
 def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
+    rows, columns = config.image_size
+    generate_command = f"python data_scripts/render_clevr.py --output {config.path}"
+    if (rows, columns) != SIZE:
+        generate_command += f" --resolution {rows} {columns}"
     return DatasetDeclaration(
         **shared_fields(config),
         counts_background=config.published_filter,
         reader=hdf5.Hdf5Reader,
         fields=hdf5.FIELDS,
-        image_size=(240, 320),
-        crop=((29, 221), (64, 256)),
+        image_size=(rows, columns),
+        crop=scaled_box(((29, 221), (64, 256)), SIZE, (rows, columns)),
         splits=SPLITS,
         num_entities=11,
         largest_num_objects=10,
         download_command=conversion_commands(
             "clevr_with_masks_train.tfrecords", config.path, "clevr_with_masks"
         ),
-        generate_command=f"python data_scripts/render_clevr.py --output {config.path}",
+        generate_command=generate_command,
     )
