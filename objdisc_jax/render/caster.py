@@ -114,12 +114,12 @@ class Light:
 
     Attributes:
         direction: to the source, of length 1.
-        irradiance: across that direction, RGB.
+        strength: irradiance across that direction, to be multiplied by the source's colour.
         spread: angle that the source's radius fills, in radians.
     """
 
     direction: Vec
-    irradiance: Vec
+    strength: jax.Array
     spread: jax.Array
 
 
@@ -223,7 +223,7 @@ class _Local:
 
 
 def _lights(scene: Scene, studio: Studio, point: Vec, own: jax.Array) -> list[Light]:
-    """Returns what reaches points from lamps and sun, past the objects.
+    """Returns what reaches points from the three lamps and the sun, past the objects.
 
     Args:
         scene: what there is.
@@ -238,11 +238,10 @@ def _lights(scene: Scene, studio: Studio, point: Vec, own: jax.Array) -> list[Li
         direction = way * jax.lax.rsqrt(square)
         towards_origin = jnp.maximum(direction.dot(vec(position).unit()), 0)
         strength = lamp.power / np.pi * towards_origin / square
-        color = Vec(*(strength * channel for channel in lamp.color))
-        lights.append(Light(direction, color, lamp.edge * 0.56 * jax.lax.rsqrt(square)))
+        lights.append(Light(direction, strength, lamp.edge * 0.56 * jax.lax.rsqrt(square)))
     one = jnp.ones_like(point.x)
     sun = Vec(*(one * value for value in SUN_DIRECTION)).unit()
-    lights.append(Light(sun, Vec(one, one, one) * studio.sun, one * _SUN_SPREAD))
+    lights.append(Light(sun, one * studio.sun, one * _SUN_SPREAD))
 
     def visit(number: jax.Array, seen: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         local = _Local(scene.objects, number)
@@ -266,7 +265,7 @@ def _lights(scene: Scene, studio: Studio, point: Vec, own: jax.Array) -> list[Li
 
     seen = jax.lax.fori_loop(0, scene.num_objects, visit, (one,) * len(lights))
     return [
-        dataclasses.replace(light, irradiance=light.irradiance * share)
+        dataclasses.replace(light, strength=light.strength * share)
         for light, share in zip(lights, seen, strict=True)
     ]
 
@@ -300,7 +299,8 @@ def _radiance_of_ground(scene: Scene, studio: Studio, eye: Vec, directions: Vec)
         color, normal = _ground_look(scene.ground, point, normal, footprint)
     else:
         color = Vec(*(jnp.full_like(t, ground.ALBEDO) for _ in range(3)))
-    seen = _matt(color, _diffuse(lights, normal))
+    (irradiance,) = _colored(studio, _diffuse(lights, normal))
+    seen = _matt(color, irradiance)
     return jnp.stack([seen.x, seen.y, seen.z])
 
 
@@ -365,12 +365,21 @@ def _look(scene: Scene, studio: Studio, hit: Hit, point: Vec, direction: Vec) ->
     return jax.lax.fori_loop(0, scene.num_objects, visit, (start[0], start[1]))
 
 
-def _diffuse(lights: list[Light], normal: Vec) -> Vec:
-    """Returns the irradiance of surfaces, RGB."""
-    total = lights[0].irradiance * 0.0
-    for light in lights:
-        total = total + light.irradiance * jnp.maximum(normal.dot(light.direction), 0)
-    return total
+def _diffuse(lights: list[Light], normal: Vec) -> list[jax.Array]:
+    """Returns the irradiance of surfaces, by light."""
+    return [light.strength * jnp.maximum(normal.dot(light.direction), 0) for light in lights]
+
+
+def _colored(studio: Studio, *shares: list[jax.Array]) -> list[Vec]:
+    """Returns the RGB sums of quantities that are given by light: three lamps and the sun.
+
+    One matrix product makes all of them: XLA would compute what colours have in common once for
+    every channel, and that is most of the work.
+    """
+    colors = np.array([*(lamp.color for lamp in studio.lamps), (1, 1, 1)], np.float32)
+    stacked = jnp.stack([jnp.stack(by_light) for by_light in shares], axis=1)  # [light, q, n]
+    sums = jnp.einsum("lc,lqn->qcn", colors, stacked, precision=jax.lax.Precision.HIGHEST)
+    return [Vec(*channels) for channels in sums]
 
 
 def _radiance(
@@ -390,30 +399,37 @@ def _radiance(
     point = origin + direction * hit.t
     color, normal = _look(scene, studio, hit, point, direction)
     lights = _lights(scene, studio, point, hit.label)
-    irradiance = _diffuse(lights, normal)
+    wide, narrow = (
+        _gloss(lights, normal, direction, 0.2, tails=True),
+        _gloss(lights, normal, direction, 0.02, tails=False),
+    )
+    irradiance, rubber_gloss, metal_gloss, open_irradiance = _colored(
+        studio,
+        _diffuse(lights, normal),
+        _gloss(lights, normal, direction, 0.35, tails=False),
+        [0.4 * a + 0.6 * b for a, b in zip(wide, narrow, strict=True)],
+        _open_ground(studio, point),
+    )
+    albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
+    ground_radiance = _matt(vec(albedo), open_irradiance)
     facing = jnp.maximum(-normal.dot(direction), 0.02)
-    ground_radiance = _open_ground(scene, studio, point)
 
     below = 0.5 - 0.5 * normal.z
     from_around = (ground_radiance * (_BOUNCE * below)).map(lambda x: x + AMBIENT)
     fresnel = _schlick(0.0083, facing)
-    rubber = color * (irradiance * (1 / np.pi) + from_around) + _gloss(
-        lights, normal, direction, 0.35, tails=False
-    ) * (0.8 * fresnel)
+    rubber = color * (irradiance * (1 / np.pi) + from_around) + rubber_gloss * (0.8 * fresnel)
 
     reflected = direction + normal * (2 * facing)
     reflected = reflected.unit()
     # The wide lobe sees the ground up to some angle above the horizon, and less below it.
     share = _smooth(reflected.z, 0.25, -0.25)
-    wide = ground_radiance * (share * 0.9) + _gloss(lights, normal, direction, 0.2, tails=True)
     if mirrors:
-        narrow = _radiance(
+        mirrored = _radiance(
             scene, studio, point + normal * 1e-3, reflected, own=hit.label, mirrors=False
         )
     else:
-        narrow = ground_radiance * _smooth(reflected.z, 0.1, -0.1)
-    narrow = narrow + _gloss(lights, normal, direction, 0.02, tails=False)
-    metal = color * (wide * 0.4 + narrow * 0.6)
+        mirrored = ground_radiance * _smooth(reflected.z, 0.1, -0.1)
+    metal = color * (ground_radiance * (0.36 * share) + mirrored * 0.6 + metal_gloss)
 
     is_metal = _metal_of(scene, hit.label) > 0
     on_object = vectors.where(is_metal, metal, rubber)
@@ -422,18 +438,16 @@ def _radiance(
     return vectors.where(hit.t < FAR, seen, nothing)
 
 
-def _open_ground(scene: Scene, studio: Studio, point: Vec) -> Vec:
-    """Returns the radiance of the ground below points, were there no objects and no jitter."""
-    total = Vec(*(jnp.full_like(point.x, studio.sun * SUN_DIRECTION[2]) for _ in range(3)))
+def _open_ground(studio: Studio, point: Vec) -> list[jax.Array]:
+    """Returns the ground's irradiance below points, by light, were there no objects, no jitter."""
+    shares: list[jax.Array] = []
     for (x, y, z), lamp in zip(LAMP_POSITIONS, studio.lamps, strict=True):
         dx, dy = x - point.x, y - point.y
         square = dx * dx + dy * dy + z * z
         norm = np.sqrt(x * x + y * y + z * z)
         towards_origin = jnp.maximum(dx * x + dy * y + z * z, 0) / norm
-        strength = lamp.power / np.pi * z * towards_origin / (square * square)
-        total = total + Vec(*(strength * channel for channel in lamp.color))
-    albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
-    return _matt(vec(albedo), total)
+        shares.append(lamp.power / np.pi * z * towards_origin / (square * square))
+    return [*shares, jnp.full_like(point.x, studio.sun * SUN_DIRECTION[2])]
 
 
 LAMP_POSITIONS = (
@@ -444,12 +458,14 @@ LAMP_POSITIONS = (
 """Of the published base scene, before jitter."""
 
 
-def _gloss(lights: list[Light], normal: Vec, direction: Vec, alpha: float, *, tails: bool) -> Vec:
-    """Returns the lamps' reflections in a rough surface, with a reflectance of 1.
+def _gloss(
+    lights: list[Light], normal: Vec, direction: Vec, alpha: float, *, tails: bool
+) -> list[jax.Array]:
+    """Returns the reflections of lights in a rough surface with a reflectance of 1, by light.
 
     The microfacets' slopes are distributed by GGX (with tails) or Beckmann (without).
     """
-    total = lights[0].irradiance * 0.0
+    shares: list[jax.Array] = []
     for light in lights:
         half = (light.direction - direction).unit()
         # A lamp that fills an angle widens the lobe.
@@ -463,10 +479,9 @@ def _gloss(lights: list[Light], normal: Vec, direction: Vec, alpha: float, *, ta
             slope = (1 - cos_square) / (cos_square * square)
             lobe = jnp.exp(-slope) / (np.pi * square * cos_square * cos_square)
         visible = 0.25 / jnp.maximum(light.direction.dot(half) ** 2, 0.1)
-        total = total + light.irradiance * (
-            lobe * visible * jnp.maximum(normal.dot(light.direction), 0)
-        )
-    return total
+        cos = jnp.maximum(normal.dot(light.direction), 0)
+        shares.append(light.strength * lobe * visible * cos)
+    return shares
 
 
 def _schlick(at_normal: float, cos: jax.Array) -> jax.Array:

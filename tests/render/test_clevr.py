@@ -1,6 +1,8 @@
 """Scenes of CLEVR: how they are drawn, how they look, and that nothing depends on the batch."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from objdisc_jax.render.blocks import BlockRenderer
 
 STUDIO = clevr.STUDIO
 COUNT = 48
+LOOK = json.loads((Path(__file__).parents[1] / "golden" / "clevr_look.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -80,44 +83,23 @@ def test_number_of_objects_can_be_limited():
     assert 0.4 < np.mean(np.asarray(size) > 0.5) < 0.6
 
 
-# Published background: median grey levels at columns 5, 80, 160, 240, 315 of some rows.
-BACKGROUND = {
-    5: (106, 106, 106, 104, 103),
-    80: (114, 122, 124, 123, 109),
-    160: (123, 126, 135, 138, 127),
-    235: (121, 131, 143, 149, 143),
-}
-
-
 def test_background_is_as_bright_as_published(rendered):
     _, pictures = rendered
-    for row, levels in BACKGROUND.items():
-        for col, level in zip((5, 80, 160, 240, 315), levels, strict=True):
+    for row, levels in LOOK["background"]["rows"].items():
+        row = int(row)
+        for col, level in zip(LOOK["background"]["columns"], levels, strict=True):
             free = pictures.segmentation[:, row, col] == 0
             median = np.median(pictures.image[free, row, col].mean(-1))
             assert abs(median - level) <= 8, (row, col)
 
 
-# Published median colours, of rubber and of metal.
-COLORS = {
-    "gray": ((87, 86, 84), (70, 69, 69)),
-    "red": ((119, 54, 53), (97, 42, 42)),
-    "blue": ((58, 76, 123), (47, 63, 108)),
-    "green": ((50, 93, 41), (40, 78, 31)),
-    "brown": ((99, 76, 44), (91, 68, 37)),
-    "purple": ((104, 57, 121), (85, 45, 103)),
-    "cyan": ((58, 124, 123), (49, 110, 109)),
-    "yellow": ((143, 137, 65), (119, 114, 52)),
-}
-
-
 def test_objects_have_the_published_colors(rendered):
     _, pictures = rendered
     arrays = clevr.arrays(*rendered)
-    for color, medians in COLORS.items():
-        for material, expected in enumerate(medians, start=1):
+    for color, medians in LOOK["colors"].items():
+        for material, expected in medians.items():
             wanted = (arrays["color"] == 1 + list(clevr.COLORS).index(color)) & (
-                arrays["material"] == material
+                arrays["material"] == 1 + clevr.MATERIALS.index(material)
             )
             pixels = [
                 pictures.image[i][pictures.segmentation[i] == k] for i, k in np.argwhere(wanted)
