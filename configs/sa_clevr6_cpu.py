@@ -19,16 +19,18 @@ def get_config():
     config.data.max_objects = 6
     config.data.num_workers = 1
     config.batch_size = 32
-    config.num_train_steps = 12_000
+    config.num_train_steps = 10_000
     config.optimizer.learning_rate = 1e-3
     config.optimizer.b2 = 0.99
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 500
-    config.schedule.decay_steps = 12_000
+    config.schedule.decay_steps = 10_000
     config.eval.every = 1000
     config.checkpoint.every = 1000
     config.pictures.every = 2000
+    config.background.mode = "spread_out"  # all slots share the background, none claims it
+    config.background.threshold = 0.6
 
     model = config.model
     model.resolution = (64, 64)
