@@ -25,8 +25,9 @@ from objdisc_jax.render.scene import Objects, Scene, Surface
 from objdisc_jax.render.shapes import FAR
 from objdisc_jax.render.vectors import Vec, vec
 
-# Rays that are followed at once: few enough to stay in a core's cache.
-_CHUNK = 4096
+# Rays of a picture that are followed at once: on a CPU few enough to stay in a core's cache.
+_CHUNK = 16384
+_CHUNK_ON_CPU = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -512,7 +513,8 @@ def _replace(
     height, width = studio.resolution
     rank = jnp.cumsum(chosen.reshape(-1).astype(jnp.int32))
     total = rank[-1]
-    chunk = _CHUNK // samples
+    on_cpu = jax.default_backend() == "cpu"
+    chunk = (_CHUNK_ON_CPU if on_cpu else _CHUNK) // samples
     offsets = jnp.asarray(filter_offsets(samples))
 
     def visit(number: jax.Array, colors: jax.Array) -> jax.Array:
