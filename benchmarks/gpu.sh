@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command: tests, speed, scaling, a training run.
+# Everything that needs a GPU, in one command: tests, rendering, speed, scaling, training runs.
 #
-#   PYTHON=python3 OUT=gpu_results MINUTES=6 bash benchmarks/gpu.sh [PART ...]
+#   PYTHON=python3 RESULTS=gpu_results MINUTES=6 bash benchmarks/gpu.sh [PART ...]
 #
-# Parts: tests, speed_MODEL and scaling_MODEL for every model, train; without names, all of them.
-# Each takes under nine minutes. What a part has not done when its time is up, another call does:
-# rows that the CSV files have are not measured again, and training goes on from its last checkpoint.
-# Results go to $OUT, with hardware and versions. On a CPU, to try it:
+# Parts: tests, scenes, train_clevr6, speed_MODEL and scaling_MODEL for every model,
+# train_tetrominoes; without names, all of them. Each takes under nine minutes. What a part has not
+# done when its time is up, another call does: rows that the CSV files have are not measured again,
+# rendering goes on where it was, and training from its last checkpoint. Results go to $RESULTS, with
+# hardware and versions, data to data/. On a CPU, to try it:
 #
-#   DEVICE=cpu BATCH=4 ROUNDS=1 STEPS=1 MINUTES=1 CONFIG=configs/demo.py \
+#   DEVICE=cpu BATCH=4 ROUNDS=1 STEPS=1 MINUTES=1 IMAGES=64 CONFIG=configs/demo.py \
 #       SETTINGS='{"resolution": [32, 32], "decoder_grid": [2, 2], "decoder_channels": [8, 8, 8, 8, 8]}' \
-#       bash benchmarks/gpu.sh speed_slot_attention scaling_slot_attention train
+#       bash benchmarks/gpu.sh scenes speed_slot_attention scaling_slot_attention train_tetrominoes
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-out=${OUT:-gpu_results}
+out=${RESULTS:-gpu_results}
 minutes=${MINUTES:-6}
 device=${DEVICE:-cuda}
 sizes=(--device "$device" --batch-size "${BATCH:-64}" --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
 models="slot_attention slate gnm"
-config=${CONFIG:-configs/sa_tetrominoes.py}
-parts=${*:-tests $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) train}
+images=${IMAGES:-50000}
+parts=${*:-tests scenes train_clevr6 $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) train_tetrominoes}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 mkdir -p "$out"
 
@@ -49,7 +50,7 @@ for part in $parts; do
     case $part in
     tests) # published numbers need full float32 products
         JAX_DEFAULT_MATMUL_PRECISION=highest within "$python" -m pytest -m "not slow" -o addopts=-q \
-            tests/nn tests/models tests/metrics tests/training > >(tee "$out/tests.log") 2>&1
+            tests/nn tests/models tests/metrics tests/training tests/render > >(tee "$out/tests.log") 2>&1
         ;;
     speed_*)
         for precision in float32 tf32 bfloat16; do
@@ -64,17 +65,26 @@ for part in $parts; do
         within "$python" benchmarks/scaling.py --model "${part#scaling_}" "${sizes[@]}" \
             --settings "${SETTINGS:-{\}}" --csv "$out/scaling.csv" > >(tee -a "$out/scaling.log") 2>&1
         ;;
-    train)
-        data=$out/tetrominoes.h5
-        run=(-m objdisc_jax.main --config "$config" --workdir "$out/train" --config.data.path="$data")
-        [ -f "$data" ] || within "$python" data_scripts/generate_tetrominoes.py --output "$data"
+    scenes)
+        within "$python" benchmarks/scenes.py --num-images "$((images < 5120 ? images : 5120))" \
+            > >(tee "$out/scenes.log") 2>&1
+        ;;
+    train_clevr6 | train_tetrominoes)
+        data=data/$part-$images.h5
+        case $part in
+        train_clevr6) make=(data_scripts/render_clevr.py --max-objects 6 --num-images "$images") ;;
+        train_tetrominoes) make=(data_scripts/generate_tetrominoes.py) ;;
+        esac
+        run=(-m objdisc_jax.main --config "${CONFIG:-configs/sa_${part#train_}.py}" --workdir "$out/$part")
+        run+=(--config.data.path="$data")
+        [ -f "$data" ] || within "$python" "${make[@]}" --output "$data" > >(tee -a "$out/$part.log") 2>&1
         # SIGTERM makes the run save and end, with 0.
         timeout --preserve-status --signal=TERM --kill-after=60 "${minutes}m" "$python" "${run[@]}" \
-            > >(tee -a "$out/train.log") 2>&1 || status=1
-        within "$python" "${run[@]}" --mode eval > >(tee -a "$out/train.log") 2>&1
+            > >(tee -a "$out/$part.log") 2>&1 || status=1
+        within "$python" "${run[@]}" --mode eval > >(tee -a "$out/$part.log") 2>&1
         ;;
     *)
-        echo "unknown part $part; parts are tests, speed_MODEL, scaling_MODEL, train"
+        echo "unknown part $part; parts are tests, scenes, train_clevr6, speed_MODEL, scaling_MODEL, train_tetrominoes"
         status=1
         ;;
     esac

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
 from objdisc_jax.data.synthetic import multi_dsprites
 from objdisc_jax.render import clevr, clevrtex, shapes3d
+from objdisc_jax.training import loop
+from tests.training.test_train import changed
 
 SCRIPTS = Path(__file__).parents[2] / "data_scripts"
 
@@ -86,6 +89,31 @@ def test_reader_reads_the_rendered_clevr_file(clevr_file):
             assert batch["segmentation"].max() <= 6
             found.extend(batch["index"][batch["valid"]])
     np.testing.assert_array_equal(np.sort(found), np.flatnonzero(counts <= 6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sa_clevr6", "slate_clevr6", "gnm_clevr6", "sa_clevr6_cpu"])
+def test_configs_of_clevr_train_on_rendered_scenes(clevr_file, tmp_path, name):
+    file = Path(__file__).parents[2] / "configs" / f"{name}.py"
+    config = changed(
+        runpy.run_path(str(file))["get_config"](),
+        **{
+            "data.path": str(clevr_file),
+            "data.image_size": (60, 80),
+            "data.num_workers": 0,
+            "batch_size": 4,
+            "num_train_steps": 2,
+            "eval.batch_size": 4,
+            "pictures.every": 2,
+            "pictures.num_images": 2,
+        },
+    )
+    loop.train(config, tmp_path)
+    scores = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert scores["step"] == 2
+    for key in ("loss", "fg_ari", "ari", "miou"):
+        assert np.isfinite(scores[f"val/{key}"]), key
+    assert (tmp_path / "pictures" / "step_0000002.png").exists()
 
 
 def test_interrupted_clevr_goes_on_and_ends_in_the_same_file(clevr_file, tmp_path, monkeypatch):
