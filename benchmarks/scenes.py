@@ -71,14 +71,13 @@ def render(renderer: blocks.BlockRenderer, num_images: int, workers: int) -> dic
 def write(arrays: dict[str, np.ndarray], block: int, workers: int) -> None:
     """Writes the records as render_clevr.py does, and prints how fast."""
     num_images = len(arrays["image"])
-    source = conversion.Source(
-        identity={},
-        num_records=num_images,
-        items=lambda start: iter(range(start, num_images)),
-        decode=lambda first, numbers: {
+    source = conversion.generated(
+        {},
+        num_images,
+        lambda first, numbers: {
             name: values[first : first + len(numbers)] for name, values in arrays.items()
         },
-        block=block,
+        block,
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scenes.h5"

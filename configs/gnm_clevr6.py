@@ -2,7 +2,8 @@
 
     python -m objdisc_jax.main --config configs/gnm_clevr6.py --config.data.path=clevr_with_masks.h5
 
-Images of at most 6 objects; scores are those of the first 320 test images that pass. Cost: 300,000
+CLEVR with masks (the published data, or look-alikes that data_scripts/render_clevr.py renders),
+images of at most 6 objects; scores are those of the first 320 test images that pass. Cost: 300,000
 steps of batch 64; meant for one GPU, not measured yet.
 """
 

@@ -1,6 +1,6 @@
 r"""Slot Attention on ClevrTex at 128x128, 11 slots.
 
-    bash data_scripts/download_clevrtex.sh full
+    bash data_scripts/download_clevrtex.sh full (or python data_scripts/render_clevrtex.py)
     python -m objdisc_jax.main --config configs/sa_clevrtex.py
 
 Variants: --config.data.variant=pbg (vbg, grassbg, camo); `outd` only to score on:

@@ -4,6 +4,7 @@ r"""Slot Attention on Multi-dSprites at 64x64 as in the 2020 paper (arXiv 2006.1
     python data_scripts/convert_tfrecords.py --dataset multi_dsprites \
         --input data/downloads/multi_dsprites_colored_on_grayscale.tfrecords \
         --output data/multi_dsprites_colored_on_grayscale.h5
+    (or all of it: python data_scripts/generate_multi_dsprites.py)
     python -m objdisc_jax.main --config configs/sa_multi_dsprites.py
 
 Variants: --config.data.variant=colored_on_colored or binarized. Cost: 500,000 steps of batch 64;

@@ -59,7 +59,8 @@ def convert(
 ) -> None:
     """Converts the first records of a file, by default as many as the declared splits use."""
     declared = conversion.declared(layout.dataset, layout.variant).splits
-    wanted = num_records or max(split.stop for split in declared.values())
+    published = max(split.stop for split in declared.values())
+    wanted = num_records or published
     splits.scaled_splits(declared, wanted)  # an error, if there are too few to divide
 
     if not tfrecord.CHECKS_DATA:
@@ -73,7 +74,7 @@ def convert(
             "source_records": [0, num_converted],
             "converter": conversion.__name__,
             "converter_version": conversion.VERSION,
-            **splits.to_attributes(splits.scaled_splits(declared, num_converted)),
+            **splits.to_attributes(splits.scaled_splits(declared, min(num_converted, published))),
         }
 
     num_converted = conversion.convert(

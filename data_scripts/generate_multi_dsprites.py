@@ -1,9 +1,9 @@
 """Generates Multi-dSprites: python data_scripts/generate_multi_dsprites.py.
 
 The file has the arrays that `convert_tfrecords.py` makes of the published records. Picture i of a
-seed is the same in files of any size. Files with fewer than the default 65,000 pictures divide them
-between training, validation and test in the same proportions. Interrupted, the same command goes on
-where it was.
+seed is the same in files of any size. Files of another size than the default 65,000 pictures divide
+them between training, validation and test in the same proportions. Interrupted, the same command
+goes on where it was.
 """
 
 import argparse
@@ -60,14 +60,11 @@ def generate(path: str, *, variant: str, num_images: int, seed: int, overwrite: 
         return {**made_by, **splits.to_attributes(scaled)}
 
     conversion.convert(
-        conversion.Source(
-            identity={**made_by, "num_images": num_images},
-            num_records=num_images,
-            items=lambda start: iter(range(start, num_images)),
-            decode=lambda first, items: multi_dsprites.generate(
-                variant, seed, first, first + len(items)
-            ),
-            block=_IMAGES_AT_ONCE,
+        conversion.generated(
+            made_by,
+            num_images,
+            lambda first, items: multi_dsprites.generate(variant, seed, first, first + len(items)),
+            _IMAGES_AT_ONCE,
         ),
         path,
         attributes=attributes,

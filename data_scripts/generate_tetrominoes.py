@@ -2,7 +2,7 @@
 
 The file has the arrays of the published data set (image, mask, x, y, shape, color, visibility)
 and those that training reads: `segmentation`, a label map, and `num_objects`. Picture i of a seed
-is the same in files of any size. Files with fewer than the default 65,000 pictures divide them
+is the same in files of any size. Files of another size than the default 65,000 pictures divide them
 between training, validation and test in the same proportions.
 """
 

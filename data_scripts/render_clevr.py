@@ -6,11 +6,13 @@ published data, with a label map (`segmentation`) in place of the mask planes. I
 the same in files of any size, made on any number of devices. Interrupted, the same command goes on
 where it was. Splits are in the published proportions.
 
-All cores are used, or all GPUs that JAX finds. `configs/sa_clevr6.py` and its like read 240x320.
+All cores are used, or all GPUs that JAX finds. Pictures of another size than 240x320 are read with
+--config.data.image_size='(ROWS, COLUMNS)'.
 """
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from objdisc_jax.data import conversion, splits
@@ -44,7 +46,7 @@ def main() -> None:
         "--samples",
         type=whole_number(1, 64),
         default=8,
-        help="rays a pixel at edges and on metal; default: 8",
+        help="rays a pixel at edges, half as many on metal; default: 8",
     )
     add(
         "--workers",
@@ -55,25 +57,16 @@ def main() -> None:
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
     with reported():
-        generate(
-            arguments.output,
-            num_images=arguments.num_images,
-            seed=arguments.seed,
-            max_objects=arguments.max_objects,
-            resolution=tuple(arguments.resolution),
-            samples=arguments.samples,
-            workers=arguments.workers,
-            overwrite=arguments.overwrite,
-        )
+        generate(**vars(arguments))
 
 
 def generate(
-    path: str,
     *,
+    output: str,
     num_images: int,
     seed: int,
     max_objects: int,
-    resolution: tuple[int, int],
+    resolution: Sequence[int],
     samples: int,
     workers: int,
     overwrite: bool,
@@ -87,9 +80,12 @@ def generate(
     from objdisc_jax.data.sets import clevr_with_masks
     from objdisc_jax.render import blocks, clevr
 
-    studio = dataclasses.replace(clevr.STUDIO, resolution=resolution, samples=samples)
+    rows, columns = resolution
+    studio = dataclasses.replace(clevr.STUDIO, resolution=(rows, columns), samples=samples)
     renderer = blocks.BlockRenderer(
-        lambda number, key: clevr.record(key, number, studio, max_objects), jax.random.key(seed)
+        lambda number, key: clevr.record(key, number, studio, max_objects),
+        jax.random.key(seed, impl="threefry2x32"),  # whatever the user's default is
+        resolution=studio.resolution,
     )
 
     def decode(first: int, numbers: list[int]) -> dict[str, np.ndarray]:
@@ -101,7 +97,7 @@ def generate(
         "seed": seed,
         "max_objects": max_objects,
         "samples": samples,
-        "resolution": list(resolution),
+        "resolution": [rows, columns],
     }
     names = {
         "shape_names": list(clevr.SHAPES),
@@ -115,14 +111,8 @@ def generate(
         return {**made_by, **names, **splits.to_attributes(scaled)}
 
     conversion.convert(
-        conversion.Source(
-            identity={**made_by, "num_images": num_images},
-            num_records=num_images,
-            items=lambda start: iter(range(start, num_images)),
-            decode=decode,
-            block=renderer.size,
-        ),
-        path,
+        conversion.generated(made_by, num_images, decode, renderer.size),
+        output,
         attributes=attributes,
         overwrite=overwrite,
         workers=workers,

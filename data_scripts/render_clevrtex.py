@@ -15,11 +15,13 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
 
 from tqdm import tqdm
 
+from objdisc_jax.data import conversion
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
 from objdisc_jax.errors import reported
@@ -73,27 +75,17 @@ def main() -> None:
     if arguments.num_images is None:
         arguments.num_images = NUM_IMAGES[arguments.variant]
     with reported():
-        generate(
-            pathlib.Path(arguments.output).expanduser().absolute(),
-            variant=arguments.variant,
-            num_images=arguments.num_images,
-            seed=arguments.seed,
-            max_objects=arguments.max_objects,
-            resolution=tuple(arguments.resolution),
-            samples=arguments.samples,
-            workers=arguments.workers,
-            overwrite=arguments.overwrite,
-        )
+        generate(**vars(arguments))
 
 
 def generate(
-    output: pathlib.Path,
     *,
+    output: str,
     variant: str,
     num_images: int,
     seed: int,
     max_objects: int,
-    resolution: tuple[int, int],
+    resolution: Sequence[int],
     samples: int,
     workers: int,
     overwrite: bool,
@@ -102,19 +94,15 @@ def generate(
 
     Raises:
         DataError: the variant's folder exists, or holds another interrupted set, or cannot be
-            written.
+            written, or another process writes it.
     """
     import jax
 
     from objdisc_jax.render import blocks, clevrtex
 
-    folder = output / f"clevrtex_{variant}"
-    if folder.exists() and not overwrite:
-        raise DataError(
-            f"The output {folder} exists already and was left as it is. Replace it with "
-            "--overwrite, or write elsewhere with --output FOLDER."
-        )
-    partial = output / f".clevrtex_{variant}.partial"
+    folder = pathlib.Path(output).expanduser().absolute() / f"clevrtex_{variant}"
+    partial = folder.with_name(f".{folder.name}.partial")
+    rows, columns = resolution
     identity = {
         "generator": clevrtex.__name__,
         "generator_version": clevrtex.VERSION,
@@ -122,58 +110,87 @@ def generate(
         "seed": seed,
         "num_images": num_images,
         "max_objects": max_objects,
-        "resolution": list(resolution),
+        "resolution": [rows, columns],
         "samples": samples,
     }
     material = clevrtex.VARIANTS[variant]
-    studio = clevrtex.studio(material, resolution, samples)
+    studio = clevrtex.studio(material, (rows, columns), samples)
     renderer = blocks.BlockRenderer(
         lambda number, key: clevrtex.record(key, number, material, studio, max_objects),
-        jax.random.key(seed),
+        jax.random.key(seed, impl="threefry2x32"),  # whatever the user's default is
+        resolution=studio.resolution,
     )
-    size = renderer.size
 
-    def write(first: int) -> int:
-        """Renders and writes a block; its last scene file is the sign that all is there."""
-        count = min(size, num_images - first)
-        scenes, pictures = renderer(first, count)
-        for number in range(count):
-            scene, picture = jax.tree.map(lambda values, n=number: values[n], (scenes, pictures))
-            description = clevrtex.describe(scene, picture, first + number, variant)
+    def write(block: range) -> int:
+        """Renders and writes a block; a scene file is the sign that all of its record is there."""
+        scenes, pictures = renderer(block.start, len(block))
+        for i, number in enumerate(block):
+            scene, picture = jax.tree.map(lambda values, i=i: values[i], (scenes, pictures))
+            description = clevrtex.describe(scene, picture, number, variant)
             _write_record(partial, description, picture)
-        return count
+        return len(block)
 
-    try:
-        _open(partial, identity, overwrite)
-        todo = [
-            f
-            for f in range(0, num_images, size)
-            if not _is_done(partial, variant, f, size, num_images)
-        ]
-        with (
-            tqdm(total=num_images, desc=folder.name, unit=" images") as progress,
-            futures.ThreadPoolExecutor(workers) as pool,
-        ):
-            progress.initial = progress.n = max(0, num_images - size * len(todo))
-            waiting: collections.deque[futures.Future[int]] = collections.deque()
-            try:
-                for first in todo:
-                    waiting.append(pool.submit(write, first))
-                    if len(waiting) > 2 * workers:
+    with conversion.locked(folder):
+        _check_free(folder, overwrite)
+        try:
+            _open(partial, identity, overwrite)
+            todo = [
+                block
+                for first in range(0, num_images, renderer.size)
+                if not _is_done(
+                    partial,
+                    variant,
+                    block := range(first, min(first + renderer.size, num_images)),
+                )
+            ]
+            done = num_images - sum(map(len, todo))
+            with (
+                tqdm(total=num_images, initial=done, desc=folder.name, unit=" images") as progress,
+                futures.ThreadPoolExecutor(workers) as pool,
+            ):
+                waiting: collections.deque[futures.Future[int]] = collections.deque()
+                try:
+                    for block in todo:
+                        waiting.append(pool.submit(write, block))
+                        if len(waiting) > 2 * workers:
+                            progress.update(waiting.popleft().result())
+                    while waiting:
                         progress.update(waiting.popleft().result())
-                while waiting:
-                    progress.update(waiting.popleft().result())
-            finally:
-                pool.shutdown(cancel_futures=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
+                finally:
+                    pool.shutdown(cancel_futures=True)
+            _replace(folder, partial)
+        except OSError as error:
+            raise DataError(
+                f"{partial} could not be written: {error.strerror or error}. Free some space, see "
+                "to the permissions, or write elsewhere with --output FOLDER; the same command "
+                "goes on where it was."
+            ) from None
+
+
+def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
+    """Raises a `DataError` if there is a folder that is to stay, or was not rendered here."""
+    if not folder.exists():
+        return
+    if not overwrite:
         raise DataError(
-            f"{partial} could not be written: {error.strerror or error}. Free some space, see to "
-            "the permissions, or write elsewhere with --output FOLDER; the same command goes on "
-            "where it was."
-        ) from None
+            f"The output {folder} exists already and was left as it is. Replace it with "
+            "--overwrite, or write elsewhere with --output FOLDER."
+        )
+    if not (folder / _MANIFEST).is_file():
+        raise DataError(
+            f"The output {folder} has no {_MANIFEST}: this program has not made it, and does not "
+            "overwrite it. Remove it yourself, or write elsewhere with --output FOLDER."
+        )
+
+
+def _replace(folder: pathlib.Path, partial: pathlib.Path) -> None:
+    """Gives the finished folder its name; an old one goes only when the new one is there."""
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _open(partial: pathlib.Path, identity: dict[str, Any], overwrite: bool) -> None:
@@ -199,9 +216,8 @@ def _stem(folder: pathlib.Path, variant: str, number: int) -> pathlib.Path:
     return folder / str(number // 1000) / f"CLEVRTEX_{variant}_{number:06d}"
 
 
-def _is_done(folder: pathlib.Path, variant: str, first: int, size: int, num_images: int) -> bool:
-    last = min(first + size, num_images) - 1
-    return _stem(folder, variant, last).with_suffix(".json").exists()
+def _is_done(folder: pathlib.Path, variant: str, block: range) -> bool:
+    return all(_stem(folder, variant, n).with_suffix(".json").exists() for n in block)
 
 
 def _write_record(folder: pathlib.Path, description: dict[str, Any], picture: Any) -> None:

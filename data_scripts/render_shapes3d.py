@@ -44,16 +44,10 @@ def main() -> None:
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
     with reported():
-        generate(
-            arguments.output,
-            num_images=arguments.num_images,
-            seed=arguments.seed,
-            workers=arguments.workers,
-            overwrite=arguments.overwrite,
-        )
+        generate(**vars(arguments))
 
 
-def generate(path: str, *, num_images: int, seed: int, workers: int, overwrite: bool) -> None:
+def generate(*, output: str, num_images: int, seed: int, workers: int, overwrite: bool) -> None:
     """Writes `num_images` pictures to an HDF5 file, under a progress bar."""
     import numpy as np
 
@@ -87,15 +81,10 @@ def generate(path: str, *, num_images: int, seed: int, workers: int, overwrite: 
         return {**made_by, "label_names": list(shapes3d.FACTORS), **stated}
 
     conversion.convert(
-        conversion.Source(
-            identity={**made_by, "num_images": num_images},
-            num_records=num_images,
-            items=lambda start: iter(range(start, num_images)),
-            decode=decode,
-            block=renderer.size,
-            pictures=("images", "segmentation"),
+        conversion.generated(
+            made_by, num_images, decode, renderer.size, pictures=("images", "segmentation")
         ),
-        path,
+        output,
         attributes=attributes,
         overwrite=overwrite,
         workers=workers,

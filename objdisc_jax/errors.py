@@ -19,8 +19,14 @@ class ConfigError(UserError):
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Ends the program with status 1 and the message alone where a `UserError` is raised."""
+    """Ends the program with status 1 and the message alone where a `UserError` is raised.
+
+    Ctrl-C ends it with status 130.
+    """
     try:
         yield
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

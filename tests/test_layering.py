@@ -30,7 +30,7 @@ ALLOWED = {
     "config": {"models", "data", "settings"},
     "training": {"nn", "models", "metrics", "data", "visualize", "config", "settings"},
     "flags": set(),
-    "launch": set(),
+    "launch": {"flags"},
     "main": {"training", "config", "flags", "data"},
     "predict": {"training", "config", "flags", "data", "visualize"},
     "data/inspect": {"data", "visualize", "flags", "settings"},

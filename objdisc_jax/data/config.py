@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from objdisc_jax.data.declaration import Box, scaled_box
 from objdisc_jax.data.errors import DataError
 
 
@@ -48,6 +49,44 @@ def check_choice(config: ml_collections.ConfigDict, key: str, allowed: tuple[str
     if value not in allowed:
         raise DataError(f"data.{key}: got {value!r}; allowed are {', '.join(allowed)}.")
     return value
+
+
+def size_fields(
+    config: ml_collections.ConfigDict,
+    size: tuple[int, int],
+    crop: Box,
+    download_command: str,
+    render_command: str,
+) -> dict[str, Any]:
+    """Returns the fields of a `DatasetDeclaration` that follow from the key `image_size`.
+
+    Args:
+        config: of a data set whose images may have been rendered at another size.
+        size: rows and columns of the published images.
+        crop: of those.
+        download_command: produces them.
+        render_command: produces look-alikes of that size.
+
+    Raises:
+        DataError: `image_size` is no pair of positive whole numbers.
+    """
+    found = tuple(config.image_size)
+    if len(found) != 2 or not all(isinstance(n, int) and n > 0 for n in found):
+        raise DataError(
+            f"data.image_size: got {found}; it is the rows and columns of the stored images, as in "
+            f"{size}."
+        )
+    if found == size:
+        commands = (download_command, render_command)
+    else:
+        commands = (None, f"{render_command} --resolution {found[0]} {found[1]}")
+    return {
+        "any_size": True,
+        "image_size": found,
+        "crop": scaled_box(crop, size, found),
+        "download_command": commands[0],
+        "generate_command": commands[1],
+    }
 
 
 def conversion_commands(file: str, output: str, dataset: str, variant: str = "") -> str:

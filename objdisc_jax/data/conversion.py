@@ -63,6 +63,32 @@ class Source(Generic[Item]):
     pictures: Collection[str] = hdf5_writer.PICTURES
 
 
+def generated(
+    identity: Mapping[str, Any],
+    num_records: int,
+    decode: Callable[[int, list[int]], Mapping[str, np.ndarray]],
+    block: int,
+    pictures: Collection[str] = hdf5_writer.PICTURES,
+) -> Source[int]:
+    """Returns a source whose records are made from their numbers alone.
+
+    Args:
+        identity: of what makes them; the number of records is added.
+        num_records: how many.
+        decode: as in `Source`; the items are the records' numbers.
+        block: as in `Source`.
+        pictures: as in `Source`.
+    """
+    return Source(
+        identity={**identity, "num_images": num_records},
+        num_records=num_records,
+        items=lambda start: iter(range(start, num_records)),
+        decode=decode,
+        block=block,
+        pictures=pictures,
+    )
+
+
 def declared(dataset: str, variant: str = "") -> DatasetDeclaration:
     """Returns a data set as its module declares it by default, or a variant of it.
 
@@ -124,7 +150,7 @@ def convert(
     path = pathlib.Path(path).expanduser().absolute()
     hdf5_writer.check_free(path, overwrite)
     with (
-        _locked(path),
+        locked(path),
         _Parts(path, source.identity, overwrite) as parts,
         hdf5_writer.new_file(
             path,
@@ -153,13 +179,16 @@ def convert(
             parts.add(start, records)
             writer.write(start, records)
 
+        def counted(blocks: Iterator[Records]) -> Iterator[Records]:
+            for block in blocks:
+                progress.update(_length(block))
+                yield block
+
         storing = background.submit(int)
-        for blocks in _batched(_packed_blocks(source, num_records, workers)):
+        for blocks in _batched(counted(_packed_blocks(source, num_records, workers))):
             storing.result()  # one at a time: more would only fill the memory
             storing = background.submit(store, num_records, blocks)
-            num_new = sum(map(_length, blocks))
-            num_records += num_new
-            progress.update(num_new)
+            num_records += sum(map(_length, blocks))
         storing.result()
         if not num_records:
             raise DataError(f"There is nothing to write to {path}: the input holds no records.")
@@ -290,8 +319,12 @@ class _Parts:
 
 
 @contextlib.contextmanager
-def _locked(output: pathlib.Path) -> Iterator[None]:
-    """Keeps other conversions away from an output."""
+def locked(output: pathlib.Path) -> Iterator[None]:
+    """Keeps others that call this away from an output, a file or a folder.
+
+    Raises:
+        DataError: another process has called this, or the output's folder cannot be written to.
+    """
     lock = output.with_name(f".{output.name}.lock")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -306,7 +339,7 @@ def _locked(output: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(
-                f"Another conversion to {output} is running. Wait for it, or end it."
+                f"Another command is writing {output}. Wait for it, or end it."
             ) from None
         try:
             yield

@@ -71,12 +71,14 @@ class DatasetDeclaration:
             visible entities instead of objects, these are subtracted.
         largest_num_objects: the largest number of objects in one image, background not counted;
             None if that is not known, and then images cannot be chosen by it.
-        download_command: produces the files from the published data.
+        download_command: produces the files from the published data; None if they are of another
+            size.
         generate_command: produces the files without a download; None if nothing does.
         max_objects: only images with at most this many objects are used; None means all.
         counts_background: whether `max_objects` counts the background as an object, as the
             published code did in places.
         num_test_images: the test split ends after this many images; None means all.
+        any_size: whether the size of the stored images is a key of the config, `image_size`.
         on_bad_image: what an image does that cannot be read: "raise" an error, or "skip".
     """
 
@@ -93,11 +95,12 @@ class DatasetDeclaration:
     num_entities: int = 1
     background_labels: tuple[int, ...] = (0,)
     largest_num_objects: int | None = None
-    download_command: str
+    download_command: str | None
     generate_command: str | None = None
     max_objects: int | None = None
     counts_background: bool = False
     num_test_images: int | None = None
+    any_size: bool = False
     on_bad_image: Literal["raise", "skip"] = "raise"
 
     @property
@@ -134,10 +137,11 @@ class DatasetDeclaration:
     def remedy(self) -> str:
         """Returns the end of an error message: the ways to get sound files."""
         commands = [self.download_command, self.generate_command]
-        return (
-            "\n  ".join(
-                ["Produce it with" if None in commands else "Produce it with one of"]
-                + [command for command in commands if command is not None]
-            )
-            + "\nor name another with --config.data.path=PATH."
+        remedy = "\n  ".join(
+            ["Produce it with" if None in commands else "Produce it with one of"]
+            + [command for command in commands if command is not None]
         )
+        remedy += "\nor name another with --config.data.path=PATH"
+        if self.any_size:
+            remedy += ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
+        return remedy + "."

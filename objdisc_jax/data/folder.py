@@ -107,9 +107,10 @@ class FolderReader(abc.ABC):
         declared = self.declaration
         columns, rows = picture.size
         if declared.image_size not in (None, (rows, columns)):
+            setting = ", or set data.image_size" if declared.any_size else ""
             raise BadImageError(
                 f"The picture {file} has {rows} rows and {columns} columns, but pictures of data "
-                f"set '{declared.name}' have {declared.image_size}. Restore it."
+                f"set '{declared.name}' have {declared.image_size}. Restore it{setting}."
             )
         if declared.crop is not None:
             (top, bottom), (left, right) = declared.crop

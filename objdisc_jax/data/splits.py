@@ -1,4 +1,4 @@
-"""Split ranges in files: smaller files scale the published ranges and state them as attributes."""
+"""Split ranges in files: those of another size scale the published ranges and state them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +14,7 @@ def scaled_splits(splits: Mapping[str, range], num_records: int) -> dict[str, ra
     """Scales published splits to a file of another size.
 
     Every split but the largest gets its share rounded down, at least one record; the largest gets
-    what is left. The splits keep their order in the file. Files of the full size or more keep the
-    published ranges.
+    what is left. The splits keep their order in the file.
 
     Args:
         splits: half-open ranges that together cover the records from 0 on.
@@ -25,7 +24,7 @@ def scaled_splits(splits: Mapping[str, range], num_records: int) -> dict[str, ra
         DataError: there are fewer records than splits.
     """
     total = max(split.stop for split in splits.values())
-    if num_records >= total:
+    if num_records == total:
         return dict(splits)
     if num_records < len(splits):
         raise DataError(

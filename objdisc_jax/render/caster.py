@@ -12,6 +12,7 @@ half as many, distributed like the filter of the published renders (Blackman-Har
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -84,11 +85,13 @@ class Rendering:
         image: sRGB.
         segmentation: 0 is background, object i has label i + 1.
         depth: along the viewing axis, of what is at the centre of each pixel.
+        places: column and row in pixels, and depth, of the objects' centres.
     """
 
     image: UInt8[Array, "h w 3"]
     segmentation: UInt8[Array, "h w"]
     depth: Float[Array, "h w"]
+    places: Float[Array, "k 3"]
 
 
 @jax.tree_util.register_dataclass
@@ -146,8 +149,9 @@ def render(scene: Scene, studio: Studio) -> Rendering:
     linear = _replace(linear, interior & (metal > 0), scene, studio, few, mirrors=True)
     linear = _replace(linear, edge, scene, studio, studio.samples, mirrors=True)
     image = _to_srgb(linear).T.reshape(height, width, 3)
-    depth = camera.depth_of(scene.camera, centres, hit.t)
-    return Rendering(image, labels.astype(jnp.uint8), depth.reshape(height, width))
+    depth = camera.depth_of(scene.camera, centres, hit.t).reshape(height, width)
+    places = camera.project(scene.camera, scene.objects.position, studio.resolution)
+    return Rendering(image, labels.astype(jnp.uint8), depth, places)
 
 
 def label_counts(scene: Scene, studio: Studio, resolution: tuple[int, int]) -> Int[Array, " k"]:
@@ -552,8 +556,10 @@ def filter_offsets(samples: int) -> np.ndarray:
         - 0.01168 * np.cos(3 * phase)
     )
     share = np.cumsum(weight) / weight.sum()
-    # A rank-1 lattice: every row and every column of the unit square has one sample.
-    multiplier = {4: 3, 8: 3, 16: 7}.get(samples, 3)
+    # A rank-1 lattice: with a multiplier without common divisors every row and every column of the
+    # unit square has one sample, and near the golden ratio they lie apart.
+    coprime = [m for m in range(1, samples) if math.gcd(m, samples) == 1]
+    multiplier = min(coprime, key=lambda m: abs(m / samples - 0.618))
     number = np.arange(samples)
     lattice = np.stack([number + 0.5, (number * multiplier) % samples + 0.5], 1) / samples
     return np.interp(lattice, share, grid).astype(np.float32) + np.float32(0.5)

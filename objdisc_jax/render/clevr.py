@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from objdisc_jax.render import camera, caster
+from objdisc_jax.render import caster
 from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
 
-VERSION = 1
+VERSION = 2
 """Bumped whenever the scenes or the pictures of a seed change."""
 
 COLORS = {
@@ -211,9 +211,6 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
     objects: Any = scene.objects
     k = objects.shape.shape[1]
     there = np.arange(k) < scene.num_objects[:, None]
-    height, width = rendering.image.shape[1:3]
-    project = jax.vmap(camera.project, in_axes=(0, 0, None))
-    places = np.asarray(project(scene.camera, objects.position, (height, width)))
     palette = np.array(list(COLORS.values()), np.float32) / 255
     distances = np.abs(objects.surface.color[:, :, None] - palette).sum(-1)
     sizes = np.array(list(SIZES.values()), np.float32)
@@ -236,7 +233,7 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
         "y": entities(objects.position[..., 1]),
         "z": entities(objects.position[..., 2]),
         "rotation": entities(objects.yaw),
-        "pixel_coords": entities(places),
+        "pixel_coords": entities(rendering.places),
         "shape": entities(objects.shape + 1, np.uint8),
         "size": entities(np.abs(objects.size[..., None] - sizes).argmin(-1) + 1, np.uint8),
         "color": entities(distances.argmin(-1) + 1, np.uint8),

@@ -1,9 +1,9 @@
 """Scenes like ClevrTex: textured objects on textured ground.
 
-Camera, distances, sizes, counts and lamps are the published ones. Not published here are the photo
-textures and two meshes (monkey head, teapot): surfaces have procedural patterns (`textures`) in two
-random colours, `full` and its relatives have cubes, spheres and cylinders, and `outd` has cones and
-tori, with patterns that the others never show.
+Camera, distances, sizes, counts and lamps are the published ones. Other than there, the camera has
+no depth of field, and surfaces have procedural patterns (`textures`) in two random colours instead
+of photographs. `full` and its relatives have cubes, spheres and cylinders but no monkey heads;
+`outd` has cones and tori but no icosahedra and teapots, with patterns that the others never show.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from objdisc_jax.render import camera, caster, clevr, shapes, textures
+from objdisc_jax.render import caster, clevr, shapes, textures
 from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
 
-VERSION = 1
+VERSION = 2
 """Bumped whenever the scenes or the pictures of a seed change."""
 
 _NAMES = list(textures.PATTERNS)
@@ -94,11 +94,12 @@ def draw(key: jax.Array, variant: Variant, studio: caster.Studio, max_objects: i
     """Draws a scene with at least three objects."""
     ground_key, scene_key = jax.random.split(key)
     material = _draw_surfaces(ground_key, variant, ())
+    material = dataclasses.replace(material, metal=jnp.zeros(()))  # the ground never is
     ground = dataclasses.replace(material, grain=material.grain * jnp.array([_GROUND_SCALE, 1]))
     if variant.plain_ground:
         ground = clevr.plain(jnp.full(3, 0.8), jnp.zeros(()))
     elif variant.same_ground:
-        ground = _FOREST_FLOOR
+        ground = _forest_floor()
 
     def draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
         k = LARGEST_NUM_OBJECTS
@@ -128,13 +129,14 @@ def _each(variant: Variant, values: Mapping[str, float]) -> jax.Array:
     return jnp.array([values.get(name, 1.0) for name in variant.shapes], jnp.float32)
 
 
-_FOREST_FLOOR = Surface(
-    color=jnp.array([0.05, 0.10, 0.03]),
-    metal=jnp.zeros(()),
-    texture=jnp.int32(_NAMES.index("noise")),
-    accent=jnp.array([0.28, 0.24, 0.10]),
-    grain=jnp.array([3.0, 0.5]),
-)
+def _forest_floor() -> Surface:
+    return Surface(
+        color=jnp.array([0.05, 0.10, 0.03]),
+        metal=jnp.zeros(()),
+        texture=jnp.int32(_NAMES.index("noise")),
+        accent=jnp.array([0.28, 0.24, 0.10]),
+        grain=jnp.array([3.0, 0.5]),
+    )
 
 
 def _draw_surfaces(key: jax.Array, variant: Variant, shape: tuple[int, ...]) -> Surface:
@@ -172,9 +174,6 @@ def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -
         name: of the variant.
     """
     variant, objects = VARIANTS[name], scene.objects
-    height, width = rendering.image.shape[:2]
-    eye, points = jnp.asarray(scene.camera), jnp.asarray(objects.position)
-    places = np.asarray(camera.project(eye, points, (height, width)))
     stem = f"CLEVRTEX_{name}_{index:06d}"
     counts = np.bincount(rendering.segmentation.reshape(-1), minlength=LARGEST_NUM_OBJECTS + 1)
     listed = []
@@ -187,7 +186,7 @@ def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -
                 "size": min(variant.sizes, key=lambda each: abs(each[1] - size))[0],
                 "rotation": float(objects.yaw[number]),
                 "3d_coords": objects.position[number].tolist(),
-                "pixel_coords": places[number].tolist(),
+                "pixel_coords": rendering.places[number].tolist(),
                 "index": number + 1,
                 "color": objects.surface.color[number].tolist(),
                 "material": _material(objects.surface, number),

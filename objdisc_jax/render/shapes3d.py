@@ -29,7 +29,6 @@ FACTORS = {
 }
 """Names and values, in degrees where they are angles."""
 
-SHAPES = ("cube", "cylinder", "sphere", "capsule")
 NUM_IMAGES = int(np.prod([len(values) for values in FACTORS.values()]))
 SIZE = 64
 

@@ -266,7 +266,7 @@ def test_two_conversions_to_one_file_do_not_meet(file, output):
     output.parent.mkdir()
     with open(output.parent / f".{output.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match=r"Another conversion to .* is running"):
+        with pytest.raises(DataError, match=r"Another command is writing"):
             _convert(file, output)
     _convert(file, output)
     assert [entry.name for entry in output.parent.iterdir()] == [output.name]

@@ -45,7 +45,7 @@ def _render_clevr(path, **changes):
         "workers": 2,
         "overwrite": False,
     }
-    _script("render_clevr").generate(str(path), **(arguments | changes))
+    _script("render_clevr").generate(output=str(path), **(arguments | changes))
 
 
 def _datasets(file):
@@ -186,7 +186,7 @@ def test_shapes3d_enumerates_all_factors_in_the_published_order():
 def test_shapes3d_file_is_read_and_shows_its_labels(tmp_path):
     path = tmp_path / "3dshapes.h5"
     script = _script("render_shapes3d")
-    script.generate(str(path), num_images=600, seed=1, workers=2, overwrite=False)
+    script.generate(output=str(path), num_images=600, seed=1, workers=2, overwrite=False)
     arrays, attributes = _datasets(path)
     assert attributes["seed"] == 1
     assert arrays["images"].shape == (600, 64, 64, 3)
@@ -260,16 +260,16 @@ def _render_clevrtex(folder, **changes):
         "num_images": 20,
         "seed": 5,
         "max_objects": 6,
-        "resolution": (240, 320),
+        "resolution": (120, 160),
         "samples": 2,
         "workers": 1,
         "overwrite": False,
     }
-    _script("render_clevrtex").generate(folder, **(arguments | changes))
+    _script("render_clevrtex").generate(output=str(folder), **(arguments | changes))
 
 
 @pytest.mark.slow
-def test_clevrtex_folder_is_read_and_restarts(tmp_path, monkeypatch):
+def test_clevrtex_folder_is_complete_after_interruptions(tmp_path, monkeypatch):
     describe = clevrtex.describe
     made = []
 
@@ -285,26 +285,58 @@ def test_clevrtex_folder_is_read_and_restarts(tmp_path, monkeypatch):
     assert not (tmp_path / "clevrtex_outd").exists()
     with pytest.raises(DataError, match="of other arguments"):
         _render_clevrtex(tmp_path, seed=6)
-    kept = tmp_path / ".clevrtex_outd.partial" / "0" / "CLEVRTEX_outd_000003.png"
-    before = kept.stat().st_mtime_ns
+    partial = tmp_path / ".clevrtex_outd.partial" / "0"
+    lost = partial / "CLEVRTEX_outd_000002.json"  # as if another kind of machine had left it out
+    lost.unlink()
+    with (
+        conversion.locked(tmp_path / "clevrtex_outd"),
+        pytest.raises(DataError, match="Another command is writing"),
+    ):
+        _render_clevrtex(tmp_path)
     _render_clevrtex(tmp_path)
-    folder = tmp_path / "clevrtex_outd" / "0"
-    assert (folder / kept.name).stat().st_mtime_ns == before
+    folder = tmp_path / "clevrtex_outd"
+    assert len([*folder.rglob("*.json")]) == 20 + 1
+    assert len([*folder.rglob("*.png")]) == 40
     with pytest.raises(DataError, match="exists already"):
         _render_clevrtex(tmp_path)
+    _render_clevrtex(tmp_path, num_images=4, overwrite=True)
+    assert len([*folder.rglob("*.png")]) == 8
+    assert [*tmp_path.iterdir()] == [folder]
+    (folder / "generator.json").unlink()  # like a published set
+    with pytest.raises(DataError, match="does not overwrite it"):
+        _render_clevrtex(tmp_path, overwrite=True)
+    assert len([*folder.rglob("*.png")]) == 8
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", clevrtex.VARIANTS)
+def test_clevrtex_variant_is_read_and_obeys_its_rules(tmp_path, variant):
+    _render_clevrtex(tmp_path, variant=variant, num_images=12)
     config = sets.get("clevrtex").default_config()
     config.path = str(tmp_path)
-    config.variant = "outd"
-    dataset = loader.load(config, "test")
-    (batch,) = loader.eval_batches(dataset, batch_size=32)
-    assert batch["valid"].sum() == 20
-    assert batch["segmentation"].max() <= 6
-    scene = json.loads((folder / "CLEVRTEX_outd_000003.json").read_text())
-    with Image.open(folder / "CLEVRTEX_outd_000003_flat.png") as image:
-        assert image.mode == "P"
-        mask = np.asarray(image)
-    assert scene["num_objects"] == len(scene["objects"]) == mask.max()
-    for listed in scene["objects"]:
-        assert (mask == listed["index"]).sum() == listed["visible_pixels"] >= 200
-        assert listed["shape"] in ("cone", "torus")
+    config.variant = variant
+    config.resolution = (96, 96)
+    with pytest.raises(DataError, match=r"set data\.image_size"):
+        next(loader.eval_batches(loader.load(config, "test"), batch_size=4))
+    config.image_size = (120, 160)
+    (batch,) = loader.eval_batches(loader.load(config, "test"), batch_size=12)
+    assert batch["image"].shape == (12, 96, 96, 3)
+    assert 0 < batch["segmentation"].max() <= 6
+    materials = []
+    for file in sorted((tmp_path / f"clevrtex_{variant}" / "0").glob("*.json")):
+        scene = json.loads(file.read_text())
+        with Image.open(file.with_name(scene["mask_filename"])) as image:
+            assert image.mode == "P"
+            mask = np.asarray(image)
+        assert 3 <= scene["num_objects"] == len(scene["objects"]) <= 6
+        for listed in scene["objects"]:
+            assert (mask == listed["index"]).sum() == listed["visible_pixels"] > 0
+            assert listed["shape"] in clevrtex.VARIANTS[variant].shapes
+        materials.append([scene["ground_material"], *(o["material"] for o in scene["objects"])])
+    grounds = {ground for ground, *_ in materials}
+    objects = {material for _, *others in materials for material in others}
+    assert all(ground.endswith("rubber") for ground in grounds)
+    assert (grounds == {"rubber"}) == (variant == "pbg")
+    assert (objects <= {"rubber", "metal"}) == (variant == "vbg")
+    assert (len(grounds) == 1) == (variant in ("pbg", "grassbg"))
+    assert all(len(set(scene)) == 1 for scene in materials) == (variant == "camo")

@@ -86,6 +86,8 @@ def test_missing_data_error_names_the_path_and_the_commands(name, tmp_path):
     assert str(path) in str(error.value)
     assert declaration.download_command in str(error.value)
     assert (declaration.generate_command or "") in str(error.value)
+    generated = {"tetrominoes", "multi_dsprites", "clevr_with_masks", "clevrtex", "shapes3d"}
+    assert (declaration.generate_command is not None) == (name in generated)
 
 
 @pytest.mark.parametrize("name", sets.names())
@@ -315,3 +317,18 @@ for module in pkgutil.walk_packages(data.__path__, "objdisc_jax.data."):
 sys.exit("jax" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["clevr_with_masks", "clevrtex"])
+def test_images_of_another_size_are_cropped_in_proportion(name):
+    published = _declaration(name)
+    declaration = _declaration(name, image_size=(480, 640))
+    assert declaration.crop == tuple(tuple(2 * n for n in side) for side in published.crop)
+    assert "--resolution 480 640" in declaration.remedy()
+    assert "download" not in declaration.remedy()  # only pictures of the published size can be
+    for size in ((240,), (0, 320), (240.0, 320)):
+        config = _config(name)
+        with config.unlocked(), config.ignore_type():
+            config.image_size = size
+        with pytest.raises(DataError, match=r"data\.image_size: got .* as in \(240, 320\)"):
+            sets.get(name).declare(config)

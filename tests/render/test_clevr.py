@@ -78,6 +78,12 @@ def test_scenes_keep_the_published_rules(rendered):
 
 
 def test_number_of_objects_can_be_limited():
+    draw = jax.jit(lambda keys: jax.lax.map(lambda key: clevr.draw(key, STUDIO, 4), keys))
+    found = draw(jax.random.split(jax.random.key(0), 16)).num_objects
+    assert set(np.asarray(found).tolist()) == {3, 4}
+
+
+def test_sizes_are_equally_likely():
     draw = jax.jit(jax.vmap(lambda key: clevr._draw_objects(key, jnp.int32(10))))
     size = draw(jax.random.split(jax.random.key(0), 200)).size
     assert 0.4 < np.mean(np.asarray(size) > 0.5) < 0.6
@@ -130,6 +136,7 @@ def test_arrays_describe_the_objects(rendered):
         if len(rows) > 0.97 * np.pi * (350 * size / depth) ** 2 and 0 < cols.min() < 300:
             assert abs(cols.mean() + 0.5 - x) < 1.5
             assert abs(rows.mean() + 0.5 - y) < 1.5
+            assert abs(pictures.depth[i, int(y), int(x)] - (depth - size)) < 0.1 * size
             checked += 1
     assert checked > 10
 

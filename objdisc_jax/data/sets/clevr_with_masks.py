@@ -8,8 +8,8 @@ of the look-alikes that `data_scripts/render_clevr.py` renders. The crop is the 
 import ml_collections
 
 from objdisc_jax.data import hdf5
-from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields
-from objdisc_jax.data.declaration import DatasetDeclaration, scaled_box
+from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields, size_fields
+from objdisc_jax.data.declaration import DatasetDeclaration
 
 SIZE = (240, 320)
 SPLITS = {
@@ -34,22 +34,21 @@ def default_config() -> ml_collections.ConfigDict:
 
 def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
-    rows, columns = config.image_size
-    generate_command = f"python data_scripts/render_clevr.py --output {config.path}"
-    if (rows, columns) != SIZE:
-        generate_command += f" --resolution {rows} {columns}"
     return DatasetDeclaration(
         **shared_fields(config),
+        **size_fields(
+            config,
+            SIZE,
+            ((29, 221), (64, 256)),
+            conversion_commands(
+                "clevr_with_masks_train.tfrecords", config.path, "clevr_with_masks"
+            ),
+            f"python data_scripts/render_clevr.py --output {config.path}",
+        ),
         counts_background=config.published_filter,
         reader=hdf5.Hdf5Reader,
         fields=hdf5.FIELDS,
-        image_size=(rows, columns),
-        crop=scaled_box(((29, 221), (64, 256)), SIZE, (rows, columns)),
         splits=SPLITS,
         num_entities=11,
         largest_num_objects=10,
-        download_command=conversion_commands(
-            "clevr_with_masks_train.tfrecords", config.path, "clevr_with_masks"
-        ),
-        generate_command=generate_command,
     )

@@ -20,12 +20,13 @@ from jaxtyping import Int64
 from tqdm import tqdm
 
 from objdisc_jax.data import cache
-from objdisc_jax.data.config import check_choice, shared_config, shared_fields
+from objdisc_jax.data.config import check_choice, shared_config, shared_fields, size_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.folder import FolderReader, Names
 from objdisc_jax.data.splits import scaled_splits
 
+SIZE = (240, 320)
 NUM_IMAGES = {
     "full": 50_000,
     "pbg": 20_000,
@@ -44,6 +45,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.variant = "full"
     # Rows and columns to which pictures are brought; an experiment sets it to the model's.
     config.resolution = (128, 128)
+    # Rows and columns of the stored pictures; rendered ones may be smaller, for small models.
+    config.image_size = SIZE
     return config
 
 
@@ -52,18 +55,19 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     variant = check_choice(config, "variant", tuple(NUM_IMAGES))
     return DatasetDeclaration(
         **shared_fields(config),
+        **size_fields(
+            config,
+            SIZE,
+            ((24, 216), (64, 256)),
+            f"bash data_scripts/download_clevrtex.sh {variant}",
+            f"python data_scripts/render_clevrtex.py --variant {variant} --output {config.path}",
+        ),
         reader=ClevrTexReader,
         fields={"image": rf"CLEVRTEX_{variant}_\d{{6}}\.png"},
-        image_size=(240, 320),
-        crop=((24, 216), (64, 256)),
         resize=tuple(config.resolution),
         splits=_splits(variant, NUM_IMAGES[variant]),
         num_entities=11,
         largest_num_objects=10,
-        download_command=f"bash data_scripts/download_clevrtex.sh {variant}",
-        generate_command=(
-            f"python data_scripts/render_clevrtex.py --variant {variant} --output {config.path}"
-        ),
     )
 
 

@@ -8,8 +8,8 @@ orientations and 32x32 places. Three variants:
 - `colored_on_grayscale`: 2 to 5 sprites of random HSV colours on random grey;
 - `colored_on_colored`: 1 to 4 sprites of random RGB colours on a random RGB colour.
 
-How the published pictures treat hidden sprites is not known. Here a picture's places, shapes and
-colours are drawn anew until every sprite is seen in at least one pixel.
+How the published pictures treat hidden sprites is not known. Here all of a picture's sprites are
+drawn anew, colours excepted, until every one is seen in at least one pixel.
 """
 
 import dataclasses
