@@ -98,7 +98,8 @@ def generate(
     """
     import jax
 
-    from objdisc_jax.render import blocks, clevrtex
+    from objdisc_jax.render import clevrtex
+    from objdisc_jax.render.blocks import BlockRenderer
 
     folder = pathlib.Path(output).expanduser().absolute() / f"clevrtex_{variant}"
     partial = folder.with_name(f".{folder.name}.partial")
@@ -115,7 +116,7 @@ def generate(
     }
     material = clevrtex.VARIANTS[variant]
     studio = clevrtex.studio(material, (rows, columns), samples)
-    renderer = blocks.BlockRenderer(
+    renderer = BlockRenderer(
         lambda number, key: clevrtex.record(key, number, material, studio, max_objects),
         jax.random.key(seed, impl="threefry2x32"),  # whatever the user's default is
         resolution=studio.resolution,
@@ -134,15 +135,9 @@ def generate(
         _check_free(folder, overwrite)
         try:
             _open(partial, identity, overwrite)
-            todo = [
-                block
-                for first in range(0, num_images, renderer.size)
-                if not _is_done(
-                    partial,
-                    variant,
-                    block := range(first, min(first + renderer.size, num_images)),
-                )
-            ]
+            numbers = range(num_images)
+            blocks = [numbers[n : n + renderer.size] for n in numbers[:: renderer.size]]
+            todo = [block for block in blocks if not _is_done(partial, variant, block)]
             done = num_images - sum(map(len, todo))
             with (
                 tqdm(total=num_images, initial=done, desc=folder.name, unit=" images") as progress,
