@@ -1,8 +1,8 @@
 """Renders a look-alike of CLEVR with masks: python data_scripts/render_clevr.py.
 
 The scenes are drawn as the published generator draws them and seen by the same camera under the
-same lamps, but traced by `objdisc_jax/render`, in milliseconds each. The file has the arrays of the
-published data, with a label map (`segmentation`) in place of the mask planes. Image i of a seed is
+same lamps, but traced by `objdisc_jax/render`, dozens a second on two cores. The file has the arrays
+of the published data, with a label map (`segmentation`) in place of the mask planes. Image i of a seed is
 the same in files of any size, made on any number of devices. Interrupted, the same command goes on
 where it was. Splits are in the published proportions.
 
@@ -11,13 +11,12 @@ All cores are used, or all GPUs that JAX finds. Pictures of another size than 24
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from objdisc_jax.data import conversion, splits
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import whole_number
+from objdisc_jax.flags import add_rendering_options, whole_number
 
 
 def main() -> None:
@@ -27,34 +26,8 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--num-images", type=whole_number(3), default=100_000, help="default: %(default)s")
-    add(
-        "--seed",
-        type=whole_number(0, 2**31 - 1),
-        default=0,
-        help="of the scenes; default: %(default)s",
-    )
     add("--output", default="data/clevr_with_masks.h5", help="default: %(default)s")
-    add("--max-objects", type=whole_number(3, 10), default=10, help="3 to 10; default: %(default)s")
-    add(
-        "--resolution",
-        type=whole_number(16, 4096),
-        nargs=2,
-        default=[240, 320],
-        metavar=("ROWS", "COLUMNS"),
-    )
-    add(
-        "--samples",
-        type=whole_number(1, 64),
-        default=8,
-        help="rays a pixel at edges, half as many on metal; default: 8",
-    )
-    add(
-        "--workers",
-        type=whole_number(1),
-        default=os.cpu_count(),
-        help="threads; default: %(default)s",
-    )
-    add("--overwrite", action="store_true", help="replace an existing file")
+    add_rendering_options(parser)
     arguments = parser.parse_args()
     with reported():
         generate(**vars(arguments))

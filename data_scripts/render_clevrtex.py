@@ -12,7 +12,6 @@ import argparse
 import collections
 import io
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
 from objdisc_jax.errors import reported
 from objdisc_jax.files import write_atomically
-from objdisc_jax.flags import whole_number
+from objdisc_jax.flags import add_rendering_options, whole_number
 
 _MANIFEST = "generator.json"
 
@@ -43,34 +42,8 @@ def main() -> None:
         type=whole_number(3, 10**6),
         help="default: as many as the published variant has",
     )
-    add(
-        "--seed",
-        type=whole_number(0, 2**31 - 1),
-        default=0,
-        help="of the scenes; default: %(default)s",
-    )
     add("--output", default="data/clevrtex", help="the folder; default: %(default)s")
-    add("--max-objects", type=whole_number(3, 10), default=10, help="3 to 10; default: %(default)s")
-    add(
-        "--resolution",
-        type=whole_number(16, 4096),
-        nargs=2,
-        default=[240, 320],
-        metavar=("ROWS", "COLUMNS"),
-    )
-    add(
-        "--samples",
-        type=whole_number(1, 64),
-        default=8,
-        help="rays a pixel at edges; default: %(default)s",
-    )
-    add(
-        "--workers",
-        type=whole_number(1),
-        default=os.cpu_count(),
-        help="threads; default: %(default)s",
-    )
-    add("--overwrite", action="store_true", help="replace an existing variant")
+    add_rendering_options(parser)
     arguments = parser.parse_args()
     if arguments.num_images is None:
         arguments.num_images = NUM_IMAGES[arguments.variant]

@@ -69,6 +69,29 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parsed
 
 
+def add_rendering_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that scripts share which render scenes of objects."""
+    add = parser.add_argument
+    default = "default: %(default)s"
+    add("--seed", type=whole_number(0, 2**31 - 1), default=0, help=f"of the scenes; {default}")
+    add("--max-objects", type=whole_number(3, 10), default=10, help=f"3 to 10; {default}")
+    add(
+        "--resolution",
+        type=whole_number(16, 4096),
+        nargs=2,
+        default=[240, 320],
+        metavar=("ROWS", "COLUMNS"),
+    )
+    add(
+        "--samples",
+        type=whole_number(1, 64),
+        default=8,
+        help=f"rays a pixel at edges, half as many on metal and patterns; {default}",
+    )
+    add("--workers", type=whole_number(1), default=os.cpu_count(), help=f"threads; {default}")
+    add("--overwrite", action="store_true", help="replace what is there")
+
+
 class _Formatter(logging.PythonFormatter):
     """Time of day and message."""
 
