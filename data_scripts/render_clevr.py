@@ -1,10 +1,10 @@
 """Renders a look-alike of CLEVR with masks: python data_scripts/render_clevr.py.
 
 The scenes are drawn as the published generator draws them and seen by the same camera under the
-same lamps, but traced by `objdisc_jax/render`, dozens a second on two cores. The file has the arrays
-of the published data, with a label map (`segmentation`) in place of the mask planes. Image i of a seed is
-the same in files of any size, made on any number of devices. Interrupted, the same command goes on
-where it was. Splits are in the published proportions.
+same lamps, but traced by `objdisc_jax/render`, dozens a second on two cores. The file has the
+arrays of the published data, with a label map (`segmentation`) in place of the mask planes. Image i
+of a seed is the same in files of any size, made on any number of devices. Interrupted, the same
+command goes on where it was. Splits are in the published proportions.
 
 All cores are used, or all GPUs that JAX finds. Pictures of another size than 240x320 are read with
 --config.data.image_size='(ROWS, COLUMNS)'.
