@@ -70,10 +70,15 @@ for part in $parts; do
             > >(tee "$out/scenes.log") 2>&1
         ;;
     train_clevr6 | train_tetrominoes)
-        data=data/$part-$images.h5
         case $part in
-        train_clevr6) make=(data_scripts/render_clevr.py --max-objects 6 --num-images "$images") ;;
-        train_tetrominoes) make=(data_scripts/generate_tetrominoes.py) ;;
+        train_clevr6)
+            data=data/clevr6-$images.h5
+            make=(data_scripts/render_clevr.py --max-objects 6 --num-images "$images")
+            ;;
+        train_tetrominoes)
+            data=data/tetrominoes.h5
+            make=(data_scripts/generate_tetrominoes.py)
+            ;;
         esac
         run=(-m objdisc_jax.main --config "${CONFIG:-configs/sa_${part#train_}.py}" --workdir "$out/$part")
         run+=(--config.data.path="$data")

@@ -9,13 +9,11 @@ overlook it; interrupted, the same command goes on where it was.
 """
 
 import argparse
-import collections
 import io
 import json
 import pathlib
 import shutil
 from collections.abc import Sequence
-from concurrent import futures
 from typing import Any
 
 from tqdm import tqdm
@@ -112,20 +110,9 @@ def generate(
             blocks = [numbers[n : n + renderer.size] for n in numbers[:: renderer.size]]
             todo = [block for block in blocks if not _is_done(partial, variant, block)]
             done = num_images - sum(map(len, todo))
-            with (
-                tqdm(total=num_images, initial=done, desc=folder.name, unit=" images") as progress,
-                futures.ThreadPoolExecutor(workers) as pool,
-            ):
-                waiting: collections.deque[futures.Future[int]] = collections.deque()
-                try:
-                    for block in todo:
-                        waiting.append(pool.submit(write, block))
-                        if len(waiting) > 2 * workers:
-                            progress.update(waiting.popleft().result())
-                    while waiting:
-                        progress.update(waiting.popleft().result())
-                finally:
-                    pool.shutdown(cancel_futures=True)
+            with tqdm(total=num_images, initial=done, desc=folder.name, unit=" images") as progress:
+                for count in conversion.in_order(write, todo, workers):
+                    progress.update(count)
             _replace(folder, partial)
         except OSError as error:
             raise DataError(

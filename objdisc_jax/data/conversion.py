@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -39,6 +39,7 @@ _PART_BYTES = 16 << 20
 _MANIFEST = "manifest.json"
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,20 +216,28 @@ def _batched(blocks: Iterator[Records]) -> Iterator[list[Records]]:
 def _packed_blocks(source: Source[Item], start: int, workers: int) -> Iterator[Records]:
     """Yields decoded and compressed blocks of records in order; `workers` threads make them."""
 
-    def packed(first: int, items: list[Item]) -> Records:
-        return hdf5_writer.pack(source.decode(first, items), source.pictures)
+    def packed(numbered: tuple[int, list[Item]]) -> Records:
+        return hdf5_writer.pack(source.decode(*numbered), source.pictures)
 
     items = itertools.islice(source.items(start), source.num_records - start)
-    waiting: collections.deque[futures.Future[Records]] = collections.deque()
+    blocks = iter(lambda: list(itertools.islice(items, source.block)), [])
+    return in_order(packed, zip(itertools.count(start, source.block), blocks), workers)
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yields a function's results in the order of the items; `workers` threads call it.
+
+    Items are taken, and results kept, no further ahead than keeps the threads busy: more would only
+    fill the memory.
+    """
+    waiting: collections.deque[futures.Future[Result]] = collections.deque()
     with futures.ThreadPoolExecutor(workers) as pool:
         try:
-            for first in itertools.count(start, source.block):
-                block = list(itertools.islice(items, source.block))
-                if not block:
-                    break
-                waiting.append(pool.submit(packed, first, block))
-                del block
-                # More would only fill the memory.
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                del item
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:

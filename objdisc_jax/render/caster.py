@@ -309,6 +309,11 @@ def _radiance_of_ground(scene: Scene, studio: Studio, eye: Vec, directions: Vec)
     return jnp.stack([seen.x, seen.y, seen.z])
 
 
+def _ground_albedo(scene: Scene, studio: Studio) -> jax.Array:
+    """Returns the colour of the ground, patterns apart, [3]."""
+    return scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
+
+
 def _matt(color: Vec, irradiance: Vec) -> Vec:
     """Returns the radiance of the ground."""
     return color * (irradiance * (1 / np.pi)).map(lambda x: x + AMBIENT / ground.ALBEDO)
@@ -347,8 +352,7 @@ def _mixed(surface: Surface, point: Vec, footprint: jax.Array) -> tuple[Vec, Vec
 
 def _look(scene: Scene, studio: Studio, hit: Hit, point: Vec, direction: Vec) -> tuple[Vec, Vec]:
     """Returns colours and normals of what rays have hit."""
-    albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
-    table = jnp.concatenate([albedo[None], scene.objects.surface.color])
+    table = jnp.concatenate([_ground_albedo(scene, studio)[None], scene.objects.surface.color])
     color = Vec(*(table[:, channel][hit.label] for channel in range(3)))
     if not studio.textured:
         return color, hit.normal
@@ -404,10 +408,8 @@ def _radiance(
     point = origin + direction * hit.t
     color, normal = _look(scene, studio, hit, point, direction)
     lights = _lights(scene, studio, point, hit.label)
-    wide, narrow = (
-        _gloss(lights, normal, direction, 0.2, tails=True),
-        _gloss(lights, normal, direction, 0.02, tails=False),
-    )
+    wide = _gloss(lights, normal, direction, 0.2, tails=True)
+    narrow = _gloss(lights, normal, direction, 0.02, tails=False)
     irradiance, rubber_gloss, metal_gloss, open_irradiance = _colored(
         studio,
         _diffuse(lights, normal),
@@ -415,8 +417,7 @@ def _radiance(
         [0.4 * a + 0.6 * b for a, b in zip(wide, narrow, strict=True)],
         _open_ground(studio, point),
     )
-    albedo = scene.ground.color if studio.textured else jnp.full(3, ground.ALBEDO)
-    ground_radiance = _matt(vec(albedo), open_irradiance)
+    ground_radiance = _matt(vec(_ground_albedo(scene, studio)), open_irradiance)
     facing = jnp.maximum(-normal.dot(direction), 0.02)
 
     below = 0.5 - 0.5 * normal.z
@@ -434,7 +435,7 @@ def _radiance(
         )
     else:
         mirrored = ground_radiance * _smooth(reflected.z, 0.1, -0.1)
-    metal = color * (ground_radiance * (0.36 * share) + mirrored * 0.6 + metal_gloss)
+    metal = color * (ground_radiance * (0.4 * 0.9 * share) + mirrored * 0.6 + metal_gloss)
 
     is_metal = _metal_of(scene, hit.label) > 0
     on_object = vectors.where(is_metal, metal, rubber)
