@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from conversion import clevr_records
 
-from objdisc_jax.data import hdf5_writer, loader, multi_object, sets
+from objdisc_jax.data import hdf5_writer, loader, multi_object, datasets
 
 ROUNDS = 5
 NUM_SCENES = 50_000
@@ -63,7 +63,7 @@ def index(folder: Path) -> None:
         Path(f"{stem}.json").write_text(json.dumps(scene))
         for layer in LAYERS:
             Path(f"{stem}{layer}.png").touch()
-    config = sets.get("clevrtex").default_config()
+    config = datasets.get("clevrtex").default_config()
     config.path = str(folder / "data")
     for name, max_objects in {"all": None, "at most 6 objects": 6}.items():
         config.max_objects = max_objects
@@ -147,7 +147,7 @@ def in_turn(measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float
 
 def images_per_second(file: Path, num_workers: int) -> float:
     """Images a second of training batches; starting the workers and their read-ahead left out."""
-    config = sets.get("clevr_with_masks").default_config()
+    config = datasets.get("clevr_with_masks").default_config()
     config.path = str(file)
     dataset = loader.load(config, "train")
     batches = loader.train_batches(dataset, batch_size=BATCH_SIZE, seed=0, num_workers=num_workers)

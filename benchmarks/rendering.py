@@ -58,7 +58,7 @@ def contestants(arguments: argparse.Namespace) -> Contestants:
     import numpy as np
     import torch
 
-    from objdisc_jax.interop import rendering as theirs
+    from objdisc_jax.interop import glimpses as theirs
     from objdisc_jax.nn import rendering as ours
 
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ import numpy as np
 from step_time import describe
 
 from objdisc_jax.data import conversion
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 from objdisc_jax.render import blocks, clevr
 
 LOOK = Path(__file__).parents[1] / "tests" / "golden" / "clevr_look.json"
@@ -31,9 +31,9 @@ def main() -> None:
     """Renders, writes, compares and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
-    add("--num-images", type=whole_number(16), default=640)
-    add("--seed", type=whole_number(0), default=0)
-    add("--workers", type=whole_number(1), default=len(os.sched_getaffinity(0)), help="threads")
+    add("--num-images", type=int_in_range(16), default=640)
+    add("--seed", type=int_in_range(0), default=0)
+    add("--workers", type=int_in_range(1), default=len(os.sched_getaffinity(0)), help="threads")
     arguments = parser.parse_args()
     on_cpu = jax.default_backend() == "cpu"
     print(json.dumps(describe("cpu" if on_cpu else "cuda", arguments.workers)))

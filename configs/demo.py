@@ -27,7 +27,7 @@ def get_config():
     config.schedule.decay_steps = 25_000
     config.eval.every = 2500
     config.checkpoint.every = 2500
-    config.pictures.every = 5000
+    config.visualize.every = 5000
     config.data.num_workers = 0
     config.background.mode = "none"  # black costs no slot anything, so none has the background
 
@@ -45,7 +45,7 @@ def get_config():
     model.activation = "relu"
     model.decoder = "mlp"
     model.decoder_channels = (64, 64)
-    model.decoder_lattice = 3
+    model.pixel_stride = 3
     model.num_frequencies = 12
     model.output = "tanh"
     return config

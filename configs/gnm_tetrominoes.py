@@ -29,7 +29,7 @@ def get_config():
     config.schedule.decay_steps = 24_000
     config.eval.every = 2000
     config.checkpoint.every = 2000
-    config.pictures.every = 4000
+    config.visualize.every = 4000
     config.data.num_workers = 0
 
     model = config.model

@@ -29,8 +29,8 @@ def get_config():
     config.schedule.decay_steps = 10_000
     config.eval.every = 1000
     config.checkpoint.every = 1000
-    config.pictures.every = 2000
-    config.background.mode = "spread_out"  # all slots share the background, none claims it
+    config.visualize.every = 2000
+    config.background.mode = "low_confidence"  # all slots share the background, none claims it
     config.background.threshold = 0.6
 
     model = config.model
@@ -45,5 +45,5 @@ def get_config():
     model.activation = "relu"
     model.decoder = "mlp"
     model.decoder_channels = (64, 64, 64)
-    model.decoder_lattice = 4
+    model.pixel_stride = 4
     return config

@@ -28,7 +28,7 @@ def get_config():
     dvae.schedule.name = "constant"
     config.eval.every = 500
     config.checkpoint.every = 500
-    config.pictures.every = 2_000
+    config.visualize.every = 2_000
     config.data.num_workers = 0
     config.background.mode = "none"  # black costs no slot anything, so none has the background
 

@@ -16,7 +16,7 @@ import pathlib
 
 from objdisc_jax.data import conversion, multi_object, splits, tfrecord
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 
 def main() -> None:
@@ -30,11 +30,11 @@ def main() -> None:
     parser.add_argument("--input", required=True, help="the TFRecord file, as downloaded")
     parser.add_argument("--output", required=True, help="the HDF5 file")
     parser.add_argument(
-        "--num-records", type=whole_number(1), help="default: as many as the splits use"
+        "--num-records", type=int_in_range(1), help="default: as many as the splits use"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument(
-        "--workers", type=whole_number(1), default=os.cpu_count(), help="default: %(default)s"
+        "--workers", type=int_in_range(1), default=os.cpu_count(), help="default: %(default)s"
     )
     arguments = parser.parse_args()
     with reported():

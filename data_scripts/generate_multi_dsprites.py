@@ -10,10 +10,10 @@ import argparse
 from typing import Any
 
 from objdisc_jax.data import conversion, splits
-from objdisc_jax.data.sets.tetrominoes import SPLITS
+from objdisc_jax.data.datasets.tetrominoes import SPLITS
 from objdisc_jax.data.synthetic import multi_dsprites
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 _IMAGES_AT_ONCE = 256
 
@@ -26,10 +26,10 @@ def main() -> None:
     add = parser.add_argument
     variants = list(multi_dsprites.VARIANTS)
     add("--variant", default="colored_on_grayscale", choices=variants, help="default: %(default)s")
-    add("--num-images", type=whole_number(3), default=65_000, help="default: %(default)s")
+    add("--num-images", type=int_in_range(3), default=65_000, help="default: %(default)s")
     add(
         "--seed",
-        type=whole_number(0, 2**31 - 1),
+        type=int_in_range(0, 2**31 - 1),
         default=0,
         help="of the pictures; default: %(default)s",
     )

@@ -11,10 +11,10 @@ import argparse
 from tqdm import tqdm
 
 from objdisc_jax.data import hdf5_writer, splits
-from objdisc_jax.data.sets import tetrominoes as tetrominoes_set
+from objdisc_jax.data.datasets import tetrominoes as tetrominoes_set
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 _IMAGES_AT_ONCE = 1024
 
@@ -24,9 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--num-images", type=whole_number(3), default=65_000, help="default: 65000")
+    parser.add_argument("--num-images", type=int_in_range(3), default=65_000, help="default: 65000")
     parser.add_argument(
-        "--seed", type=whole_number(0, 2**31 - 1), default=0, help="of the pictures; default: 0"
+        "--seed", type=int_in_range(0, 2**31 - 1), default=0, help="of the pictures; default: 0"
     )
     parser.add_argument("--output", default="data/tetrominoes.h5", help="default: %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")

@@ -22,7 +22,7 @@ from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sketchy_episodes import Episode
 from objdisc_jax.errors import reported
 from objdisc_jax.files import write_atomically
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--input", required=True, help="folder with TFRecord files")
     parser.add_argument("--output", default="data/sketchy/processed", help="default: %(default)s")
     parser.add_argument(
-        "--workers", type=whole_number(1), default=os.cpu_count(), help="default: %(default)s"
+        "--workers", type=int_in_range(1), default=os.cpu_count(), help="default: %(default)s"
     )
     arguments = parser.parse_args()
     with reported():

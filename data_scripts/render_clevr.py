@@ -16,7 +16,7 @@ from typing import Any
 
 from objdisc_jax.data import conversion, splits
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import add_rendering_options, whole_number
+from objdisc_jax.cli import add_rendering_options, int_in_range
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--num-images", type=whole_number(3), default=100_000, help="default: %(default)s")
+    add("--num-images", type=int_in_range(3), default=100_000, help="default: %(default)s")
     add("--output", default="data/clevr_with_masks.h5", help="default: %(default)s")
     add_rendering_options(parser)
     arguments = parser.parse_args()
@@ -50,7 +50,7 @@ def generate(
     import jax
     import numpy as np
 
-    from objdisc_jax.data.sets import clevr_with_masks
+    from objdisc_jax.data.datasets import clevr_with_masks
     from objdisc_jax.render import blocks, clevr
 
     rows, columns = resolution

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from objdisc_jax.data import conversion
 from objdisc_jax.data.errors import DataError
-from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
+from objdisc_jax.data.datasets.clevrtex import NUM_IMAGES
 from objdisc_jax.errors import reported
 from objdisc_jax.files import write_atomically
-from objdisc_jax.flags import add_rendering_options, whole_number
+from objdisc_jax.cli import add_rendering_options, int_in_range
 
 _MANIFEST = "generator.json"
 
@@ -37,7 +37,7 @@ def main() -> None:
     add("--variant", default="full", choices=list(NUM_IMAGES), help="default: %(default)s")
     add(
         "--num-images",
-        type=whole_number(3, 10**6),
+        type=int_in_range(3, 10**6),
         help="default: as many as the published variant has",
     )
     add("--output", default="data/clevrtex", help="the folder; default: %(default)s")

@@ -11,7 +11,7 @@ from typing import Any
 
 from objdisc_jax.data import conversion, splits
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 NUM_COMBINATIONS = 480_000
 
@@ -24,20 +24,20 @@ def main() -> None:
     add = parser.add_argument
     add(
         "--num-images",
-        type=whole_number(3, NUM_COMBINATIONS),
+        type=int_in_range(3, NUM_COMBINATIONS),
         default=NUM_COMBINATIONS,
         help="default: all %(default)s",
     )
     add(
         "--seed",
-        type=whole_number(0, 2**31 - 1),
+        type=int_in_range(0, 2**31 - 1),
         default=0,
         help="of the choice, if not all; default: %(default)s",
     )
     add("--output", default="data/3dshapes.h5", help="default: %(default)s")
     add(
         "--workers",
-        type=whole_number(1),
+        type=int_in_range(1),
         default=os.cpu_count(),
         help="threads; default: %(default)s",
     )
@@ -51,7 +51,7 @@ def generate(*, output: str, num_images: int, seed: int, workers: int, overwrite
     """Writes `num_images` pictures to an HDF5 file, under a progress bar."""
     import numpy as np
 
-    from objdisc_jax.data.sets import shapes3d as shapes3d_set
+    from objdisc_jax.data.datasets import shapes3d as shapes3d_set
     from objdisc_jax.render import blocks, shapes3d
 
     numbers = np.arange(num_images)

@@ -12,7 +12,7 @@ import argparse
 
 from objdisc_jax.data import conversion, repacking
 from objdisc_jax.errors import reported
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="the new HDF5 file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument(
-        "--workers", type=whole_number(1), default=2, help="threads; default: %(default)s"
+        "--workers", type=int_in_range(1), default=2, help="threads; default: %(default)s"
     )
     arguments = parser.parse_args()
     with reported():

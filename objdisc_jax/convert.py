@@ -22,7 +22,7 @@ from absl.flags import argparse_flags
 from ml_collections import ConfigDict, config_flags
 
 from objdisc_jax.errors import UserError
-from objdisc_jax.flags import parse_absl, run
+from objdisc_jax.cli import parse_absl, run
 
 FORMATS = ("state_dict", "safetensors", "lightning")
 SUFFIXES = {".safetensors": "safetensors", ".ckpt": "lightning"}

@@ -18,7 +18,7 @@ class ConfigError(UserError):
 
 
 @contextlib.contextmanager
-def reported() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """Ends the program with status 1 and the message alone where a `UserError` is raised.
 
     Ctrl-C ends it with status 130.

@@ -23,7 +23,7 @@ def write_atomically(file: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def failure_is_a_warning(what: str) -> Iterator[None]:
+def warn_on_oserror(what: str) -> Iterator[None]:
     """Goes on where a full or unwritable disk keeps something from being written, and says so.
 
     Args:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from objdisc_jax.flags import whole_number
+from objdisc_jax.cli import int_in_range
 
 NOTICE_SECONDS = 5.0
 """How long the others have, when one process has died, to notice and to say so."""
@@ -37,11 +37,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--processes", type=whole_number(1), required=True, help="how many to start"
+        "--processes", type=int_in_range(1), required=True, help="how many to start"
     )
     parser.add_argument(
         "--port",
-        type=whole_number(0, 65535),
+        type=int_in_range(0, 65535),
         default=0,
         help="of the coordinator; default: a free one",
     )

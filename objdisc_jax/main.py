@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.flags import run
+from objdisc_jax.cli import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
 _WORKDIR = flags.DEFINE_string(
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         heartbeat_seconds=_HEARTBEAT.value,
     ):
         if _MODE.value == "eval":
-            from objdisc_jax.training.report import evaluate
+            from objdisc_jax.evaluation.evaluate import evaluate
 
             evaluate(Path(workdir), config=config, split=_SPLIT.value, which=_STEP.value)
         elif config is not None:

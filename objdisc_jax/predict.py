@@ -24,7 +24,7 @@ from objdisc_jax import segmentation
 from objdisc_jax.data.declaration import scaled_box
 from objdisc_jax.data.pictures import SUFFIXES, centred_box, read_rgb
 from objdisc_jax.errors import UserError
-from objdisc_jax.flags import run
+from objdisc_jax.cli import run
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
 
@@ -57,12 +57,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--background",
         choices=segmentation.MODES,
-        help="how background is told from objects: the slot that reaches furthest (concentrated), "
-        "pixels that no slot claims (spread_out), both, or not at all (none); default: as the "
+        help="how background is told from objects: the slot that reaches furthest (largest_segment), "
+        "pixels that no slot claims (low_confidence), both, or not at all (none); default: as the "
         "run's config says",
     )
     add("--region", choices=segmentation.REGIONS, help="what 'furthest' compares")
-    add("--threshold", type=float, help="the claim that spread_out asks for, from 0 to 1")
+    add("--threshold", type=float, help="the claim that low_confidence asks for, from 0 to 1")
     add(
         "--crop",
         default="data",
@@ -84,7 +84,7 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     """Segments files and writes the results; returns the files that could not be read."""
     import jax
 
-    from objdisc_jax.data import sets
+    from objdisc_jax.data import datasets
     from objdisc_jax.training import pictures, runs, sharding
 
     if arguments.threshold is not None and not 0.0 <= arguments.threshold <= 1.0:
@@ -95,7 +95,7 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     files = _find(arguments.input, arguments.output)
     mesh = sharding.data_mesh()
     trained = runs.load_trained(arguments.workdir, sharding.replicated(mesh), which=arguments.step)
-    declaration = sets.get(trained.config.data.name).declare(trained.config.data)
+    declaration = datasets.get(trained.config.data.name).declare(trained.config.data)
     draw = pictures.make_draw(trained.graphdef, trained.config.seed)
     asked = {
         "mode": arguments.background,

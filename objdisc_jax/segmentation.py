@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-MODES = ("none", "spread_out", "concentrated", "both")
-REGIONS = ("area", "distance")
+MODES = ("none", "low_confidence", "largest_segment", "both")
+REGIONS = ("hull_area", "hull_diameter")
 MAX_SLOTS = 255
 
 
@@ -23,18 +23,18 @@ def segment(
     *,
     background: int | None = None,
     mode: str = "none",
-    region: str = "area",
+    region: str = "hull_area",
     threshold: float = 0.5,
 ) -> UInt8[np.ndarray, "b h w"]:
     """Assigns every pixel to a slot or to the background.
 
     A pixel belongs to the slot with the largest mask (the first of equals), and then
         `none`: that is all; label 0 does not occur;
-        `spread_out`: a pixel where every mask is below `threshold` becomes background, for models
+        `low_confidence`: a pixel where every mask is below `threshold` becomes background, for models
             that smear the background over all slots;
-        `concentrated`: the one slot that extends furthest becomes background, for models that give
+        `largest_segment`: the one slot that extends furthest becomes background, for models that give
             the background a slot of its own. Extent is that of the convex hull of the slot's
-            pixels: its area, or its diameter (`region="distance"`);
+            pixels: its area, or its diameter (`region="hull_diameter"`);
         `both`: the threshold first, then the furthest region too; background found by the
             threshold competes, so the two steps may agree on it.
 
@@ -43,8 +43,8 @@ def segment(
         background: index of the mask that is the model's own background, if it has one. It becomes
             label 0 and `mode`, `region` and `threshold` are not used.
         mode: how background is found.
-        region: what "furthest" compares: "area" or "distance".
-        threshold: in [0, 1], for `spread_out` and `both`.
+        region: what "furthest" compares: "hull_area" or "hull_diameter".
+        threshold: in [0, 1], for `low_confidence` and `both`.
 
     Returns:
         uint8 labels [b, h, w]: 0 is background, i + 1 is slot i.
@@ -58,10 +58,10 @@ def segment(
     if background is not None:
         labels[labels == background + 1] = 0
         return labels
-    if mode in ("spread_out", "both"):
+    if mode in ("low_confidence", "both"):
         labels[masks.max(1) < threshold] = 0
-    if mode in ("concentrated", "both"):
-        extent = _hull_area if region == "area" else _hull_diameter
+    if mode in ("largest_segment", "both"):
+        extent = _hull_area if region == "hull_area" else _hull_diameter
         for image_labels in labels:
             image_labels[image_labels == _furthest(image_labels, extent)] = 0
     return labels

@@ -52,8 +52,8 @@ def tiny_experiment(data_file):
     config.eval.every = 6
     config.eval.batch_size = 16
     config.checkpoint.every = 4
-    config.pictures.every = 12
-    config.pictures.num_images = 2
+    config.visualize.every = 12
+    config.visualize.num_images = 2
     config.optimizer.learning_rate = 1e-3
     config.schedule.name = "constant"
     config.schedule.warmup_steps = 2
@@ -71,7 +71,7 @@ def tiny_experiment(data_file):
         num_frequencies=4,
         decoder="mlp",
         decoder_channels=(8,),
-        decoder_lattice=3,
+        pixel_stride=3,
         output="tanh",
     )
     return config.lock()

@@ -9,7 +9,7 @@ import pytest
 
 from objdisc_jax import config as configs
 from objdisc_jax import settings
-from objdisc_jax.data import sets
+from objdisc_jax.data import datasets
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -36,11 +36,11 @@ def test_model_takes_images_of_the_config(config):
 
 
 def test_reader_that_resizes_gives_images_of_the_models_size(config):
-    declaration = sets.get(config.data.name).declare(config.data)
+    declaration = datasets.get(config.data.name).declare(config.data)
     assert declaration.resize in (None, tuple(config.model.resolution))
     if declaration.resize is not None:
         config.model.resolution = (64, 96)
-        assert sets.get(config.data.name).declare(config.data).resize == (64, 96)
+        assert datasets.get(config.data.name).declare(config.data).resize == (64, 96)
 
 
 def test_docstring_gives_the_command(request, config):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, predict
-from objdisc_jax.data import sets
+from objdisc_jax.data import datasets
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import loop
@@ -105,8 +105,8 @@ def test_broken_file_is_skipped_and_reported(workdir, images, tmp_path, caplog):
     [((240, 320), (29, 221, 64, 256)), ((480, 640), (58, 442, 128, 512)), ((64, 64), (0, 64) * 2)],
 )
 def test_crop_of_the_data_scales_with_the_image(tmp_path, size, crop):
-    config = sets.get("clevr_with_masks").default_config()
-    declaration = sets.get("clevr_with_masks").declare(config)
+    config = datasets.get("clevr_with_masks").default_config()
+    declaration = datasets.get("clevr_with_masks").declare(config)
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "image.png")
     picture = predict._read(tmp_path / "image.png", "data", declaration, (48, 48))
     assert picture.crop == crop
@@ -121,7 +121,7 @@ def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):
         workdir,
         images / "a.png",
         tmp_path / "spread",
-        *("--background", "spread_out", "--threshold", 1.0, "--crop", "5,35,0,30"),
+        *("--background", "low_confidence", "--threshold", 1.0, "--crop", "5,35,0,30"),
     )
     assert not labels(tmp_path / "spread" / "a_labels.png").any()
     with np.load(tmp_path / "spread" / "a.npz") as arrays:

@@ -38,16 +38,16 @@ def test_spread_out_makes_unsure_pixels_background():
     masks = masks_of(scene(), 3)
     masks[0, :, 12:] = np.array([0.3, 0.5, 0.2])[:, None, None]  # the threshold itself stays
     masks[0, :, 14:] = np.array([0.3, 0.49, 0.21])[:, None, None]
-    labels = segment(masks, mode="spread_out")[0]
+    labels = segment(masks, mode="low_confidence")[0]
     np.testing.assert_array_equal(labels[:12], scene()[:12] + 1)
     np.testing.assert_array_equal(labels[12:14], 2)
     np.testing.assert_array_equal(labels[14:], 0)
-    np.testing.assert_array_equal(segment(masks, mode="spread_out", threshold=0.4)[0, 14:], 2)
+    np.testing.assert_array_equal(segment(masks, mode="low_confidence", threshold=0.4)[0, 14:], 2)
 
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_concentrated_takes_the_slot_that_surrounds_the_others(region):
-    labels = segment(masks_of(scene(), 3), mode="concentrated", region=region)
+    labels = segment(masks_of(scene(), 3), mode="largest_segment", region=region)
     np.testing.assert_array_equal(labels, np.where(scene() == 1, 0, scene() + 1)[None])
 
 
@@ -55,7 +55,7 @@ def test_hull_counts_and_not_the_number_of_pixels():
     """A thin frame has fewer pixels than the square inside it, and the larger hull."""
     labels = np.zeros((20, 20), int)
     labels[1:-1, 1:-1] = 1
-    background = segment(masks_of(labels, 2), mode="concentrated") == 0
+    background = segment(masks_of(labels, 2), mode="largest_segment") == 0
     np.testing.assert_array_equal(background[0], labels == 0)
 
 
@@ -65,7 +65,7 @@ def test_area_and_distance_choose_differently():
     labels[1:, :12] = 1
     labels[1:, 12:] = 2
     for region, expected in (("area", 1), ("distance", 0)):
-        result = segment(masks_of(labels, 3), mode="concentrated", region=region)[0]
+        result = segment(masks_of(labels, 3), mode="largest_segment", region=region)[0]
         np.testing.assert_array_equal(result == 0, labels == expected)
 
 
@@ -76,14 +76,14 @@ def test_degenerate_regions_have_an_extent(region, cells):
     labels = np.zeros((9, 9), int)
     for cell in cells:
         labels[cell] = 1
-    result = segment(masks_of(labels, 2), mode="concentrated", region=region)[0]
+    result = segment(masks_of(labels, 2), mode="largest_segment", region=region)[0]
     np.testing.assert_array_equal(result, np.where(labels == 1, 2, 0))
 
 
 def test_region_is_not_lost_where_all_regions_are_lines():
     labels = np.array([[0, 0, 0, 1, 1]])
     for region in REGIONS:
-        result = segment(masks_of(labels, 2), mode="concentrated", region=region)
+        result = segment(masks_of(labels, 2), mode="largest_segment", region=region)
         np.testing.assert_array_equal(result, [[[0, 0, 0, 2, 2]]])
 
 
@@ -97,7 +97,7 @@ def test_both_adds_the_furthest_region_to_the_thresholded_one():
 def test_both_stops_where_the_thresholded_region_is_the_furthest():
     masks = masks_of(scene(), 3)
     masks[0, :, scene() == 1] = 1 / 3
-    np.testing.assert_array_equal(segment(masks, mode="both"), segment(masks, mode="spread_out"))
+    np.testing.assert_array_equal(segment(masks, mode="both"), segment(masks, mode="low_confidence"))
 
 
 def test_images_of_a_batch_are_independent():
@@ -112,7 +112,7 @@ def test_images_of_a_batch_are_independent():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "largest"}, r"mode: got 'largest'; allowed are none, spread_out, concentrated"),
+        ({"mode": "largest"}, r"mode: got 'largest'; allowed are none, low_confidence, concentrated"),
         ({"mode": "both", "region": "hull"}, r"region: got 'hull'; allowed are area, distance"),
         ({"threshold": 127}, r"threshold: got 127"),
         ({"background": 3}, r"background: got 3; allowed is the index of one of the 3 masks"),

@@ -57,7 +57,7 @@ def cached(
     return arrays
 
 
-def of_file(key: tuple[object, ...], path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+def cached_for_file(key: tuple[object, ...], path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     """Returns an array computed from one file, as long as its time and size stay the same."""
     status = path.stat()
     stamp = np.array([status.st_size, status.st_mtime_ns])

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from objdisc_jax.data import hdf5_writer, sets
+from objdisc_jax.data import hdf5_writer, datasets
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.hdf5_writer import Packed, Records
@@ -96,7 +96,7 @@ def declared(dataset: str, variant: str = "") -> DatasetDeclaration:
     Raises:
         DataError: there is no such data set, or variant.
     """
-    module = sets.get(dataset)
+    module = datasets.get(dataset)
     config = module.default_config()
     if variant:
         if "variant" not in config:

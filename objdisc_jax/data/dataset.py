@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int, Int64
 
-from objdisc_jax.data import sets
+from objdisc_jax.data import datasets
 from objdisc_jax.data.declaration import DatasetDeclaration, Reader
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.sampler import PADDING
@@ -126,7 +126,7 @@ class Dataset:
                 f"The segmentation of record {record} of data set '{self.declaration.name}' has "
                 f"labels from {segmentation.min()} to {segmentation.max()}, but they must lie "
                 f"between 0 and {num_entities - 1}: the data may be of another variant. "
-                f"{self.declaration.remedy()}"
+                f"{self.declaration.how_to_fix()}"
             )
         return image, segmentation
 
@@ -142,7 +142,7 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         DataError: the data set or the split is unknown, the file is missing or invalid, or no
             image of the split passes the filter.
     """
-    declaration = sets.get(str(config.name)).declare(config)
+    declaration = datasets.get(str(config.name)).declare(config)
     reader = declaration.reader(declaration)
     splits = reader.splits()
     if split not in splits:
@@ -154,7 +154,7 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     if not len(records):
         raise DataError(
             f"There is no image of split '{split}' of data set '{declaration.name}' in "
-            f"{declaration.absolute_path}. {declaration.remedy()}"
+            f"{declaration.absolute_path}. {declaration.how_to_fix()}"
         )
     indices = _filtered(declaration, reader, splits, split)
     if not len(indices):

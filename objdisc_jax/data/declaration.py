@@ -53,7 +53,7 @@ class DatasetDeclaration:
     """Everything that is known of a data set before its files are opened.
 
     Attributes:
-        name: name of the data set, which is the name of its file in `objdisc_jax/data/sets/`.
+        name: name of the data set, which is the name of its file in `objdisc_jax/data/datasets/`.
         path: its file or folder, relative to the working directory or absolute.
         reader: makes the reader of such a declaration.
         fields: names in the files, by their role: of an HDF5 file's arrays, or of pictures.
@@ -116,7 +116,7 @@ class DatasetDeclaration:
         path = self.absolute_path
         if not os.path.isfile(path):
             found = "that is a folder" if os.path.isdir(path) else "there is no such file"
-            raise DataError(f"Data set '{self.name}' needs {path}, but {found}. {self.remedy()}")
+            raise DataError(f"Data set '{self.name}' needs {path}, but {found}. {self.how_to_fix()}")
         return path
 
     def folder(self) -> pathlib.Path:
@@ -125,7 +125,7 @@ class DatasetDeclaration:
         if not os.path.isdir(path):
             found = "that is a file" if os.path.exists(path) else "there is no such folder"
             raise DataError(
-                f"Data set '{self.name}' needs the folder {path}, but {found}. {self.remedy()}"
+                f"Data set '{self.name}' needs the folder {path}, but {found}. {self.how_to_fix()}"
             )
         return path
 
@@ -134,14 +134,14 @@ class DatasetDeclaration:
         """The path, absolute; there may be nothing."""
         return pathlib.Path(self.path).expanduser().absolute()
 
-    def remedy(self) -> str:
+    def how_to_fix(self) -> str:
         """Returns the end of an error message: the ways to get sound files."""
         commands = [self.download_command, self.generate_command]
-        remedy = "\n  ".join(
+        how_to_fix = "\n  ".join(
             ["Produce it with" if None in commands else "Produce it with one of"]
             + [command for command in commands if command is not None]
         )
-        remedy += "\nor name another with --config.data.path=PATH"
+        how_to_fix += "\nor name another with --config.data.path=PATH"
         if self.any_size:
-            remedy += ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
-        return remedy + "."
+            how_to_fix += ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
+        return how_to_fix + "."

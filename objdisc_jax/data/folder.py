@@ -97,7 +97,7 @@ class FolderReader(abc.ABC):
             if not len(found):
                 raise DataError(
                     f"The folder {folder} of data set '{self.declaration.name}' has no picture "
-                    f"whose name matches {pattern} in it or below. {self.declaration.remedy()}"
+                    f"whose name matches {pattern} in it or below. {self.declaration.how_to_fix()}"
                 )
             self._index = (*self.arrange(found), times)
         return self._index

@@ -92,7 +92,7 @@ class Hdf5Reader:
         file = self.declaration.file()
         declared = self.declaration
         key = ("object counts", declared.name, declared.fields, declared.background_labels)
-        return cache.of_file(key, file, self._all_object_counts)[records]
+        return cache.cached_for_file(key, file, self._all_object_counts)[records]
 
     def read(
         self, record: int
@@ -202,7 +202,7 @@ class Hdf5Reader:
     def _invalid(self, reason: str, kind: type[DataError] = DataError) -> DataError:
         return kind(
             f"The file {self.declaration.absolute_path} of data set '{self.declaration.name}' is "
-            f"not as it should be. {reason} {self.declaration.remedy()}"
+            f"not as it should be. {reason} {self.declaration.how_to_fix()}"
         )
 
 

@@ -19,10 +19,10 @@ from ml_collections import config_flags
 from PIL import Image
 
 from objdisc_jax import settings, visualize
-from objdisc_jax.data import loader, sets
+from objdisc_jax.data import loader, datasets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.errors import UserError
-from objdisc_jax.flags import parse_absl, run
+from objdisc_jax.cli import parse_absl, run
 
 SAMPLE = 256
 """Images of each split that are looked at for values and labels, evenly spread."""
@@ -77,7 +77,7 @@ def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> N
     settings.check(config)
     with config.unlocked():
         config.data.on_bad_image = "skip"  # to tell of them all
-    splits = list(sets.get(config.data.name).declare(config.data).splits)
+    splits = list(datasets.get(config.data.name).declare(config.data).splits)
     first = loader.load(config.data, splits[0])
     print(f"data set {config.data.name}   {first.declaration.absolute_path}\n{HEADER}", flush=True)
     for split in splits:

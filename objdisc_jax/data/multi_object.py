@@ -294,8 +294,8 @@ def _check(layout: Layout, example: Mapping[str, tfrecord.Feature]) -> None:
     problem = _mismatch(layout, example)
     if problem:
         fitting = [each.arguments() for each in LAYOUTS if not _mismatch(each, example)]
-        remedy = f"It fits {' or '.join(fitting)}." if fitting else "It fits no known data set."
-        raise DataError(f"It is not of {layout.arguments()}: {problem} {remedy}")
+        how_to_fix = f"It fits {' or '.join(fitting)}." if fitting else "It fits no known data set."
+        raise DataError(f"It is not of {layout.arguments()}: {problem} {how_to_fix}")
 
 
 def _mismatch(layout: Layout, example: Mapping[str, tfrecord.Feature]) -> str:

@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.layouts import Rule
-from objdisc_jax.interop.rendering import EPSILON, Scene, compose
+from objdisc_jax.interop.glimpses import EPSILON, Scene, compose
 from objdisc_jax.interop.scene_latents import (
     LOCAL,
     BackgroundDecoder,

@@ -75,7 +75,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         decoder_channels: Sequence[int],
         decoder_strides: Sequence[int],
         decoder_grid: Sequence[int],
-        decoder_lattice: int,
+        pixel_stride: int,
         rematerialize: bool,
         output: str,
         separation: str,
@@ -92,7 +92,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         self.resolution = (height, width)
         self.dtype = getattr(torch, dtype)
         self.decoder_grid = (decoder_grid[0], decoder_grid[1])
-        self.decoder_lattice = decoder_lattice
+        self.pixel_stride = pixel_stride
         self.encoder_residual = encoder_residual
         self.output = output
         self.separation = separation
@@ -160,9 +160,9 @@ class SlotAttentionAutoEncoder(TorchModel):
         if self.slot_attention.gradient != "bo_qsa":
             shape = (batch_size, self.slot_attention.num_slots, self.slot_attention.slot_size)
             noise["slots"] = torch.randn(shape, generator=generator, device=device)
-        if self.decoder_lattice > 1:
+        if self.pixel_stride > 1:
             spans = (
-                side - self.decoder_lattice * (side // self.decoder_lattice - 1)
+                side - self.pixel_stride * (side // self.pixel_stride - 1)
                 for side in self.resolution
             )
             offsets = [
@@ -214,8 +214,8 @@ class SlotAttentionAutoEncoder(TorchModel):
         """Every n-th row and column of images, and the position features there."""
         rows, cols = (
             offset[:, axis, None]
-            + self.decoder_lattice
-            * torch.arange(side // self.decoder_lattice, device=offset.device)
+            + self.pixel_stride
+            * torch.arange(side // self.pixel_stride, device=offset.device)
             for axis, side in enumerate(self.resolution)
         )
         rows, cols = rows[:, :, None], cols[:, None, :]
@@ -238,7 +238,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
             slots = self.attend(image, noise).slots
-            if self.decoder_lattice > 1:
+            if self.pixel_stride > 1:
                 image, features = self._lattice(image, noise["lattice"])
                 recon, _, masks = self._decode_positions(slots, features)
             else:

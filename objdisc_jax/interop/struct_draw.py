@@ -66,7 +66,7 @@ class GlobalCode(NamedTuple):
 
 
 class StructDRAW(nn.Module):
-    """Draws a grid of features in steps; see `objdisc_jax.nn.struct_draw`."""
+    """Draws a grid of features in steps; see `objdisc_jax.models.gnm.struct_draw`."""
 
     dec_step_0: Tensor
 

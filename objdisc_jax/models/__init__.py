@@ -1,64 +1,86 @@
-"""The models, found by the name of their file."""
+"""The models, found by name: a folder here, or a module from elsewhere by its dotted path.
 
-import importlib
+A model is a `Settings` (objdisc_jax/models/settings.py), which imports neither JAX nor torch, and a
+`Model` (objdisc_jax/models/base.py). A folder has them in `settings.py` and `model.py`; a single
+file may hold both. Nothing here imports JAX before a model itself is asked for.
+"""
+
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from flax import nnx
+from ml_collections import ConfigDict
 
+from objdisc_jax import registry
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.models.base import Model
-from objdisc_jax.names import closest
+from objdisc_jax.models.settings import Settings
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from objdisc_jax.models.base import Model
 
 
 def names() -> list[str]:
-    """Names of all models: the files of this package that hold one."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    """Names of the models that come along: the folders here."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def get(name: str) -> ModuleType:
-    """The module of a model, which holds its class and its `default_config()`.
+    """The package or module of a model.
 
     Raises:
         ConfigError: there is no such model; lists those there are.
     """
-    if name not in names():
-        raise ConfigError(
-            f"model.name: there is no model {name!r}{closest(name, names())}. "
-            f"Models: {', '.join(names())}."
-        )
-    return importlib.import_module(f"{__name__}.{name}")
+    return registry.module(name, package=__name__, what="model", key="model.name", known=names())
 
 
-def model_class(name: str) -> type[Model]:
+def settings_class(name: str) -> type[Settings]:
+    """The settings of a model.
+
+    Raises:
+        ConfigError: there is no such model, or it has no settings.
+    """
+    return _class(name, "settings", Settings)
+
+
+def model_class(name: str) -> "type[Model]":
     """The class of a model.
 
     Raises:
         ConfigError: there is no such model.
     """
-    module = get(name)
-    (found,) = (
-        member
-        for member in vars(module).values()
-        if isinstance(member, type)
-        and issubclass(member, Model)
-        and member.__module__ == module.__name__
-    )
-    return found
+    from objdisc_jax.models.base import Model
+
+    return _class(name, "model", Model)
 
 
-def create(name: str, settings: dict[str, Any], *, rngs: nnx.Rngs) -> Model:
-    """Builds a model from its block of the config.
-
-    Args:
-        name: name of the model.
-        settings: the block's other keys, the arguments of the model's class.
-        rngs: source of the initial parameters.
+def settings_of(block: ConfigDict | Mapping[str, Any]) -> Settings:
+    """The settings that a config's `model` block states.
 
     Raises:
-        ValueError: settings that the model refuses.
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or a setting is unknown or not allowed.
     """
-    return cast(Callable[..., Model], model_class(name))(**settings, rngs=rngs)
+    values = block.to_dict() if isinstance(block, ConfigDict) else dict(block)
+    return settings_class(values.pop("name")).from_dict(values)
+
+
+def create(block: ConfigDict | Mapping[str, Any], *, rngs: "nnx.Rngs") -> "Model":
+    """Builds the model of a config's `model` block, with initial parameters from `rngs`.
+
+    Raises:
+        ConfigError: as `settings_of`.
+    """
+    return model_class(block["name"])(settings_of(block), rngs=rngs)
+
+
+def _class(name: str, part: str, base: type[registry.Kind]) -> type[registry.Kind]:
+    module = registry.submodule(get(name), part)
+    found = registry.class_in(module, base)
+    if found is None:
+        raise ConfigError(
+            f"model.name: {module.__name__} has no subclass of {base.__module__}.{base.__name__}, "
+            "so it is no model. Define one there, or correct the name."
+        )
+    return found

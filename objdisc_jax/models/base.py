@@ -100,12 +100,12 @@ class Model(nnx.Module, abc.ABC):
         every model from its `Prediction` and don't belong here.
         """
 
-    def slow_scores(
+    def expensive_metrics(
         self, image: Float[Array, "b h w 3"], prediction: Prediction
     ) -> dict[str, Float[Array, "b"]]:
         """Scores that only this model has and that take long, one value an example.
 
-        Final evaluations compute them, validations during training if `eval.slow_scores` says so.
+        Final evaluations compute them, validations during training if `eval.expensive_metrics` says so.
 
         Args:
             image: in `input_range`.

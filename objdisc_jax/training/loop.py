@@ -18,12 +18,12 @@ from objdisc_jax import config as configs
 from objdisc_jax import settings
 from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
-from objdisc_jax.files import failure_is_a_warning, write_atomically
+from objdisc_jax.files import warn_on_oserror, write_atomically
 from objdisc_jax.models import base
 from objdisc_jax.names import flatten
 from objdisc_jax.training import distributed, optim, pictures, runs, sharding, writers
 from objdisc_jax.training.checkpoint import Checkpoints
-from objdisc_jax.training.evaluate import Evaluator, Scores
+from objdisc_jax.evaluation.runner import Evaluator, Scores
 from objdisc_jax.training.step import TrainState, initial_state, make_train_step
 from objdisc_jax.visualize import plot_curves
 
@@ -65,7 +65,7 @@ class _Training:
         self.workdir = workdir
         settings.check(config)
         self.mesh = sharding.data_mesh()
-        sharding.check_batch_size(config.batch_size, config.accumulate_steps, self.mesh)
+        sharding.check_batch_size(config.batch_size, config.num_microbatches, self.mesh)
         self.train_data = loader.load(config.data, "train")
         self.val_data = loader.load(config.data, "val")
         self.graphdef, self.abstract_state = runs.abstract_state(config)
@@ -111,7 +111,7 @@ class _Training:
             self.val_data,
             self.mesh,
             self.config.eval.num_images,
-            self.config.eval.slow_scores,
+            self.config.eval.expensive_metrics,
         )
         self.draw = pictures.Pictures(self.config, self.graphdef, self.val_data)
         self.started = self.logged = time.monotonic()
@@ -123,7 +123,7 @@ class _Training:
                 self._end_trace()
                 self.writer.close()
         if self.primary:
-            with failure_is_a_warning("the curves"):
+            with warn_on_oserror("the curves"):
                 plot_curves(self.workdir / writers.METRICS_FILE, self.workdir / CURVES_FILE)
 
     def _take_steps(
@@ -284,7 +284,7 @@ class _Training:
         if self.primary:
             index = self._whole_batch(step)["index"]
             report = {"step": step, "scalars": values, "batch_index": index.tolist()}
-            with failure_is_a_warning(str(file)):
+            with warn_on_oserror(str(file)):
                 write_atomically(file, json.dumps(report, indent=2) + "\n")
         self.checkpoints.wait()
         kept = self.checkpoints.latest_step
@@ -317,7 +317,7 @@ class _Training:
         return means["fg_ari"] if self.val_data.has_masks else -means["loss"]
 
     def _write_picture(self, step: int, picture: np.ndarray) -> None:
-        with failure_is_a_warning("the picture"):
+        with warn_on_oserror("the picture"):
             pictures.save(self.workdir, f"step_{step:07d}", picture)
         self.writer.write_images(step, {"val/panel": picture})
 

@@ -49,13 +49,13 @@ def check_batch_size(batch_size: int, parts: int, mesh: Mesh) -> None:
         ConfigError: it cannot; names sizes that can.
     """
     if parts < 1:
-        raise ConfigError(f"accumulate_steps: got {parts}; it is at least 1.")
+        raise ConfigError(f"num_microbatches: got {parts}; it is at least 1.")
     step = mesh.size * parts
     if batch_size < 1 or batch_size % step:
         lower = batch_size // step * step
         near = " or ".join(str(size) for size in (lower, lower + step) if size > 0)
         raise ConfigError(
             f"batch_size: got {batch_size}, which cannot be divided evenly among {mesh.size} "
-            f"device(s) and accumulate_steps = {parts}. Use a multiple of {step}, for example "
+            f"device(s) and num_microbatches = {parts}. Use a multiple of {step}, for example "
             f"{near}."
         )

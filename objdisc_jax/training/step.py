@@ -69,10 +69,10 @@ def make_train_step(
     group of parameters), and `finite`: whether loss and gradient norm are.
 
     All randomness comes from the config's seed and the step, so a run that is continued draws
-    what an undisturbed one draws. With `accumulate_steps` n the batch is computed in n parts with
+    what an undisturbed one draws. With `num_microbatches` n the batch is computed in n parts with
     the same noise, and gives the same update but for rounding and dropout.
     """
-    num_parts = config.accumulate_steps
+    num_parts = config.num_microbatches
     seed = config.seed
 
     def loss_of_part(params, image, noise, dropout_key, step):

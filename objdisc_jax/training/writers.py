@@ -19,7 +19,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.files import failure_is_a_warning, write_atomically
+from objdisc_jax.files import warn_on_oserror, write_atomically
 
 _TF_WRITER = "clu.metric_writers.tf.summary_writer"
 
@@ -90,12 +90,12 @@ class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
 
     def close(self) -> None:
         """Flushes and closes the file."""
-        with failure_is_a_warning("TensorBoard events"):
+        with warn_on_oserror("TensorBoard events"):
             self._writer.close()
 
     @contextlib.contextmanager
     def _replaced_on_failure(self) -> Iterator[None]:
-        with failure_is_a_warning("TensorBoard events"):
+        with warn_on_oserror("TensorBoard events"):
             try:
                 yield
             except OSError:
@@ -164,7 +164,7 @@ class JsonLinesWriter(ScalarWriter):
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Adds scalars to the line of a step."""
         if step != self._step:
-            with failure_is_a_warning(f"{self._file}, kept to be tried again,"):
+            with warn_on_oserror(f"{self._file}, kept to be tried again,"):
                 self.flush()
             self._step = step
         self._values |= {name: float(np.asarray(value)) for name, value in scalars.items()}
@@ -194,7 +194,7 @@ class JsonLinesWriter(ScalarWriter):
 
     def close(self) -> None:
         """Flushes, as well as it can."""
-        with failure_is_a_warning(str(self._file)):
+        with warn_on_oserror(str(self._file)):
             self.flush()
 
 

@@ -17,12 +17,12 @@ from PIL import Image
 from objdisc_jax.data import splits
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.hdf5 import Hdf5Reader
-from objdisc_jax.data.sets.clevr_v1 import ClevrReader
-from objdisc_jax.data.sets.clevrtex import ClevrTexReader
-from objdisc_jax.data.sets.image_folder import ImageFolderReader
-from objdisc_jax.data.sets.ravens import RavensReader
-from objdisc_jax.data.sets.shapes3d import Shapes3dReader
-from objdisc_jax.data.sets.sketchy import SketchyReader
+from objdisc_jax.data.datasets.clevr_v1 import ClevrReader
+from objdisc_jax.data.datasets.clevrtex import ClevrTexReader
+from objdisc_jax.data.datasets.image_folder import ImageFolderReader
+from objdisc_jax.data.datasets.ravens import RavensReader
+from objdisc_jax.data.datasets.shapes3d import Shapes3dReader
+from objdisc_jax.data.datasets.sketchy import SketchyReader
 
 # Of the published ClevrTex masks (datasets differ in nothing but the indices).
 PALETTE = [0, 0, 0, 255, 0, 0, 0, 128, 0, 0, 0, 255, 255, 255, 0, 141, 211, 199, 255, 255, 179]

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import conversion, hdf5_writer, loader, multi_object, sets, tfrecord
+from objdisc_jax.data import conversion, hdf5_writer, loader, multi_object, datasets, tfrecord
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from tests.data import tfrecords
@@ -108,7 +108,7 @@ def test_file_holds_the_records_in_our_layout(file, output):
 
 def test_loader_reads_the_converted_file(file, output):
     _run("--input", file, "--output", output, "--num-records", 100).check_returncode()
-    config = sets.get("tetrominoes").default_config()
+    config = datasets.get("tetrominoes").default_config()
     config.path = str(output)
     batch = loader.load(config, "train").read([0, 50])
     np.testing.assert_array_equal(batch["image"], RECORDS["image"][[0, 50]])

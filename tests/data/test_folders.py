@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import cache, folder, loader, pictures, sets
+from objdisc_jax.data import cache, folder, loader, pictures, datasets
 from objdisc_jax.data.errors import BadImageError, DataError
 from tests.data import examples
 
@@ -19,9 +19,9 @@ def make(tmp_path):
     """Makes a data set's small folder; returns its config and what the folder holds."""
 
     def make(name, num_images=24, **changes):
-        config = sets.get(name).default_config()
+        config = datasets.get(name).default_config()
         config.update(path=str(tmp_path / name), num_workers=0, **changes)
-        declaration = sets.get(name).declare(config)
+        declaration = datasets.get(name).declare(config)
         writers = examples.layouts(declaration)
         (write,) = writers.values()
         return config, write(tmp_path / name, declaration, num_images)
@@ -186,7 +186,7 @@ def test_image_folder_takes_pictures_of_any_size_and_kind(tmp_path):
     for name, size in sizes.items():
         picture = Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8))
         picture.convert("L" if "grey" in name else "RGB").save(tmp_path / name)
-    config = sets.get("image_folder").default_config()
+    config = datasets.get("image_folder").default_config()
     config.update(path=str(tmp_path), resolution=(32, 48))
     splits = [loader.load(config, split) for split in ("train", "val", "test")]
     assert [len(split) for split in splits] == [2, 1, 1]
@@ -199,7 +199,7 @@ def test_image_folder_cuts_the_models_proportions_out_of_the_middle(tmp_path):
         picture = np.zeros((40, 100, 3), np.uint8)
         picture[:, 30:70] = 200
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
-    config = sets.get("image_folder").default_config()
+    config = datasets.get("image_folder").default_config()
     config.update(path=str(tmp_path), resolution=(20, 20))
     assert (loader.load(config, "train").read([0])["image"] == 200).all()
 
@@ -209,7 +209,7 @@ def test_image_folder_keeps_pictures_in_their_splits_when_others_come(tmp_path):
         splits = {split: loader.load(config, split) for split in ("train", "val", "test")}
         return {_picture(config, s, i).name: k for k, s in splits.items() for i in range(len(s))}
 
-    config = sets.get("image_folder").default_config()
+    config = datasets.get("image_folder").default_config()
     config.path = str(tmp_path)
     for number in range(60):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
@@ -249,7 +249,7 @@ def test_user_without_home_goes_on_without_cache(monkeypatch, caplog):
 
 def test_image_folder_with_too_few_pictures_is_an_error(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
-    config = sets.get("image_folder").default_config()
+    config = datasets.get("image_folder").default_config()
     config.path = str(tmp_path)
     with pytest.raises(DataError, match=r"has 1 picture\(s\)"):
         loader.load(config, "train")

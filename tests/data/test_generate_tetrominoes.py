@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import hdf5_writer, loader, sets
+from objdisc_jax.data import hdf5_writer, loader, datasets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from tests.data.examples import with_small_disk
@@ -52,7 +52,7 @@ def test_attributes_say_where_the_file_comes_from(file):
 
 
 def test_reader_obeys_the_splits_of_a_small_file(file):
-    config = sets.get("tetrominoes").default_config()
+    config = datasets.get("tetrominoes").default_config()
     config.path = str(file)
     sizes = {split: len(loader.load(config, split)) for split in ("train", "val", "test")}
     assert sizes == {"train": 1201, "val": 93, "test": 6}

@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import hdf5, loader, sets
+from objdisc_jax.data import hdf5, loader, datasets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
 from tests.data import examples
@@ -11,9 +11,9 @@ from tests.data import examples
 @pytest.fixture
 def published(tmp_path):
     """The config of a small Tetrominoes file in the published layout."""
-    config = sets.get("tetrominoes").default_config()
+    config = datasets.get("tetrominoes").default_config()
     config.path = str(tmp_path / "published.h5")
-    declaration = sets.get("tetrominoes").declare(config)
+    declaration = datasets.get("tetrominoes").declare(config)
     examples.write_published(tmp_path / "published.h5", declaration, 20)
     return config
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import inspect, loader, sets
+from objdisc_jax.data import inspect, loader, datasets
 from tests.conftest import tiny_experiment
 from tests.data import examples
 from tests.test_cli import call
@@ -30,9 +30,9 @@ def test_every_split_is_described(tetrominoes, tmp_path, capsys):
 
 
 def test_filter_and_background_show(tmp_path):
-    config = sets.get("objects_room").default_config()
+    config = datasets.get("objects_room").default_config()
     config.update(path=str(tmp_path / "room.h5"), max_objects=2)
-    declaration = sets.get("objects_room").declare(config)
+    declaration = datasets.get("objects_room").declare(config)
     example = examples.write_ours(tmp_path / "room.h5", declaration, 40)
     dataset = loader.load(config, "train")
     line = inspect.describe(dataset).split()
@@ -62,9 +62,9 @@ def test_sheet_shows_images_above_their_labels(tetrominoes, num_images):
 
 def test_unreadable_images_are_counted_and_left_out(tmp_path, capsys):
     config = tiny_experiment("unused").unlock()
-    config.data = sets.get("sketchy").default_config()
+    config.data = datasets.get("sketchy").default_config()
     config.data.update(path=str(tmp_path / "sketchy"), num_workers=0)
-    declaration = sets.get("sketchy").declare(config.data)
+    declaration = datasets.get("sketchy").declare(config.data)
     examples.write_sketchy(tmp_path / "sketchy", declaration, 60)
     for file in sorted((tmp_path / "sketchy" / "train").rglob("*.png"))[::2]:
         Image.new("RGB", (128, 128), (200, 200, 200)).save(file)
@@ -80,9 +80,9 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path, capsys):
 
 def test_other_splits_are_described_where_one_cannot_be_loaded(tmp_path, capsys):
     config = tiny_experiment("unused").unlock()
-    config.data = sets.get("clevr_v1").default_config()
+    config.data = datasets.get("clevr_v1").default_config()
     config.data.update(path=str(tmp_path / "clevr"), max_objects=9, num_workers=0)
-    declaration = sets.get("clevr_v1").declare(config.data)
+    declaration = datasets.get("clevr_v1").declare(config.data)
     examples.write_clevr(tmp_path / "clevr", declaration, 12)
     inspect.inspect(config, tmp_path / "sheet.png", seconds=0.1)
     out = capsys.readouterr().out

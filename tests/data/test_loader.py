@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from objdisc_jax.data import loader, sets
+from objdisc_jax.data import loader, datasets
 from objdisc_jax.data.errors import DataError
 
 # Four workers are more than some test machines have cores.
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 @pytest.fixture(scope="module")
 def config(tetrominoes_file):
-    config = sets.get("tetrominoes").default_config()
+    config = datasets.get("tetrominoes").default_config()
     config.path = str(tetrominoes_file)
     return config
 
@@ -206,10 +206,10 @@ def test_program_that_leaves_an_iterator_open_ends_cleanly(tetrominoes_file, tmp
     script = tmp_path / "script.py"
     script.write_text(
         f"""
-from objdisc_jax.data import loader, sets
+from objdisc_jax.data import loader, datasets
 
 if __name__ == "__main__":
-    config = sets.get("tetrominoes").default_config()
+    config = datasets.get("tetrominoes").default_config()
     config.path = {str(tetrominoes_file)!r}
     dataset = loader.load(config, "train")
     closed = loader.train_batches(dataset, batch_size=4, seed=0, num_workers=1)

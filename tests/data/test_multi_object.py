@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from objdisc_jax.data import multi_object, sets
+from objdisc_jax.data import multi_object, datasets
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from tests.data import tfrecords
@@ -72,7 +72,7 @@ def test_records_are_decoded_to_our_layout(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_layouts_agree_with_the_declared_sets(layout):
-    module = sets.get(layout.dataset)
+    module = datasets.get(layout.dataset)
     config = module.default_config()
     if layout.variant:
         config.variant = layout.variant

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import conversion, loader, sets
+from objdisc_jax.data import conversion, loader, datasets
 from objdisc_jax.data.errors import DataError
-from objdisc_jax.data.sets.clevrtex import NUM_IMAGES
+from objdisc_jax.data.datasets.clevrtex import NUM_IMAGES
 from objdisc_jax.data.synthetic import multi_dsprites
 from objdisc_jax.render import clevr, clevrtex, shapes3d
 from objdisc_jax.training import loop
@@ -72,7 +72,7 @@ def test_clevr_file_has_the_arrays_and_says_how_it_was_made(clevr_file):
 
 
 def test_reader_reads_the_rendered_clevr_file(clevr_file):
-    config = sets.get("clevr_with_masks").default_config()
+    config = datasets.get("clevr_with_masks").default_config()
     config.path = str(clevr_file)
     config.max_objects = 6
     config.num_test_images = None
@@ -191,7 +191,7 @@ def test_shapes3d_file_is_read_and_shows_its_labels(tmp_path):
     assert attributes["seed"] == 1
     assert arrays["images"].shape == (600, 64, 64, 3)
     assert len(np.unique(arrays["labels"], axis=0)) == 600
-    config = sets.get("shapes3d").default_config()
+    config = datasets.get("shapes3d").default_config()
     config.path = str(path)
     sizes = [len(loader.load(config, split)) for split in ("train", "val", "test")]
     assert sum(sizes) == 600
@@ -225,7 +225,7 @@ def test_multi_dsprites_file_is_read_and_obeys_its_variant(variant, tmp_path):
         assert set(np.unique(labels)) == set(range(count + 1))
         for label in range(count + 1):  # flat colours, without antialiasing
             assert len(np.unique(arrays["image"][i][labels == label], axis=0)) == 1
-    config = sets.get("multi_dsprites").default_config()
+    config = datasets.get("multi_dsprites").default_config()
     config.path = str(path)
     config.variant = variant
     (batch,) = loader.eval_batches(loader.load(config, "train"), batch_size=64)
@@ -312,7 +312,7 @@ def test_clevrtex_folder_is_complete_after_interruptions(tmp_path, monkeypatch):
 @pytest.mark.parametrize("variant", clevrtex.VARIANTS)
 def test_clevrtex_variant_is_read_and_obeys_its_rules(tmp_path, variant):
     _render_clevrtex(tmp_path, variant=variant, num_images=12)
-    config = sets.get("clevrtex").default_config()
+    config = datasets.get("clevrtex").default_config()
     config.path = str(tmp_path)
     config.variant = variant
     config.resolution = (96, 96)

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import conversion, hdf5_writer, loader, repacking, sets, splits
+from objdisc_jax.data import conversion, hdf5_writer, loader, repacking, datasets, splits
 from objdisc_jax.data.errors import DataError
 
 SCRIPT = Path(__file__).parents[2] / "data_scripts" / "repack_hdf5.py"
@@ -100,12 +100,12 @@ def test_repacked_file_holds_the_same_records(
 
 def test_loader_reads_both_files_alike(tmp_path):
     arrays, _ = _published("tetrominoes", 40)
-    ranges = splits.scaled_splits(sets.get("tetrominoes").SPLITS, 40)
+    ranges = splits.scaled_splits(datasets.get("tetrominoes").SPLITS, 40)
     _write(tmp_path / "published.h5", arrays, note="kept", **splits.to_attributes(ranges))
     _repack("tetrominoes", tmp_path / "published.h5", tmp_path / "new.h5")
     batches = []
     for name in ("published.h5", "new.h5"):
-        config = sets.get("tetrominoes").default_config()
+        config = datasets.get("tetrominoes").default_config()
         config.path = str(tmp_path / name)
         config.max_objects = 2
         dataset = loader.load(config, "train")

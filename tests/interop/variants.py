@@ -102,7 +102,7 @@ VARIANTS = {
             "position": "fourier",
             "activation": "relu",
             "decoder_channels": (12,),
-            "decoder_lattice": 3,
+            "pixel_stride": 3,
             "output": "tanh",
         },
     },

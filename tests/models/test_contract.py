@@ -153,7 +153,7 @@ def test_optimizer_groups_are_parts_of_the_parameters(model):
 def test_slow_scores_are_per_example(model, image):
     noise = model.noise(jax.random.key(0), BATCH)
     prediction = model.predict(image, noise, step=jnp.int32(0))
-    for value in model.slow_scores(image, prediction).values():
+    for value in model.expensive_metrics(image, prediction).values():
         assert value.shape == (BATCH,)
         assert np.isfinite(value).all()
 

@@ -20,7 +20,7 @@ from objdisc_jax.nn.conv import (
     summed_by_parts,
 )
 from objdisc_jax.nn.gru import GRUCell
-from objdisc_jax.nn.position import PositionEmbedding, coordinates, fourier_features
+from objdisc_jax.models.slot_attention.position import PositionEmbedding, coordinates, fourier_features
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
 

@@ -47,7 +47,7 @@ def test_any_number_of_devices_makes_the_same_updates(tiny, devices):
 def test_accumulation_makes_the_same_updates(tiny):
     mesh = sharding.data_mesh(jax.devices()[:2])
     whole, state = take_steps(tiny, mesh)
-    parts, state_of_parts = take_steps(changed(tiny, accumulate_steps=4), mesh)
+    parts, state_of_parts = take_steps(changed(tiny, num_microbatches=4), mesh)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(state_of_parts), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -84,7 +84,7 @@ def test_labels_are_resized_to_the_nearest_pixel_centre():
         (6, 1, r"batch_size: got 6, .* 4 device.* multiple of 4, for example 4 or 8"),
         (12, 2, r"multiple of 8, for example 8 or 16"),
         (0, 1, r"multiple of 4, for example 4"),
-        (8, 0, r"accumulate_steps: got 0"),
+        (8, 0, r"num_microbatches: got 0"),
     ],
 )
 def test_batches_that_cannot_be_divided_are_refused(batch_size, parts, message):

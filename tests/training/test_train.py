@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from objdisc_jax import config as configs
-from objdisc_jax.data.sets import tetrominoes
+from objdisc_jax.data.datasets import tetrominoes
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.training import checkpoint, loop, runs, sharding
 from objdisc_jax.training.checkpoint import Checkpoints

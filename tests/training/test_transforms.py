@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import loader, sets
+from objdisc_jax.data import loader, datasets
 from objdisc_jax.training.step import prepare_images, resize_labels
 from tests.data.examples import PALETTE
 from tests.golden.published import load_npz
@@ -24,7 +24,7 @@ def image():
 
 
 def _read(name, path, **changes):
-    config = sets.get(name).default_config()
+    config = datasets.get(name).default_config()
     config.update(path=str(path), **changes)
     return loader.load(config, "test").read([0])
 

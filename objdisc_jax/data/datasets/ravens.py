@@ -1,0 +1,141 @@
+"""RAVENS: 480x640 pictures of a robot at a table with three to eight objects, with segmentations.
+
+Read from the two files of the published PyTorch code, `ravens_*_train.h5` and `ravens_*_test.h5`:
+three pictures a scene, from the front, the left and the right. The published code validated on the
+test file; here the last 1,667 scenes of the training file are for validation. Labels 0 to 4 are
+ground, table, arm, and base and head of the gripper; objects are 5 to 12.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import ml_collections
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from objdisc_jax.data import hdf5
+from objdisc_jax.data.config import check_choice, shared_config, shared_fields
+from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.errors import DataError
+
+VIEWS = 3
+SPLITS = {
+    "train": range(0, 65_001),
+    "val": range(65_001, 70_002),
+    "test": range(70_002, 85_002),
+}
+NOTHING = 255
+"""The label of a pixel at which the simulator's camera saw nothing."""
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Returns the pictures of all three cameras, cropped to the middle."""
+    config = shared_config("ravens", path="data/ravens")
+    # centre: the middle 480 x 500 of every picture | table: rows 232 to 470 and columns 50 to 590,
+    # of pictures from the front alone. Either is squeezed into the model's square.
+    config.crop = "centre"
+    return config
+
+
+def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
+    """Returns the data set that the configuration describes."""
+    table = check_choice(config, "crop", ("centre", "table")) == "table"
+    return DatasetDeclaration(
+        **shared_fields(config),
+        reader=RavensReader,
+        fields={
+            **hdf5.FIELDS,
+            "image": "color",
+            "segmentation": "segm",
+            "num_objects": "num_objects_on_table",
+        },
+        image_size=(480, 640),
+        crop=((232, 470), (50, 590)) if table else ((0, 480), (70, 570)),
+        splits={
+            name: range(records.start, records.stop, VIEWS if table else 1)
+            for name, records in SPLITS.items()
+        },
+        num_entities=13,
+        background_labels=(0, 1, 2, 3, 4),
+        largest_num_objects=8,
+        download_command="bash data_scripts/download_ravens.sh ARCHIVE",
+    )
+
+
+class RavensReader:
+    """Reads the training file and, with record numbers that go on from its end, the test file."""
+
+    def __init__(self, declaration: DatasetDeclaration):
+        self.declaration = declaration
+        self._files: list[_RavensFile] = []
+        self._num_training = 0
+
+    def splits(self) -> Mapping[str, range]:
+        """Returns the splits, of whole scenes, for the numbers of records in the two files."""
+        test = self._opened()[1]
+        end = self._num_training + test.num_records()
+        scenes = self._num_training // VIEWS
+        if scenes < 2:
+            raise DataError(
+                f"The training file of data set 'ravens' in {self.declaration.absolute_path} has "
+                f"{self._num_training} pictures, but training and validation need three each. "
+                f"{self.declaration.how_to_fix()}"
+            )
+        share = len(SPLITS["val"]) * scenes // SPLITS["val"].stop
+        validation = VIEWS * (scenes - max(1, share))
+        step = self.declaration.splits["train"].step
+        return {
+            "train": range(0, validation, step),
+            "val": range(validation, self._num_training, step),
+            "test": range(self._num_training, end, step),
+        }
+
+    def image_size(self) -> tuple[int, int]:
+        """Returns rows and columns of the images that `read` returns."""
+        return self._opened()[0].image_size()
+
+    def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Returns the number of objects in each record, background not counted."""
+        counts = [file.object_counts(np.arange(file.num_records())) for file in self._opened()]
+        return np.concatenate(counts)[records]
+
+    def read(
+        self, record: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
+        """Returns a record's cropped image and segmentation."""
+        training, test = self._opened()
+        if record < self._num_training:
+            return training.read(record)
+        return test.read(record - self._num_training)
+
+    def _opened(self) -> list["_RavensFile"]:
+        """Returns the readers of the training and the test file."""
+        if not self._files:
+            self._files = [self._file(part) for part in ("train", "test")]
+            self._num_training = self._files[0].num_records()
+        return self._files
+
+    def _file(self, part: str) -> "_RavensFile":
+        folder = self.declaration.folder()
+        found = sorted(folder.glob(f"ravens_*_{part}.h5"))
+        if len(found) != 1:
+            names = ", ".join(file.name for file in found) or "none"
+            raise DataError(
+                f"Data set 'ravens' needs one file ravens_*_{part}.h5 in {folder}, but there are "
+                f"{len(found)} ({names}). {self.declaration.how_to_fix()}"
+            )
+        return _RavensFile(dataclasses.replace(self.declaration, path=str(found[0])))
+
+
+class _RavensFile(hdf5.Hdf5Reader):
+    """One of the two files; the number of objects is that of a scene's three pictures."""
+
+    records_per_count = VIEWS
+
+    def read(
+        self, record: int
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
+        image, segmentation = super().read(record)
+        if segmentation is not None:
+            segmentation = np.where(segmentation == NOTHING, 0, segmentation)
+        return image, segmentation

@@ -1,0 +1,139 @@
+"""Latents of the cells of a grid, one possible object each: presence, place, depth, appearance."""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from objdisc_jax.nn.conv import conv, convolution
+from objdisc_jax.models.gnm.distributions import Normal, RelaxedBernoulli
+from objdisc_jax.nn.initializers import uniform
+from objdisc_jax.models.gnm.layers import NormedConvs
+
+PRES_SCALE = 8.8
+"""Largest log odds of presence: its probability stays between 0.00015 and 0.99985."""
+
+
+@flax.struct.dataclass
+class LocalLatents:
+    """One draw of the latents of k cells, float32.
+
+    Attributes:
+        pres: presence, in (0, 1), `[b, k, 1]`.
+        where: unbounded (size, ratio, x, y), `[b, k, 4]`; `to_transform` says what they mean.
+        depth: the smaller, the nearer, `[b, k, 1]`.
+        what: appearance, `[b, k, d]`.
+    """
+
+    pres: Float[Array, "b k 1"]
+    where: Float[Array, "b k 4"]
+    depth: Float[Array, "b k 1"]
+    what: Float[Array, "b k d"]
+
+
+@flax.struct.dataclass
+class LocalDistributions:
+    """Distributions of the latents, with the axes of `LocalLatents`."""
+
+    pres: RelaxedBernoulli
+    where: Normal
+    depth: Normal
+    what: Normal
+
+    def sample(self, noise: LocalLatents, temperature: ArrayLike) -> LocalLatents:
+        """The draw that noise makes: uniform noise for `pres`, standard normals for the others.
+
+        Args:
+            noise: the noise.
+            temperature: of the relaxed presence.
+        """
+        return LocalLatents(
+            pres=self.pres.sample(noise.pres, temperature),
+            where=self.where.sample(noise.where),
+            depth=self.depth.sample(noise.depth),
+            what=self.what.sample(noise.what),
+        )
+
+
+class LocalLatentNet(nnx.Module):
+    """Distributions of every cell's latents from the features there.
+
+    The same network serves the prior (on the global code) and the posterior (on the encoded image).
+
+    Args:
+        in_features: channels of the grid of features.
+        features: channels of the 1x1 convolutions before the heads.
+        what_size: size of z_what.
+        initial_size: the raw size that all glimpses begin with.
+        dtype: compute type; distributions are float32.
+        rngs: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        features: Sequence[int],
+        what_size: int,
+        initial_size: float,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        ones = (1,) * len(features)
+        self.trunk = NormedConvs(in_features, features, ones, ones, dtype=dtype, rngs=rngs)
+
+        def head(size: int) -> nnx.Conv:
+            return conv(features[-1], size, 1, dtype=dtype, rngs=rngs)
+
+        self.pres, self.depth, self.what = head(1), head(2), head(2 * what_size)
+        # Places begin almost equal, in the middle of the cell.
+        self.where = nnx.Conv(
+            features[-1],
+            8,
+            (1, 1),
+            kernel_init=uniform(0.01),
+            bias_init=lambda key, shape, dtype=None, **_: (
+                jnp.zeros(shape, dtype).at[0].set(initial_size)
+            ),
+            conv_general_dilated=convolution,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> LocalDistributions:
+        """The distributions, cells in rows: k = h · w."""
+        x = self.trunk(x)
+        pres, where, depth, what = (
+            rearrange(head(x).astype(jnp.float32), "b h w d -> b (h w) d")
+            for head in (self.pres, self.where, self.depth, self.what)
+        )
+        return LocalDistributions(
+            pres=RelaxedBernoulli(PRES_SCALE * jnp.tanh(pres)),
+            where=Normal.from_features(where),
+            depth=Normal.from_features(depth),
+            what=Normal.from_features(what),
+        )
+
+
+def to_transform(where: Float[Array, "b k 4"], grid: tuple[int, int]) -> Float[Array, "b k 4"]:
+    """z_where of raw latents: (scale x, scale y, shift x, shift y), the image from −1 to 1.
+
+    The first latent is the size, σ(s) of the image; the second the ratio of height to width,
+    exp(r); the others move the centre from the middle of the cell by up to a whole cell.
+
+    Args:
+        where: raw latents of all cells.
+        grid: rows and columns of cells.
+    """
+    rows, columns = grid
+    scale, stretch = jax.nn.sigmoid(where[..., 0]), jnp.exp(0.5 * where[..., 1])
+    cell = jnp.arange(rows * columns)
+    x = cell % columns + 0.5 + jnp.tanh(where[..., 2])
+    y = cell // columns + 0.5 + jnp.tanh(where[..., 3])
+    shift = (2.0 / columns * x - 1.0, 2.0 / rows * y - 1.0)
+    return jnp.stack([scale / stretch, scale * stretch, *shift], axis=-1)

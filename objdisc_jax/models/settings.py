@@ -1,0 +1,159 @@
+"""What the settings of all models have in common; imports neither JAX nor torch."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+from ml_collections import ConfigDict, config_dict
+
+from objdisc_jax.errors import ConfigError
+from objdisc_jax.names import closest
+
+Gradient = Literal["implicit", "unrolled", "bo_qsa"]
+"""How gradients flow through Slot Attention; see `objdisc_jax.nn.slot_attention`."""
+DType = Literal["float32", "bfloat16"]
+"""Compute type of a model; its parameters are float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of a model: a frozen dataclass, every field with a default and a comment.
+
+    A config's `model` block is made of the fields; the JAX model and the PyTorch module take the
+    object itself. Lists become tuples; types, the lengths of tuples and the choices of a `Literal`
+    are checked here by the annotations, all else in the subclass's own `check`.
+
+    Raises:
+        ConfigError: a field is not allowed; names it, what it is, and what is allowed.
+    """
+
+    recommended: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
+    """What the model's paper prescribes for training, by the config's full keys: learning rates,
+    warm-up, clipping; a group of parameters by the arguments of `config.group_config`. `experiment`
+    sets them; an experiment states what differs."""
+
+    resolution: tuple[int, int] = (128, 128)  # height and width that images are resized to
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _as_annotated(getattr(self, field.name), hints[field.name])
+            if value is _MISFIT:
+                self.refuse(field.name, _describe(hints[field.name]))
+            object.__setattr__(self, field.name, value)
+        self.at_least(1, "resolution")
+        self.check()
+
+    def check(self) -> None:
+        """Refuses values out of range, and values that contradict each other."""
+
+    @classmethod
+    def small(cls) -> Self:
+        """Settings of a small model, with which tests of all models are quick."""
+        return cls()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings of a mapping; what it lacks is as by default.
+
+        Raises:
+            ConfigError: a field is unknown or not allowed.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"model.{key}: there is no such setting{closest(key, known)}.")
+        return cls(**values)
+
+    def refuse(self, key: str, allowed: str) -> typing.NoReturn:
+        """Raises the error that a field is not allowed.
+
+        Args:
+            key: name of the field.
+            allowed: what it may be: "it must be at least 1".
+        """
+        raise ConfigError(f"model.{key}: got {getattr(self, key)!r}; {allowed}.")
+
+    def at_least(self, least: float, *keys: str) -> None:
+        """Refuses fields below a number; of a tuple, every entry counts."""
+        for key in keys:
+            value = getattr(self, key)
+            if min(value if isinstance(value, tuple) else (value,), default=least) < least:
+                self.refuse(key, f"it must be at least {least}")
+
+    def between(self, low: float, high: float, *keys: str) -> None:
+        """Refuses fields outside of an interval, ends included; of a tuple, every entry counts."""
+        for key in keys:
+            value = getattr(self, key)
+            if not all(low <= x <= high for x in (value if isinstance(value, tuple) else (value,))):
+                self.refuse(key, f"it lies between {low} and {high}")
+
+    def same_length(self, layers: str, *others: str, more: int = 0) -> None:
+        """Refuses fields that do not have one entry per layer.
+
+        Args:
+            layers: the field whose length counts.
+            others: fields of the same length.
+            more: by so much the others are longer.
+        """
+        wanted = len(getattr(self, layers)) + more
+        for key in others:
+            if len(getattr(self, key)) != wanted:
+                self.refuse(
+                    key, f"model.{layers} {getattr(self, layers)} asks for {wanted} entries"
+                )
+
+
+def default_block(name: str, settings: type[Settings]) -> ConfigDict:
+    """The `model` block of a config: a model's name and its settings' defaults."""
+    block = ConfigDict({"name": name})
+    hints = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings(), field.name)
+        if value is None:
+            (kind,) = (one for one in typing.get_args(hints[field.name]) if one is not type(None))
+            value = config_dict.placeholder(typing.get_origin(kind) or kind)
+        block[field.name] = value
+    return block
+
+
+_MISFIT = object()
+
+
+def _as_annotated(value: Any, hint: Any) -> Any:
+    """A value as its annotation has it, or `_MISFIT`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value if value in arguments else _MISFIT
+    if origin in (types.UnionType, typing.Union):
+        fitting = (_as_annotated(value, one) for one in arguments)
+        return next((one for one in fitting if one is not _MISFIT), _MISFIT)
+    if origin is tuple:
+        return _as_tuple(value, arguments)
+    if hint is float and type(value) is int:
+        return float(value)
+    return value if type(value) is hint or hint is type(None) is type(value) else _MISFIT
+
+
+def _as_tuple(value: Any, hints: tuple[Any, ...]) -> Any:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return _MISFIT
+    if hints[-1] is Ellipsis:
+        hints = (hints[0],) * len(value)
+    entries = tuple(_as_annotated(*pair) for pair in zip(value, hints, strict=False))
+    return entries if len(value) == len(hints) and _MISFIT not in entries else _MISFIT
+
+
+def _describe(hint: Any) -> str:
+    """An annotation in words."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return f"allowed are {', '.join(map(str, arguments))}"
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return ", or ".join(_describe(one) for one in arguments)
+    if typing.get_origin(hint) is tuple:
+        of = getattr(arguments[0], "__name__", str(arguments[0]))
+        return f"it is a tuple of {'any number' if arguments[-1] is Ellipsis else len(arguments)} {of}"
+    return f"it is {'None' if hint is type(None) else f'of type {hint.__name__}'}"

@@ -1,0 +1,355 @@
+"""Causal transformer decoder with cross-attention, as SLATE has it, and its one-token step."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, UInt32
+
+from objdisc_jax.models.slate import hash_prng
+from objdisc_jax.models.slate.chunks import in_chunks
+from objdisc_jax.nn.mlp import linear
+from objdisc_jax.nn.norms import layer_norm
+
+PART = 256
+"""Queries that causal attention takes at a time; they see the keys up to the last of them."""
+
+SITES = 5
+"""Places of a block that have dropout."""
+
+
+class KeysValues(NamedTuple):
+    """What queries attend to, head by head."""
+
+    keys: Float[Array, "b h t e"]
+    values: Float[Array, "b h t e"]
+
+
+def attend(
+    queries: Float[Array, "b h q e"],
+    memory: KeysValues,
+    visible: Array | None,
+    rate: float,
+    seed: UInt32[Array, "2"] | None,
+) -> Float[Array, "b h q e"]:
+    """softmax(queries · keys / √e) · values, with dropout of the weights; softmax in float32.
+
+    Args:
+        queries: one vector a position and head.
+        memory: keys and values.
+        visible: which keys a query sees, broadcast to `[b, h, q, t]`; None for all.
+        rate: share of the weights that are dropped.
+        seed: of the dropout mask.
+    """
+    queries = queries * queries.shape[-1] ** -0.5
+    logits = jnp.einsum("bhqe,bhte->bhqt", queries, memory.keys, preferred_element_type=jnp.float32)
+    if visible is not None:
+        logits = jnp.where(visible, logits, -jnp.inf)
+    weights = noise.dropout(jax.nn.softmax(logits, axis=-1), rate, seed)
+    return jnp.einsum("bhqt,bhte->bhqe", weights.astype(queries.dtype), memory.values)
+
+
+def causal_attend(
+    queries: Float[Array, "b h t e"],
+    memory: KeysValues,
+    rate: float,
+    seed: UInt32[Array, "2"] | None,
+) -> Float[Array, "b h t e"]:
+    """`attend` where a position sees itself and those before it.
+
+    Queries of long sequences are taken in parts, each with the keys up to its end, so that nearly
+    half of the products of all with all are not made. The weights are computed again in the
+    backward pass rather than kept; in large batches heads take turns.
+    """
+    num_tokens = queries.shape[2]
+
+    def some_heads(first_head: Array | int, queries: Array, keys: Array, values: Array) -> Array:
+        found = []
+        for first in range(0, num_tokens, PART):
+            last = min(first + PART, num_tokens)
+            visible = jnp.arange(first, last)[:, None] >= jnp.arange(last)
+            seen = KeysValues(keys[:, :, :last], values[:, :, :last])
+            own_seed = seed
+            if seed is not None:
+                own_seed = seed + jnp.uint32(first_head * num_tokens + first)
+            found.append(attend(queries[:, :, first:last], seen, visible, rate, own_seed))
+        return jnp.concatenate(found, axis=2)
+
+    if num_tokens > PART:
+        some_heads = jax.checkpoint(some_heads)
+    return in_chunks(some_heads, queries, *memory, width=num_tokens**2)
+
+
+class MultiHeadAttention(nnx.Module):
+    """Projections of multi-head attention, without biases.
+
+    Args:
+        features: size of queries, keys, values and output.
+        num_heads: number of heads h, a divisor of `features`.
+        gain: factor of the output projection's initial weights.
+        dtype: compute type.
+        rngs: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        num_heads: int,
+        *,
+        gain: float,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        def project(gain: float = 1.0) -> nnx.Linear:
+            return linear(
+                features,
+                features,
+                init="xavier",
+                gain=gain,
+                use_bias=False,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.num_heads = num_heads
+        self.project_q = project()
+        self.project_k = project()
+        self.project_v = project()
+        self.project_out = project(gain)
+
+    def queries(self, x: Float[Array, "b t d"]) -> Float[Array, "b h t e"]:
+        """Queries of every head."""
+        return rearrange(self.project_q(x), "b t (h e) -> b h t e", h=self.num_heads)
+
+    def memory(self, x: Float[Array, "b t d"]) -> KeysValues:
+        """Keys and values of every head."""
+        keys, values = (
+            rearrange(project(x), "b t (h e) -> b h t e", h=self.num_heads)
+            for project in (self.project_k, self.project_v)
+        )
+        return KeysValues(keys, values)
+
+    def output(self, x: Float[Array, "b h t e"]) -> Float[Array, "b t d"]:
+        """The heads together."""
+        return self.project_out(rearrange(x, "b h t e -> b t (h e)"))
+
+
+class TransformerBlock(nnx.Module):
+    """Causal self-attention, cross-attention and a feed-forward network, each after a LayerNorm.
+
+    Args:
+        features: size d of a position.
+        num_heads: number of heads.
+        gain: factor of the initial weights of what is added to the residual.
+        norm_first_residual: the input itself is replaced by its LayerNorm, so that the residual of
+            self-attention is the normalised one; the published first block does that.
+        dropout: share of attention weights and of outputs that is dropped.
+        dtype: compute type; norms, softmax and the residual are float32.
+        rngs: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        num_heads: int,
+        *,
+        gain: float,
+        norm_first_residual: bool,
+        dropout: float,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.norm_first_residual = norm_first_residual
+        self.dropout = dropout
+        self.self_norm = layer_norm(features, rngs=rngs)
+        self.self_attention = MultiHeadAttention(
+            features, num_heads, gain=gain, dtype=dtype, rngs=rngs
+        )
+        self.cross_norm = layer_norm(features, rngs=rngs)
+        self.cross_attention = MultiHeadAttention(
+            features, num_heads, gain=gain, dtype=dtype, rngs=rngs
+        )
+        self.mlp_norm = layer_norm(features, rngs=rngs)
+        self.mlp_in = linear(features, 4 * features, init="kaiming", dtype=dtype, rngs=rngs)
+        self.mlp_out = linear(
+            4 * features, features, init="xavier", gain=gain, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        context: KeysValues,
+        seeds: UInt32[Array, "5 2"] | None,
+    ) -> Float[Array, "b t d"]:
+        """Applies the block to whole sequences.
+
+        Args:
+            x: the sequences.
+            context: what cross-attention reads, from `cross_attention.memory`.
+            seeds: of the dropout masks; None switches dropout off.
+        """
+        weights_seed, self_seed, cross_weights_seed, cross_seed, mlp_seed = (
+            (None,) * SITES if seeds is None else seeds
+        )
+        y = self.self_norm(x)
+        attention = self.self_attention
+        found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
+        found = checkpoint_name(found, "attention")
+        x = y if self.norm_first_residual else x
+        x = x + noise.dropout(attention.output(found), self.dropout, self_seed)
+        attention = self.cross_attention
+        queries = attention.queries(self.cross_norm(x))
+        found = attend(queries, context, None, self.dropout, cross_weights_seed)
+        x = x + noise.dropout(attention.output(found), self.dropout, cross_seed)
+        return x + noise.dropout(self._mlp(x), self.dropout, mlp_seed)
+
+    def step(
+        self,
+        x: Float[Array, "b 1 d"],
+        context: KeysValues,
+        cache: KeysValues,
+        position: Int[Array, ""],
+    ) -> tuple[Float[Array, "b 1 d"], KeysValues]:
+        """Applies the block to one position, given the keys and values of those before.
+
+        Args:
+            x: the position's input.
+            context: what cross-attention reads.
+            cache: keys and values `[b, h, t, e]`, filled up to the position.
+            position: its index.
+
+        Returns:
+            The output, and the cache with this position in it.
+        """
+        y = self.self_norm(x)
+        attention = self.self_attention
+        cache = KeysValues(
+            *(
+                lax.dynamic_update_slice_in_dim(old, new, position, axis=2)
+                for old, new in zip(cache, attention.memory(y), strict=True)
+            )
+        )
+        visible = jnp.arange(cache.keys.shape[2]) <= position
+        found = attend(attention.queries(y), cache, visible, 0.0, None)
+        x = (y if self.norm_first_residual else x) + attention.output(found)
+        attention = self.cross_attention
+        found = attend(attention.queries(self.cross_norm(x)), context, None, 0.0, None)
+        x = x + attention.output(found)
+        return x + self._mlp(x), cache
+
+    def _mlp(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        return self.mlp_out(jax.nn.relu(self.mlp_in(self.mlp_norm(x))))
+
+
+class TransformerDecoder(nnx.Module):
+    """Blocks that predict every token of a sequence from those before it and from a context.
+
+    Args:
+        features: size d of a position and of a context vector.
+        num_heads: number of heads.
+        num_blocks: number of blocks.
+        dropout: share that is dropped.
+        rematerialize: keep a block's input and its attention for the backward pass and compute the
+            rest again.
+        dtype: compute type.
+        rngs: source of the initial values.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        num_heads: int,
+        num_blocks: int,
+        dropout: float,
+        rematerialize: bool,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.rematerialize = rematerialize
+        self.features = features
+        self.num_heads = num_heads
+        self.dtype = dtype
+        self.blocks = nnx.List(
+            TransformerBlock(
+                features,
+                num_heads,
+                gain=(3 * num_blocks) ** -0.5,
+                norm_first_residual=i == 0,
+                dropout=dropout,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for i in range(num_blocks)
+        )
+        self.norm = layer_norm(features, rngs=rngs)
+
+    def contexts(self, context: Float[Array, "b k d"]) -> list[KeysValues]:
+        """Keys and values of a context for the cross-attention of every block."""
+        return [block.cross_attention.memory(context) for block in self.blocks]
+
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        context: Float[Array, "b k d"],
+        dropout_key: Array | None = None,
+    ) -> Float[Array, "b t d"]:
+        """What every position says of the next, from whole sequences.
+
+        The blocks after the first are one loop over their stacked parameters: quicker to compile,
+        and no block is computed again before the backward pass has come to it.
+        """
+        first, *others = self.blocks
+        seeds = None
+        if dropout_key is not None:
+            seeds = noise.seeds(dropout_key, len(self.blocks), SITES)
+        x = self._apply(first, x, context, None if seeds is None else seeds[0])
+        if others:
+            graphdef, *_ = nnx.split(others[0])
+            states = [nnx.state(block) for block in others]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+            def body(x: Array, part: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+                state, own_seeds = part
+                return self._apply(nnx.merge(graphdef, state), x, context, own_seeds), None
+
+            x, _ = lax.scan(body, x, (stacked, None if seeds is None else seeds[1:]))
+        return self.norm(x)
+
+    def _apply(
+        self, block: TransformerBlock, x: Array, context: Array, seeds: Array | None
+    ) -> Array:
+        """A block, as it is to be differentiated."""
+
+        def apply(x: Array, context: Array, seeds: Array | None) -> Array:
+            return block(x, block.cross_attention.memory(context), seeds)
+
+        if self.rematerialize:
+            policy = jax.checkpoint_policies.save_only_these_names("attention")
+            apply = jax.checkpoint(apply, policy=policy)
+        return apply(x, context, seeds)
+
+    def empty_cache(self, batch_size: int, num_tokens: int) -> list[KeysValues]:
+        """Room for the keys and values of every block."""
+        shape = (batch_size, self.num_heads, num_tokens, self.features // self.num_heads)
+        zeros = jnp.zeros(shape, self.dtype)
+        return [KeysValues(zeros, zeros) for _ in self.blocks]
+
+    def step(
+        self,
+        x: Float[Array, "b d"],
+        contexts: list[KeysValues],
+        caches: list[KeysValues],
+        position: Int[Array, ""],
+    ) -> tuple[Float[Array, "b d"], list[KeysValues]]:
+        """What one position says of the next, and the caches with it in them."""
+        y, new = x[:, None], []
+        for block, context, cache in zip(self.blocks, contexts, caches, strict=True):
+            y, cache = block.step(y, context, cache, position)
+            new.append(cache)
+        return self.norm(y)[:, 0], new

@@ -1,0 +1,198 @@
+"""What only SLATE does: generation, slot editing, seeds in place of noise, dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from objdisc_jax import models
+from objdisc_jax.models import base
+from objdisc_jax.models.slate.model import exchange
+from objdisc_jax.models.slate import chunks
+from tests.golden import published
+from tests.models.test_contract import SMALL
+
+STEP = jnp.int32(0)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    block = models.get("slate").default_config().to_dict() | SMALL["slate"]
+    return {key: value for key, value in block.items() if key != "name"}
+
+
+@pytest.fixture(scope="module")
+def model(settings):
+    def create():
+        return base.split(models.create("slate", settings, rngs=nnx.Rngs(0)))[1]
+
+    graphdef, _ = base.split(
+        nnx.eval_shape(lambda: models.create("slate", settings, rngs=nnx.Rngs(0)))
+    )
+    return base.merge(graphdef, jax.jit(create)())
+
+
+@pytest.fixture
+def slots():
+    return jax.random.normal(jax.random.key(5), (2, 3, 8))
+
+
+@pytest.fixture
+def image(model):
+    return jax.random.uniform(jax.random.key(1), (2, *model.resolution, 3))
+
+
+def run_again(model, slots):
+    """Greedy tokens by the whole decoder on the whole sequence, for every token."""
+
+    @jax.jit
+    def logits(tokens):
+        return model.head(model.decode_features(model.embedding(tokens), slots))
+
+    tokens = jnp.zeros((len(slots), model.num_tokens), jnp.int32)
+    for i in range(model.num_tokens):
+        tokens = tokens.at[:, i].set(jnp.argmax(logits(tokens)[:, i], -1))
+    return tokens
+
+
+def test_cached_generation_equals_running_everything_again(model, slots):
+    found = jax.jit(lambda slots: model.generate(slots))(slots)
+    np.testing.assert_array_equal(found, run_again(model, slots))
+    assert len(np.unique(found)) > 2
+
+
+def test_generation_in_bfloat16_takes_the_likeliest_but_for_rounding(settings, model, slots):
+    graphdef, _ = base.split(
+        nnx.eval_shape(
+            lambda: models.create("slate", settings | {"dtype": "bfloat16"}, rngs=nnx.Rngs(0))
+        )
+    )
+    model = base.merge(graphdef, base.split(model)[1])
+
+    @jax.jit
+    def compute(slots):
+        tokens = model.generate(slots)
+        features = model.decode_features(model.embedding(tokens), slots)
+        return tokens, model.head(features)
+
+    tokens, logits = compute(slots)
+    assert logits.dtype == jnp.bfloat16
+    assert len(np.unique(tokens)) > 2
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, tokens[..., None], -1)[..., 0]
+    assert (logits.max(-1) - chosen < 0.05).all()
+
+
+def test_draws_follow_the_key_and_are_among_the_top_k(model, slots):
+    generate = jax.jit(
+        lambda key, **settings: model.generate(slots, key=key, **settings),
+        static_argnames=("temperature", "top_k"),
+    )
+    greedy = model.generate(slots)
+    first, again, other = (generate(jax.random.key(k)) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    np.testing.assert_array_equal(generate(jax.random.key(0), top_k=1), greedy)
+    np.testing.assert_array_equal(generate(jax.random.key(0), temperature=1e-4), greedy)
+
+    drawn = generate(jax.random.key(2), top_k=3)
+    logits = model.head(model.decode_features(model.embedding(drawn), slots))
+    rank = (logits > jnp.take_along_axis(logits, drawn[..., None], -1)).sum(-1)
+    assert (rank < 3).all()
+    assert (rank > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top_k": 3}, "give a key|Give a key"),
+        ({"temperature": 0.5}, "Give a key"),
+        ({"key": 0, "temperature": 0.0}, r"temperature: got 0\.0; it must be above 0"),
+        ({"key": 0, "top_k": 17}, "top_k: got 17; it lies from 1 to 16"),
+    ],
+)
+def test_generation_refuses_what_it_cannot_do(model, slots, arguments, message):
+    if "key" in arguments:
+        arguments = arguments | {"key": jax.random.key(0)}
+    with pytest.raises(ValueError, match=message):
+        model.generate(slots, **arguments)
+
+
+def test_slots_can_be_left_out_and_exchanged(model, slots):
+    first, second = slots[:1], slots[1:]
+    mixed, rest = exchange(first, second, slot=2, other=0)
+    np.testing.assert_array_equal(mixed[0], [*first[0, :2], second[0, 0]])
+    np.testing.assert_array_equal(rest[0], [first[0, 2], *second[0, 1:]])
+    generate = jax.jit(model.generate)
+    assert (generate(mixed) != generate(first)).any()
+    turned = generate(first[:, ::-1])  # a set: its order says nothing
+    np.testing.assert_array_equal(turned, generate(first))
+    assert generate(first[:, :2]).shape == (1, model.num_tokens)
+    assert model.render(generate(first[:, :2])).shape == (1, *model.resolution, 3)
+    with pytest.raises(ValueError, match="other: got 3; slots are numbered 0 to 2"):
+        exchange(first, second, slot=0, other=3)
+
+
+def test_loss_does_not_depend_on_the_chunks(model, image, monkeypatch):
+    noise = model.noise(jax.random.key(0), 2)
+    expected = model.loss(image, noise, step=STEP)[0]
+    default = chunks.in_chunks.__kwdefaults__
+    monkeypatch.setitem(default, "limit", 100)  # a few tokens at a time
+    np.testing.assert_allclose(model.loss(image, noise, step=STEP)[0], expected, rtol=1e-5)
+
+
+def test_no_array_of_all_tokens_by_the_vocabulary_is_made(settings):
+    settings = settings | {"resolution": (64, 64), "vocab_size": 512}
+    abstract = nnx.eval_shape(lambda: models.create("slate", settings, rngs=nnx.Rngs(0)))
+    graphdef, params = base.split(abstract)
+    image = jax.ShapeDtypeStruct((200, 64, 64, 3), jnp.float32)
+
+    def gradient(params, image):
+        model = base.merge(graphdef, params)
+        noise = model.noise(jax.random.key(0), len(image))
+        return jax.grad(lambda p: base.merge(graphdef, p).loss(image, noise, step=STEP)[0].mean())(
+            params
+        )
+
+    lowered = jax.jit(gradient).lower(params, image).as_text()
+    assert "200x128x512xf32" in lowered  # half of the tokens
+    assert "200x256x512x" not in lowered
+
+
+def test_dropout_is_a_function_of_its_key(model, image):
+    noise = model.noise(jax.random.key(0), 2)
+    loss = jax.jit(
+        lambda key: model.loss(image, noise, step=STEP, dropout_key=key)[1]["cross_entropy"]
+    )
+    first, again, other = (loss(jax.random.key(k)) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+    without = model.loss(image, noise, step=STEP)[1]["cross_entropy"]
+    assert (first != without).all()
+
+
+def test_temperature_matches_published():
+    golden = published.load_json("schedules.json")["slate_tau"]
+    block = models.get("slate").default_config().to_dict()
+    name = block.pop("name")
+    model = nnx.eval_shape(lambda: models.create(name, block, rngs=nnx.Rngs(0)))
+    found = [model.temperature_at(jnp.int32(step)) for step in golden["steps"]]
+    np.testing.assert_allclose(found, golden["values"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("resolution", (30, 32), r"model\.resolution: got \(30, 32\).* multiples of 4"),
+        ("num_heads", 3, r"model\.num_heads: got 3; it must divide model\.d_model, 16"),
+        ("dropout", 1.0, r"model\.dropout: got 1\.0"),
+        ("temperature", (1.0, 0.0), r"model\.temperature: got \(1\.0, 0\.0\)"),
+        ("vocab_size", 0, r"model\.vocab_size: got 0; it must be at least 1"),
+        ("dtype", "float16", r"model\.dtype: got 'float16'; allowed are float32, bfloat16"),
+        ("gradient", "x", r"model\.gradient: got 'x'; allowed are implicit"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        models.create("slate", settings | {setting: value}, rngs=nnx.Rngs(0))

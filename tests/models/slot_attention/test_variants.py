@@ -1,0 +1,160 @@
+"""The variants of the Slot Attention auto-encoder that have no published weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from objdisc_jax import models
+from objdisc_jax.models import base
+from objdisc_jax.models.slot_attention.model import area, separation
+from tests.models.test_contract import SMALL
+
+
+def build(**changes):
+    settings = models.get("slot_attention").default_config().to_dict()
+    settings |= SMALL["slot_attention"]
+    del settings["name"]
+    return models.create("slot_attention", settings | changes, rngs=nnx.Rngs(0))
+
+
+MLP_DECODER = {"decoder": "mlp", "decoder_channels": (8, 8), "output": "tanh"}
+
+
+def images(model, batch=3):
+    return jax.random.uniform(jax.random.key(1), (batch, *model.resolution, 3)) * 2 - 1
+
+
+def gradient(model):
+    graphdef, params = base.split(model)
+    noise = model.noise(jax.random.key(2), 3)
+
+    def loss(params):
+        merged = base.merge(graphdef, params)
+        return merged.loss(images(model), noise, step=jnp.int32(0))[0].mean()
+
+    return jax.jit(jax.grad(loss))(params)
+
+
+@pytest.mark.parametrize("decoder", [{}, MLP_DECODER | {"pixel_stride": 2}])
+def test_rematerialized_decoder_has_the_same_gradient_and_is_computed_twice(decoder):
+    plain, again = (build(rematerialize=value, **decoder) for value in (False, True))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient(again),
+        gradient(plain),
+    )
+    assert "remat" in str(jax.make_jaxpr(lambda: gradient(again))())
+
+
+@pytest.mark.parametrize(
+    ("mode", "learns_initialisation"), [("implicit", False), ("unrolled", True), ("bo_qsa", True)]
+)
+def test_gradient_reaches_the_initial_slots_only_where_it_should(mode, learns_initialisation):
+    grads = gradient(build(gradient=mode))["slot_attention"]
+    names = ["slots_init"] if mode == "bo_qsa" else ["slot_mu", "slot_log_sigma"]
+    for name in names:
+        assert bool((grads[name] != 0).any()) == learns_initialisation, name
+
+
+def test_implicit_mode_equals_unrolled_with_one_more_round():
+    implicit, unrolled = build(num_iterations=2), build(num_iterations=3, gradient="unrolled")
+    noise = implicit.noise(jax.random.key(0), 3)
+    x = images(implicit)
+    np.testing.assert_array_equal(implicit.attend(x, noise).slots, unrolled.attend(x, noise).slots)
+
+
+def test_bo_qsa_differentiates_the_last_round_only():
+    # With one round there is nothing before it, so the queries get the round's own gradient; the
+    # straight-through estimate of more rounds differs from it.
+    one, three = (gradient(build(gradient="bo_qsa", num_iterations=n)) for n in (1, 3))
+    assert not np.allclose(
+        one["slot_attention"]["slots_init"], three["slot_attention"]["slots_init"]
+    )
+    noise_free = build(gradient="bo_qsa")
+    assert noise_free.noise(jax.random.key(0), 3) == {}
+
+
+def test_lattice_loss_is_the_loss_of_those_pixels():
+    model = build(**MLP_DECODER, pixel_stride=3)
+    image = images(model)
+    noise = model.noise(jax.random.key(0), 3)
+    found, _ = model.loss(image, noise, step=jnp.int32(0))
+    recon = model.predict(image, noise, step=jnp.int32(0)).recon
+    for example, (row, col) in enumerate(np.asarray(noise["lattice"])):
+        rows, cols = row + 3 * np.arange(5), col + 3 * np.arange(5)
+        assert rows.max() < 16
+        assert cols.max() < 16
+        error = (recon - image)[example][rows][:, cols] ** 2
+        np.testing.assert_allclose(found[example], error.mean(), rtol=1e-4)
+
+
+def test_lattice_reaches_every_pixel():
+    model = build(**MLP_DECODER, pixel_stride=3)
+    offsets = np.asarray(model.noise(jax.random.key(0), 500)["lattice"])
+    reached = offsets[:, :, None] + 3 * np.arange(5)
+    assert set(reached[:, 0].ravel()) == set(reached[:, 1].ravel()) == set(range(16))
+
+
+def test_bfloat16_stays_close_to_float32_and_keeps_float32_outputs():
+    full, half = (build(dtype=dtype) for dtype in ("float32", "bfloat16"))
+    noise = full.noise(jax.random.key(0), 3)
+    image = images(full)
+    expected, found = (m.predict(image, noise, step=jnp.int32(0)) for m in (full, half))
+    for name in ("recon", "masks", "slots"):
+        assert getattr(found, name).dtype == jnp.float32
+    np.testing.assert_allclose(found.masks, expected.masks, atol=0.02)
+    np.testing.assert_allclose(found.recon, expected.recon, atol=0.05)
+    assert found.extras["attn"].dtype == jnp.float32
+
+
+def test_paper_model_of_35_pixels_has_its_size():
+    # Encoder and decoder of 32 channels at full resolution (2020 paper, Tetrominoes).
+    model = build(
+        resolution=(35, 35),
+        slot_size=64,
+        encoder_channels=(32,) * 4,
+        encoder_kernels=(5,) * 4,
+        encoder_strides=(1,) * 4,
+        decoder_channels=(32,) * 3,
+        decoder_strides=(1,) * 3,
+        decoder_grid=(35, 35),
+        encoder_norm=True,
+        activation="relu",
+    )
+    noise = model.noise(jax.random.key(0), 1)
+    prediction = model.predict(images(model, 1), noise, step=jnp.int32(0))
+    assert prediction.recon.shape == (1, 35, 35, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder": "cnn"}, r"model\.decoder: got 'cnn'; allowed are conv, mlp"),
+        ({"output": "relu"}, r"model\.output: got 'relu'"),
+        ({"separation": "min"}, r"model\.separation: got 'min'"),
+        ({"gradient": "exact"}, r"gradient: got 'exact'; allowed are implicit, unrolled, bo_qsa"),
+        ({"position": "polar"}, r"position: got 'polar'"),
+        ({"activation": "gelu"}, r"activation: got 'gelu'"),
+        ({"num_iterations": 0}, r"num_iterations: got 0"),
+        ({"decoder_grid": (5, 5)}, r"decoder_grid: the decoder gives \(20, 20\)"),
+        ({"pixel_stride": 2}, r"only decoder='mlp'"),
+        ({"encoder_strides": (1,)}, r"same length"),
+        (MLP_DECODER | {"pixel_stride": 17}, r"pixel_stride: got 17"),
+        (MLP_DECODER | {"pixel_stride": 2, "area_weight": 0.1}, r"area_weight"),
+        (MLP_DECODER | {"decoder_channels": ()}, r"at least one hidden layer"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(**changes)
+
+
+def test_regularisers_by_hand():
+    masks = jnp.array([[[[0.5, 1.0]], [[0.5, 0.0]]]])  # b=1, k=2, 1x2 pixels
+    np.testing.assert_allclose(separation(masks, "max"), [1 - 0.75], rtol=1e-6)
+    np.testing.assert_allclose(separation(masks, "entropy"), [np.log(2) / 2], rtol=1e-5)
+    # Areas 1.5 and 0.5, s = 1, g = 2 - 1 = 1: first min((1.5-2)^2, 0) = 0; second
+    # min((0.5-2)^2, 0.5^2) = 0.25. Mean over slots, divided by (2s)^2.
+    np.testing.assert_allclose(area(masks, 1.0), [0.125 / 4], rtol=1e-6)
