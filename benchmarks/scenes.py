@@ -1,10 +1,10 @@
-"""Rendered CLEVR scenes: images per second, and how near they are to the published pictures.
+"""Rendered CLEVR scenes: images per second, and how near they are to the published images.
 
     python benchmarks/scenes.py --num-images 640
 
 Rendering and writing are timed apart: rendering on all devices, as far as the arrays in memory, and
 then writing those to a file in a temporary folder. Medians of background and objects and numbers of
-visible pixels stand beside those of genuine pictures. With a GPU, pictures are compared with the
+visible pixels stand beside those of genuine images. With a GPU, images are compared with the
 CPU's, too.
 """
 
@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from step_time import describe
 
-from objdisc_jax.data import conversion
 from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion
 from objdisc_jax.render import blocks, clevr
 
 LOOK = Path(__file__).parents[1] / "tests" / "golden" / "clevr_look.json"
@@ -71,19 +71,19 @@ def render(renderer: blocks.BlockRenderer, num_images: int, workers: int) -> dic
 def write(arrays: dict[str, np.ndarray], block: int, workers: int) -> None:
     """Writes the records as render_clevr.py does, and prints how fast."""
     num_images = len(arrays["image"])
-    source = conversion.generated(
-        {},
-        num_images,
-        lambda first, numbers: {
-            name: values[first : first + len(numbers)] for name, values in arrays.items()
-        },
-        block,
-    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scenes.h5"
         begun = time.perf_counter()
-        conversion.convert(
-            source, file, attributes=lambda _: {}, workers=workers, show_progress=False
+        conversion.generate(
+            file,
+            num_images,
+            lambda first, numbers: {
+                name: values[first : first + len(numbers)] for name, values in arrays.items()
+            },
+            made_by={},
+            block=block,
+            workers=workers,
+            show_progress=False,
         )
         passed = time.perf_counter() - begun
         size = file.stat().st_size / num_images
@@ -91,7 +91,7 @@ def write(arrays: dict[str, np.ndarray], block: int, workers: int) -> None:
 
 
 def compare_backends(arrays: dict[str, np.ndarray], key: jax.Array, count: int) -> None:
-    """Prints how far the first pictures are from those that the CPU makes."""
+    """Prints how far the first images are from those that the CPU makes."""
     cpu = jax.devices("cpu")[0]
     records = jax.jit(lambda key, i: jax.lax.map(lambda number: clevr.record(key, number), i))
     numbers = np.arange(count, dtype=np.int32)
@@ -105,7 +105,7 @@ def compare_backends(arrays: dict[str, np.ndarray], key: jax.Array, count: int) 
 
 
 def compare(arrays: dict[str, np.ndarray], look: dict) -> None:
-    """Prints medians beside those of genuine pictures."""
+    """Prints medians beside those of genuine images."""
     image, labels = arrays["image"], arrays["segmentation"]
     differences = []
     print("\nbackground: rendered (genuine)")

@@ -20,11 +20,11 @@ def get_config():
     config.batch_size = 32
     config.num_train_steps = 25_000
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.b2 = 0.99
+    config.optimizer.kwargs.b2 = 0.99
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 300
-    config.schedule.decay_steps = 25_000
+    config.schedule.decay_steps = 1.0
     config.eval.every = 2500
     config.checkpoint.every = 2500
     config.visualize.every = 5000

@@ -12,13 +12,6 @@ from objdisc_jax.config import experiment
 
 def get_config():
     config = experiment(model="gnm", data="ravens")
-    config.num_train_steps = 300_000
-    config.optimizer.name = "rmsprop"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.b2 = 0.99
-    config.optimizer.clip_norm = 1.0
-    config.schedule.name = "constant"
-    config.schedule.warmup_steps = 0
     config.data.num_workers = 4
     config.model.sigma = 0.2
     return config

@@ -21,12 +21,11 @@ def get_config():
     config.batch_size = 32
     config.num_train_steps = 24_000
     config.optimizer.name = "adam"
+    config.optimizer.kwargs = {"b2": 0.99}
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.b2 = 0.99
-    config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 300
-    config.schedule.decay_steps = 24_000
+    config.schedule.decay_steps = 1.0
     config.eval.every = 2000
     config.checkpoint.every = 2000
     config.visualize.every = 4000

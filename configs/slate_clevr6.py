@@ -17,14 +17,4 @@ def get_config():
     config = experiment(model="slate", data="clevr_with_masks")
     config.data.max_objects = 6
     config.data.num_workers = 4
-    config.batch_size = 50
-    config.num_train_steps = 200_000
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.clip_norm = 1.0
-    config.schedule.name = "constant"
-    config.schedule.warmup_steps = 30_000
-    config.schedule.warmup_offset = 1
-    dvae = config.optimizer.groups.dvae
-    dvae.learning_rate = 3e-4
-    dvae.schedule.name = "constant"
     return config

@@ -14,16 +14,6 @@ from objdisc_jax.config import experiment
 def get_config():
     config = experiment(model="slate", data="shapes3d")
     config.data.num_workers = 4
-    config.batch_size = 50
-    config.num_train_steps = 200_000
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.clip_norm = 1.0
-    config.schedule.name = "constant"
-    config.schedule.warmup_steps = 30_000
-    config.schedule.warmup_offset = 1
-    dvae = config.optimizer.groups.dvae
-    dvae.learning_rate = 3e-4
-    dvae.schedule.name = "constant"
     config.model.resolution = (64, 64)
     config.model.num_slots = 3
     return config

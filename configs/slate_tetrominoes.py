@@ -18,14 +18,10 @@ def get_config():
     config.batch_size = 32
     config.num_train_steps = 6_000
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 500
-    config.schedule.warmup_offset = 1
-    config.schedule.decay_steps = 6_000
-    dvae = config.optimizer.groups.dvae
-    dvae.learning_rate = 1e-3
-    dvae.schedule.name = "constant"
+    config.schedule.decay_steps = 1.0
+    config.optimizer.groups.dvae.multiplier = 1.0
     config.eval.every = 500
     config.checkpoint.every = 500
     config.visualize.every = 2_000

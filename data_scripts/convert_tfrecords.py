@@ -5,18 +5,18 @@ r"""Converts a TFRecord file of DeepMind's Multi-Object Datasets to HDF5.
 
 The file has the arrays of the records, with a label map (`segmentation`) in place of the mask
 planes, and the number of objects (`num_objects`). Of the millions of records as many are taken as
-the splits use. Interrupted, the same command goes on where it was. Three packages are used if they
-are installed (pip install -e '.[data]'): google-crc32c, which finds damage, and zlib-ng and isal,
-which halve the time.
+the splits use. Interrupted, the same command continues where it stopped. Three packages are used if
+they are installed (pip install -e '.[data]'): google-crc32c, which finds damage, and zlib-ng and
+isal, which halve the time.
 """
 
 import argparse
 import os
 import pathlib
 
-from objdisc_jax.data import conversion, multi_object, splits, tfrecord
-from objdisc_jax.errors import reported
 from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion, multi_object, splits, tfrecord
+from objdisc_jax.errors import exit_on_user_error
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         "--workers", type=int_in_range(1), default=os.cpu_count(), help="default: %(default)s"
     )
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_user_error():
         convert(
             multi_object.layout(arguments.dataset, arguments.variant),
             pathlib.Path(arguments.input).expanduser().absolute(),

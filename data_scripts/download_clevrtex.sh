@@ -32,7 +32,7 @@ for variant in "$@"; do
             download "${BASE_URL:-https://thor.robots.ox.ac.uk/~vgg/data/clevrtex}/$part.tar.gz" "$archive"
             unpack "$archive"
             [ -n "$(find "$unpacked" -name "CLEVRTEX_${variant}_*.png" | head -n 1)" ] ||
-                die "$archive has no pictures of ClevrTex $variant: is it the right archive?"
+                die "$archive has no images of ClevrTex $variant: is it the right archive?"
             mkdir -p "$data/clevrtex"
             mv "$unpacked" "$folder"
             echo "$archive may be deleted."

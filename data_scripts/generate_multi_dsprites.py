@@ -1,21 +1,18 @@
 """Generates Multi-dSprites: python data_scripts/generate_multi_dsprites.py.
 
-The file has the arrays that `convert_tfrecords.py` makes of the published records. Picture i of a
-seed is the same in files of any size. Files of another size than the default 65,000 pictures divide
+The file has the arrays that `convert_tfrecords.py` makes of the published records. Image i of a
+seed is the same in files of any size. Files of another size than the default 65,000 images divide
 them between training, validation and test in the same proportions. Interrupted, the same command
-goes on where it was.
+continues where it stopped.
 """
 
 import argparse
-from typing import Any
 
-from objdisc_jax.data import conversion, splits
+from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion
 from objdisc_jax.data.datasets.tetrominoes import SPLITS
 from objdisc_jax.data.synthetic import multi_dsprites
-from objdisc_jax.errors import reported
-from objdisc_jax.cli import int_in_range
-
-_IMAGES_AT_ONCE = 256
+from objdisc_jax.errors import exit_on_user_error
 
 
 def main() -> None:
@@ -31,43 +28,31 @@ def main() -> None:
         "--seed",
         type=int_in_range(0, 2**31 - 1),
         default=0,
-        help="of the pictures; default: %(default)s",
+        help="of the images; default: %(default)s",
     )
     add("--output", help="default: data/multi_dsprites_VARIANT.h5")
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
-    with reported():
-        generate(
-            arguments.output or f"data/multi_dsprites_{arguments.variant}.h5",
-            variant=arguments.variant,
-            num_images=arguments.num_images,
-            seed=arguments.seed,
-            overwrite=arguments.overwrite,
-        )
+    if arguments.output is None:
+        arguments.output = f"data/multi_dsprites_{arguments.variant}.h5"
+    with exit_on_user_error():
+        generate(**vars(arguments))
 
 
-def generate(path: str, *, variant: str, num_images: int, seed: int, overwrite: bool) -> None:
-    """Writes `num_images` pictures of a seed to an HDF5 file, under a progress bar."""
-    made_by = {
-        "generator": multi_dsprites.__name__,
-        "generator_version": multi_dsprites.VERSION,
-        "variant": variant,
-        "seed": seed,
-    }
-    scaled = splits.scaled_splits(SPLITS, num_images)
-
-    def attributes(_: int) -> dict[str, Any]:
-        return {**made_by, **splits.to_attributes(scaled)}
-
-    conversion.convert(
-        conversion.generated(
-            made_by,
-            num_images,
-            lambda first, items: multi_dsprites.generate(variant, seed, first, first + len(items)),
-            _IMAGES_AT_ONCE,
-        ),
-        path,
-        attributes=attributes,
+def generate(*, output: str, variant: str, num_images: int, seed: int, overwrite: bool) -> None:
+    """Writes `num_images` images of a seed to an HDF5 file, under a progress bar."""
+    conversion.generate(
+        output,
+        num_images,
+        lambda first, items: multi_dsprites.generate(variant, seed, first, first + len(items)),
+        made_by={
+            "generator": multi_dsprites.__name__,
+            "generator_version": multi_dsprites.VERSION,
+            "variant": variant,
+            "seed": seed,
+        },
+        splits=SPLITS,
+        block=256,
         overwrite=overwrite,
     )
 

@@ -1,9 +1,9 @@
-"""Turns raw Sketchy episodes into the pictures that training reads.
+"""Turns raw Sketchy episodes into the images that training reads.
 
     python data_scripts/process_sketchy.py --input data/downloads/sketchy
 
 The input is a folder with the TFRecord files of episodes, in it or below. An episode's folder of
-pictures appears when it is complete; the same command goes on after an interruption. `episodes.txt`
+images appears when it is complete; the same command continues after an interruption. `episodes.txt`
 in the output says which file became which episode.
 """
 
@@ -17,12 +17,12 @@ from concurrent.futures.process import BrokenProcessPool
 
 from tqdm import tqdm
 
-from objdisc_jax.data import sketchy_episodes
+from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import outputs, sketchy_episodes
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.sketchy_episodes import Episode
-from objdisc_jax.errors import reported
+from objdisc_jax.errors import exit_on_user_error
 from objdisc_jax.files import write_atomically
-from objdisc_jax.cli import int_in_range
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         "--workers", type=int_in_range(1), default=os.cpu_count(), help="default: %(default)s"
     )
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_user_error():
         process(
             pathlib.Path(arguments.input).expanduser().absolute(),
             pathlib.Path(arguments.output).expanduser().absolute(),
@@ -91,17 +91,12 @@ def _record(episodes: list[Episode], output: pathlib.Path) -> None:
         begun = ""
     if begun not in (None, content):
         raise DataError(
-            f"The output {output} has pictures of other episodes than those in the input: "
+            f"The output {output} has images of other episodes than those in the input: "
             f"{file} does not list the same. Split and number of an episode depend on all of them: "
             "restore the input, or write elsewhere with --output FOLDER."
         )
-    try:
+    with outputs.explained(output):
         write_atomically(file, content)
-    except OSError as error:
-        raise DataError(
-            f"The output {output} cannot be written: {error.strerror or error}. See to the "
-            "permissions, or write elsewhere with --output FOLDER."
-        ) from error
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
 """Renders a look-alike of CLEVR with masks: python data_scripts/render_clevr.py.
 
-The scenes are drawn as the published generator draws them and seen by the same camera under the
-same lamps, but traced by `objdisc_jax/render`, dozens a second on two cores. The file has the
+The scenes are sampled as by the published generator and seen by the same camera under the same
+lights, but rendered by `objdisc_jax/render`, dozens per second on two cores. The file has the
 arrays of the published data, with a label map (`segmentation`) in place of the mask planes. Image i
 of a seed is the same in files of any size, made on any number of devices. Interrupted, the same
-command goes on where it was. Splits are in the published proportions.
+command continues where it stopped. Splits are in the published proportions.
 
-All cores are used, or all GPUs that JAX finds. Pictures of another size than 240x320 are read with
+All cores are used, or all GPUs that JAX finds. Images of another size than 240x320 are read with
 --config.data.image_size='(ROWS, COLUMNS)'.
 """
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
-from objdisc_jax.data import conversion, splits
-from objdisc_jax.errors import reported
-from objdisc_jax.cli import add_rendering_options, int_in_range
+from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion
+from objdisc_jax.errors import exit_on_user_error
+from objdisc_jax.render.options import add_rendering_options
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     add("--output", default="data/clevr_with_masks.h5", help="default: %(default)s")
     add_rendering_options(parser)
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_user_error():
         generate(**vars(arguments))
 
 
@@ -44,7 +44,7 @@ def generate(
     workers: int,
     overwrite: bool,
 ) -> None:
-    """Writes `num_images` pictures of a seed to an HDF5 file, under a progress bar."""
+    """Writes `num_images` images of a seed to an HDF5 file, under a progress bar."""
     import dataclasses
 
     import jax
@@ -54,39 +54,36 @@ def generate(
     from objdisc_jax.render import blocks, clevr
 
     rows, columns = resolution
-    studio = dataclasses.replace(clevr.STUDIO, resolution=(rows, columns), samples=samples)
+    settings = dataclasses.replace(clevr.SETTINGS, resolution=(rows, columns), samples=samples)
     renderer = blocks.BlockRenderer(
-        lambda number, key: clevr.record(key, number, studio, max_objects),
+        lambda number, key: clevr.record(key, number, settings, max_objects),
         jax.random.key(seed, impl="threefry2x32"),  # whatever the user's default is
-        resolution=studio.resolution,
+        resolution=settings.resolution,
     )
 
     def decode(first: int, numbers: list[int]) -> dict[str, np.ndarray]:
         return clevr.arrays(*renderer(first, len(numbers)))
 
-    made_by = {
-        "generator": clevr.__name__,
-        "generator_version": clevr.VERSION,
-        "seed": seed,
-        "max_objects": max_objects,
-        "samples": samples,
-        "resolution": [rows, columns],
-    }
-    names = {
-        "shape_names": list(clevr.SHAPES),
-        "size_names": list(clevr.SIZES),
-        "color_names": list(clevr.COLORS),
-        "material_names": list(clevr.MATERIALS),
-    }
-    scaled = splits.scaled_splits(clevr_with_masks.SPLITS, num_images)
-
-    def attributes(_: int) -> dict[str, Any]:
-        return {**made_by, **names, **splits.to_attributes(scaled)}
-
-    conversion.convert(
-        conversion.generated(made_by, num_images, decode, renderer.size),
+    conversion.generate(
         output,
-        attributes=attributes,
+        num_images,
+        decode,
+        made_by={
+            "generator": clevr.__name__,
+            "generator_version": clevr.VERSION,
+            "seed": seed,
+            "max_objects": max_objects,
+            "samples": samples,
+            "resolution": [rows, columns],
+        },
+        attributes={
+            "shape_names": list(clevr.SHAPES),
+            "size_names": list(clevr.SIZES),
+            "color_names": list(clevr.COLORS),
+            "material_names": list(clevr.MATERIALS),
+        },
+        splits=clevr_with_masks.SPLITS,
+        block=renderer.size,
         overwrite=overwrite,
         workers=workers,
     )

@@ -1,31 +1,29 @@
 """Renders a look-alike of ClevrTex: python data_scripts/render_clevrtex.py --variant full.
 
-Camera, lamps, sizes, distances and file layout are the published ones; textures are procedural, and
-shapes partly others (`objdisc_jax/render/clevrtex.py` says which). Below the output it makes
+Camera, lights, sizes, distances and file layout are the published ones; textures are procedural,
+and shapes partly others (`objdisc_jax/render/clevrtex.py` says which). Below the output it makes
 `clevrtex_VARIANT/{number // 1000}/CLEVRTEX_VARIANT_{number}` with `.png`, `_flat.png` (a palette
 mask, index = object) and `.json`. Image i of a seed is the same in sets of any size, made on any
-number of devices. Until all pictures are there the folder has a name with a dot and readers
-overlook it; interrupted, the same command goes on where it was.
+number of devices. Until all images are there the folder's name begins with a dot and readers ignore
+it; interrupted, the same command continues where it stopped.
 """
 
 import argparse
 import io
 import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from objdisc_jax.data import conversion
-from objdisc_jax.data.errors import DataError
+from objdisc_jax import files
+from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion, outputs
 from objdisc_jax.data.datasets.clevrtex import NUM_IMAGES
-from objdisc_jax.errors import reported
-from objdisc_jax.files import write_atomically
-from objdisc_jax.cli import add_rendering_options, int_in_range
-
-_MANIFEST = "generator.json"
+from objdisc_jax.data.errors import DataError
+from objdisc_jax.errors import exit_on_user_error
+from objdisc_jax.render.options import add_rendering_options
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.num_images is None:
         arguments.num_images = NUM_IMAGES[arguments.variant]
-    with reported():
+    with exit_on_user_error():
         generate(**vars(arguments))
 
 
@@ -61,7 +59,7 @@ def generate(
     workers: int,
     overwrite: bool,
 ) -> None:
-    """Writes `num_images` pictures of a seed, with masks and scene files, under a progress bar.
+    """Writes `num_images` images of a seed, with masks and scene files, under a progress bar.
 
     Raises:
         DataError: the variant's folder exists, or holds another interrupted set, or cannot be
@@ -73,7 +71,6 @@ def generate(
     from objdisc_jax.render.blocks import BlockRenderer
 
     folder = pathlib.Path(output).expanduser().absolute() / f"clevrtex_{variant}"
-    partial = folder.with_name(f".{folder.name}.partial")
     rows, columns = resolution
     identity = {
         "generator": clevrtex.__name__,
@@ -86,85 +83,52 @@ def generate(
         "samples": samples,
     }
     material = clevrtex.VARIANTS[variant]
-    studio = clevrtex.studio(material, (rows, columns), samples)
+    settings = clevrtex.render_settings(material, (rows, columns), samples)
     renderer = BlockRenderer(
-        lambda number, key: clevrtex.record(key, number, material, studio, max_objects),
+        lambda number, key: clevrtex.record(key, number, material, settings, max_objects),
         jax.random.key(seed, impl="threefry2x32"),  # whatever the user's default is
-        resolution=studio.resolution,
+        resolution=settings.resolution,
     )
+    numbers = range(num_images)
+    blocks = [numbers[n : n + renderer.size] for n in numbers[:: renderer.size]]
+    with outputs.restartable(folder, identity, parts="*/*.json", overwrite=overwrite) as partial:
 
-    def write(block: range) -> int:
-        """Renders and writes a block; a scene file is the sign that all of its record is there."""
-        scenes, pictures = renderer(block.start, len(block))
-        for i, number in enumerate(block):
-            scene, picture = jax.tree.map(lambda values, i=i: values[i], (scenes, pictures))
-            description = clevrtex.describe(scene, picture, number, variant)
-            _write_record(partial, description, picture)
-        return len(block)
+        def write(block: range) -> int:
+            """Renders and writes a block; a scene file is the sign that its record is complete."""
+            scenes, renderings = renderer(block.start, len(block))
+            for i, number in enumerate(block):
+                scene, rendering = jax.tree.map(lambda x, i=i: x[i], (scenes, renderings))
+                description = clevrtex.describe(scene, rendering, number, variant)
+                _write_record(partial, description, rendering)
+            return len(block)
 
-    with conversion.locked(folder):
         _check_free(folder, overwrite)
-        try:
-            _open(partial, identity, overwrite)
-            numbers = range(num_images)
-            blocks = [numbers[n : n + renderer.size] for n in numbers[:: renderer.size]]
-            todo = [block for block in blocks if not _is_done(partial, variant, block)]
-            done = num_images - sum(map(len, todo))
-            with tqdm(total=num_images, initial=done, desc=folder.name, unit=" images") as progress:
-                for count in conversion.in_order(write, todo, workers):
-                    progress.update(count)
-            _replace(folder, partial)
-        except OSError as error:
-            raise DataError(
-                f"{partial} could not be written: {error.strerror or error}. Free some space, see "
-                "to the permissions, or write elsewhere with --output FOLDER; the same command "
-                "goes on where it was."
-            ) from None
+        todo = [block for block in blocks if not _is_done(partial, variant, block)]
+        done = num_images - sum(map(len, todo))
+        with tqdm(total=num_images, initial=done, desc=folder.name, unit=" images") as progress:
+            for count in conversion.in_order(write, todo, workers):
+                progress.update(count)
+        _replace(folder, partial)
 
 
 def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
     """Raises a `DataError` if there is a folder that is to stay, or was not rendered here."""
-    if not folder.exists():
-        return
-    if not overwrite:
+    outputs.check_free(folder, overwrite)
+    if folder.exists() and not (folder / outputs.MANIFEST).is_file():
         raise DataError(
-            f"The output {folder} exists already and was left as it is. Replace it with "
-            "--overwrite, or write elsewhere with --output FOLDER."
-        )
-    if not (folder / _MANIFEST).is_file():
-        raise DataError(
-            f"The output {folder} has no {_MANIFEST}: this program has not made it, and does not "
-            "overwrite it. Remove it yourself, or write elsewhere with --output FOLDER."
+            f"The output {folder} has no {outputs.MANIFEST}: this program has not made it, and "
+            "does not overwrite it. Remove it yourself, or write elsewhere with --output FOLDER."
         )
 
 
 def _replace(folder: pathlib.Path, partial: pathlib.Path) -> None:
-    """Gives the finished folder its name; an old one goes only when the new one is there."""
+    """Gives the finished folder its name; an old one is removed only when the new one is there."""
     old = folder.with_name(f".{folder.name}.old")
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        files.remove(old)
         folder.rename(old)
     partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _open(partial: pathlib.Path, identity: dict[str, Any], overwrite: bool) -> None:
-    """Finds what an interruption of the same command left behind, or begins anew."""
-    manifest = json.dumps(identity, indent=1)
-    file = partial / _MANIFEST
-    if partial.exists():
-        found = file.read_text() if file.exists() else ""
-        if found == manifest:
-            return
-        if found and not overwrite:
-            raise DataError(
-                f"The folder {partial} holds what an interrupted command has done, but of other "
-                f"arguments:\n{found}\nRepeat that command to finish it, or drop what it has done "
-                "with --overwrite."
-            )
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    write_atomically(file, manifest)
+    files.remove(old)
 
 
 def _stem(folder: pathlib.Path, variant: str, number: int) -> pathlib.Path:
@@ -175,21 +139,21 @@ def _is_done(folder: pathlib.Path, variant: str, block: range) -> bool:
     return all(_stem(folder, variant, n).with_suffix(".json").exists() for n in block)
 
 
-def _write_record(folder: pathlib.Path, description: dict[str, Any], picture: Any) -> None:
-    """Writes a picture's three files, the scene last and at once."""
+def _write_record(folder: pathlib.Path, description: dict[str, Any], rendering: Any) -> None:
+    """Writes an image's three files, the scene last and at once."""
     from PIL import Image
 
     from objdisc_jax.render import clevrtex
 
     stem = _stem(folder, description["split"], description["image_index"])
     stem.parent.mkdir(exist_ok=True)
-    mask = Image.fromarray(picture.segmentation).convert("P")
+    mask = Image.fromarray(rendering.segmentation).convert("P")
     mask.putpalette(clevrtex.PALETTE.astype("uint8").tobytes())
-    for image, ending in ((Image.fromarray(picture.image), ".png"), (mask, "_flat.png")):
+    for image, ending in ((Image.fromarray(rendering.image), ".png"), (mask, "_flat.png")):
         buffer = io.BytesIO()
         image.save(buffer, "png", compress_level=1)
         stem.with_name(stem.name + ending).write_bytes(buffer.getvalue())
-    write_atomically(stem.with_suffix(".json"), json.dumps(description))
+    files.write_atomically(stem.with_suffix(".json"), json.dumps(description))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Renders a look-alike of 3D Shapes: python data_scripts/render_shapes3d.py.
 
 By default all 480,000 combinations of the six factors, in the published order; with fewer images,
-that many of them, drawn by the seed. The file has the published arrays, `images` and `labels`, and
-`segmentation`, which is 1 where the object is. Interrupted, the same command goes on where it was.
+that many of them, sampled by the seed. The file has the published arrays, `images` and `labels`,
+and `segmentation`, which is 1 where the object is. Interrupted, the same command continues where it
+stopped.
 """
 
 import argparse
 import os
-from typing import Any
 
-from objdisc_jax.data import conversion, splits
-from objdisc_jax.errors import reported
 from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion
+from objdisc_jax.errors import exit_on_user_error
 
 NUM_COMBINATIONS = 480_000
 
@@ -43,12 +43,12 @@ def main() -> None:
     )
     add("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_user_error():
         generate(**vars(arguments))
 
 
 def generate(*, output: str, num_images: int, seed: int, workers: int, overwrite: bool) -> None:
-    """Writes `num_images` pictures to an HDF5 file, under a progress bar."""
+    """Writes `num_images` images to an HDF5 file, under a progress bar."""
     import numpy as np
 
     from objdisc_jax.data.datasets import shapes3d as shapes3d_set
@@ -69,23 +69,19 @@ def generate(*, output: str, num_images: int, seed: int, workers: int, overwrite
             "labels": shapes3d.labels(block),
         }
 
-    made_by = {
-        "generator": shapes3d.__name__,
-        "generator_version": shapes3d.VERSION,
-        "seed": seed,
-    }
-    scaled = splits.scaled_splits(shapes3d_set.SPLITS, num_images)
-
-    def attributes(_: int) -> dict[str, Any]:
-        stated = {} if num_images == shapes3d.NUM_IMAGES else splits.to_attributes(scaled)
-        return {**made_by, "label_names": list(shapes3d.FACTORS), **stated}
-
-    conversion.convert(
-        conversion.generated(
-            made_by, num_images, decode, renderer.size, pictures=("images", "segmentation")
-        ),
+    conversion.generate(
         output,
-        attributes=attributes,
+        num_images,
+        decode,
+        made_by={
+            "generator": shapes3d.__name__,
+            "generator_version": shapes3d.VERSION,
+            "seed": seed,
+        },
+        attributes={"label_names": list(shapes3d.FACTORS)},
+        splits=None if num_images == shapes3d.NUM_IMAGES else shapes3d_set.SPLITS,
+        block=renderer.size,
+        images=("images", "segmentation"),
         overwrite=overwrite,
         workers=workers,
     )

@@ -1,18 +1,18 @@
-r"""Repacks a published HDF5 file so that training reads it many times quicker.
+r"""Repacks a published HDF5 file so that training reads it many times faster.
 
     python data_scripts/repack_hdf5.py --dataset shapes3d \
         --input downloads/3dshapes.h5 --output data/3dshapes.h5
 
 For the HDF5 files of clevr_with_masks, tetrominoes, boxworld, shapes3d and ravens (its training and
-its test file, one at a time): each picture becomes a chunk of its own, and mask planes become a
-label map. Interrupted, the same command goes on where it was.
+its test file, one at a time): each image becomes a chunk of its own, and mask planes become a
+label map. Interrupted, the same command continues where it stopped.
 """
 
 import argparse
 
-from objdisc_jax.data import conversion, repacking
-from objdisc_jax.errors import reported
 from objdisc_jax.cli import int_in_range
+from objdisc_jax.data import conversion, repacking
+from objdisc_jax.errors import exit_on_user_error
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         "--workers", type=int_in_range(1), default=2, help="threads; default: %(default)s"
     )
     arguments = parser.parse_args()
-    with reported():
+    with exit_on_user_error():
         repacking.repack(
             conversion.declared(arguments.dataset, arguments.variant),
             arguments.input,

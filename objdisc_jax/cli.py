@@ -1,4 +1,4 @@
-"""How entry points start: flags, log lines, and errors that speak to the user.
+"""How entry points start: command lines, log lines, and errors as messages.
 
 Nothing here or in an entry point imports JAX at module level: data-loading workers import the entry
 point again, and must not start a second JAX.
@@ -6,8 +6,10 @@ point again, and must not start a second JAX.
 
 import argparse
 import os
+import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from typing import Any
@@ -27,15 +29,29 @@ def parse_absl(argv: Sequence[str]) -> Sequence[str]:
             flags.FLAGS["config"].value.keys()  # a file that is missing shows only now
         return rest
     except (flags.Error, errors.UserError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_raised_in_config(error) or error}")
     except OSError as error:
         sys.exit(f"error: --config: {error}\nThe experiments of this project are in configs/.")
-    except AttributeError as error:  # config_flags lets ConfigDict's own error through
-        unknown_key = str(error).strip("'\"").replace("\\'", "'").split("\\n")
+    except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
+        text = str(error).replace("\\", "")
+        key = re.search(r"""['"](\w+)['"]""", text)
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not key or "ml_collections" not in raised_in:
+            raise
+        meant = re.search(r"""Did you mean "(\w+)" instead""", text)
         sys.exit(
-            f"error: config: there is no key {' '.join(unknown_key)} The keys are those of the "
-            "model's and the data set's default_config() and of objdisc_jax/settings.py."
+            f"error: config: there is no key '{key[1]}'"
+            + (f" (did you mean '{meant[1]}'?)" if meant else "")
+            + ". The keys are those of the model's Settings (objdisc_jax/models/NAME/settings.py), "
+            "of the data set's default_config() and of objdisc_jax/config/defaults.py."
         )
+
+
+def _raised_in_config(error: Exception) -> errors.UserError | None:
+    """The error that a config file raised, which config_flags hides in a text with a traceback."""
+    wrapped = error.__context__
+    original = wrapped.__context__ if wrapped else None
+    return original if isinstance(original, errors.UserError) else None
 
 
 def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = parse_absl) -> None:
@@ -46,7 +62,7 @@ def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = par
         parse: makes that of the command line, program name first.
     """
 
-    def reported(arguments: Any) -> None:
+    def with_messages(arguments: Any) -> None:
         logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()
         handler.setFormatter(_Formatter())
@@ -54,7 +70,7 @@ def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = par
         with errors.exit_on_user_error():
             main(arguments)
 
-    app.run(reported, flags_parser=parse)
+    app.run(with_messages, flags_parser=parse)
 
 
 def int_in_range(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -67,29 +83,6 @@ def int_in_range(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parsed
-
-
-def add_rendering_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that scripts share which render scenes of objects."""
-    add = parser.add_argument
-    default = "default: %(default)s"
-    add("--seed", type=int_in_range(0, 2**31 - 1), default=0, help=f"of the scenes; {default}")
-    add("--max-objects", type=int_in_range(3, 10), default=10, help=f"3 to 10; {default}")
-    add(
-        "--resolution",
-        type=int_in_range(16, 4096),
-        nargs=2,
-        default=[240, 320],
-        metavar=("ROWS", "COLUMNS"),
-    )
-    add(
-        "--samples",
-        type=int_in_range(1, 64),
-        default=8,
-        help=f"rays a pixel at edges, half as many on metal and patterns; {default}",
-    )
-    add("--workers", type=int_in_range(1), default=os.cpu_count(), help=f"threads; {default}")
-    add("--overwrite", action="store_true", help="replace what is there")
 
 
 class _Formatter(logging.PythonFormatter):
@@ -105,7 +98,7 @@ class _Formatter(logging.PythonFormatter):
 def _is_for_users(record: LogRecord) -> bool:
     """Whether a record is ours or a warning.
 
-    Orbax tells every step of every save, and warns of checkpoints without a score, which are meant.
+    Orbax logs every step of every save, and warns of checkpoints without a score, which are meant.
     """
     if record.pathname.startswith(_PACKAGE):
         return True

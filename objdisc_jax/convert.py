@@ -11,8 +11,7 @@ depends on it, or at `--step`. `--config.model.num_slots=5` and the like set key
 """
 
 import argparse
-import os
-import shutil
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from absl import logging
 from absl.flags import argparse_flags
 from ml_collections import ConfigDict, config_flags
 
-from objdisc_jax.errors import UserError
 from objdisc_jax.cli import parse_absl, run
+from objdisc_jax.errors import UserError
+from objdisc_jax.files import replacing
 
 FORMATS = ("state_dict", "safetensors", "lightning")
 SUFFIXES = {".safetensors": "safetensors", ".ckpt": "lightning"}
@@ -92,12 +92,12 @@ def to_torch(workdir: Path, output: Path, format: str | None = None, which: str 
     import jax
 
     from objdisc_jax import config as configs
-    from objdisc_jax import interop
+    from objdisc_jax import interop, sharding
     from objdisc_jax.interop import files, mapping
-    from objdisc_jax.training import runs, sharding
+    from objdisc_jax.training import run_dir
 
     format = format or SUFFIXES.get(output.suffix, "state_dict")
-    trained = runs.load_trained(workdir, sharding.replicated(sharding.data_mesh()), which=which)
+    trained = run_dir.load_trained(workdir, sharding.replicated(sharding.data_mesh()), which=which)
     block = configs.to_dict(trained.config)["model"]
     model = interop.create(block)
     state = mapping.to_torch(jax.device_get(trained.params), model)
@@ -112,7 +112,7 @@ def to_torch(workdir: Path, output: Path, format: str | None = None, which: str 
         state,
         format=format,
         block=block,
-        hyper_parameters=model.hyper_parameters(block),
+        hyper_parameters=model.hyper_parameters(),
         step=trained.step,
     )
     logging.info("Wrote the %d tensors of step %d to %s.", len(state), trained.step, output)
@@ -134,20 +134,21 @@ def from_torch(
             step, or the directory exists or cannot be made. Nothing is written then.
     """
     from objdisc_jax import config as configs
-    from objdisc_jax import interop
+    from objdisc_jax import interop, sharding
     from objdisc_jax.interop import files, mapping
-    from objdisc_jax.training import runs, sharding
+    from objdisc_jax.training import frozen, run_dir
     from objdisc_jax.training.step import initial_state
 
     if workdir.exists() and not (workdir.is_dir() and not any(workdir.iterdir())):
         raise UserError(
             f"workdir: {workdir} exists already. Name a directory that does not, or is empty."
         )
-    _, like = runs.abstract_state(config)
+    run = run_dir.abstract(config)
+    like = run.state.params | run.frozen
     block = configs.to_dict(config)["model"]
     model = interop.create(block)
     found = files.read(checkpoint)
-    differing = _contradictions(found.settings, block | model.hyper_parameters(block))
+    differing = _contradictions(found.settings, block | model.hyper_parameters())
     listed = "".join(f"\n  {line}" for line in differing.values())
     refusal = (
         f"checkpoint: {checkpoint} does not fit the {block['name']} model of the config. Choose "
@@ -158,7 +159,7 @@ def from_torch(
     if differing.keys() & {"name", "model_type"}:
         raise UserError(f"{refusal}{said}")
     try:
-        params = mapping.to_jax(found.state, model, like.params)
+        params = mapping.to_jax(found.state, model, like)
     except mapping.MappingError as error:
         if found.state.keys().isdisjoint(model.state_dict()):
             refusal += " None of its keys are this model's: the file seems to be of another one."
@@ -166,9 +167,9 @@ def from_torch(
     if listed:
         logging.warning("The weights fit the model, but the file says of it:%s", listed)
     step = _step(step, found.step, checkpoint)
-    state = initial_state(config, params, step)
-    mesh = sharding.data_mesh()
-    _write_run(workdir, config, sharding.put_replicated(state, mesh), step)
+    trained = {part: params[part] for part in run.state.params}
+    state = sharding.put_replicated(initial_state(config, trained, step), sharding.data_mesh())
+    _write_run(workdir, config, frozen.load(run.model, run.frozen), state, step)
     logging.info("Made the run %s at step %d from the weights in %s.", workdir, step, checkpoint)
 
 
@@ -183,27 +184,21 @@ def _step(asked: int | None, found: Any, checkpoint: Path) -> int:
     return step
 
 
-def _write_run(workdir: Path, config: ConfigDict, state: Any, step: int) -> None:
+def _write_run(workdir: Path, config: ConfigDict, parts: Any, state: Any, step: int) -> None:
     """Makes a run directory with one checkpoint; it appears when it is complete."""
-    from objdisc_jax.training import runs
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.checkpoint import Checkpoints
 
-    partial = workdir.with_name(f".{workdir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        with runs.opened(partial, config):
-            checkpoints = Checkpoints(partial)
-            checkpoints.save(step, state, {"seconds": 0.0})
-            checkpoints.close()
+        with replacing(workdir) as partial, run_dir.opened(partial, config, parts):
+            with contextlib.closing(Checkpoints(partial)) as checkpoints:
+                checkpoints.save(step, state, {"seconds": 0.0})
             if checkpoints.failure is not None:
                 raise UserError(f"workdir: {workdir} cannot be written ({checkpoints.failure}).")
-            os.replace(partial, workdir)
     except OSError as error:
         raise UserError(
             f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _unpublished(published: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,30 +1,109 @@
-"""Writing files whole or not at all."""
+"""Files and folders that are written whole or not at all, and locks against other processes."""
 
 import contextlib
+import fcntl
 import os
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from absl import logging
 
+from objdisc_jax.errors import UserError
+
+
+class InUse(UserError):
+    """Another process holds a lock.
+
+    Attributes:
+        holder: that process, as in "process 12 on host".
+    """
+
+    def __init__(self, lock_file: Path, holder: str):
+        super().__init__(f"{lock_file} is locked by {holder}. Wait until it ends, or stop it.")
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, partial: Path | None = None, durable: bool = False) -> Iterator[Path]:
+    """Yields where to make a file or a folder, which takes its place when the block ends.
+
+    A reader, or a program that was killed, never finds half of it under its name. An error removes
+    what has been made and leaves what was there.
+
+    Args:
+        path: of a file, or of a folder that does not exist or is empty; missing folders above it
+            are made.
+        partial: where to make it, on the same file system; by default hidden beside it, under a
+            name that no other process uses. What an earlier process left there is removed.
+        durable: whether the content of a file must be on the disk before it takes its name.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial or path.with_name(f".{path.name}.{os.getpid()}.partial")
+    remove(partial)
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        remove(partial)
+
 
 def write_atomically(file: Path, content: bytes | str) -> None:
-    """Writes a file beside its place and moves it there in one step; missing folders are made.
-
-    A reader or a killed program never finds half a file under its name.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    """Writes a file as `replacing` does."""
+    with replacing(file) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, as far as it exists and can be removed."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def locked(lock_file: Path, *, remove_after: bool = False) -> Iterator[None]:
+    """Holds the lock of a file; the system releases it when the process ends, however it does.
+
+    Where the file system has no locks there is a warning instead.
+
+    Args:
+        lock_file: made if it doesn't exist, with the folders above it; says who holds the lock.
+        remove_after: whether to remove the file at the end.
+
+    Raises:
+        InUse: another process, or another call, holds the lock.
+        OSError: the file cannot be opened.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InUse(lock_file, file.read().strip() or "another process") from error
+        except OSError as error:  # some network file systems have no locks
+            logging.warning("%s cannot be locked (%s): use it once at a time.", lock_file, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            if remove_after:
+                remove(lock_file)
 
 
 @contextlib.contextmanager
 def warn_on_oserror(what: str) -> Iterator[None]:
-    """Goes on where a full or unwritable disk keeps something from being written, and says so.
+    """Turns an `OSError`, of a full or unwritable disk say, into a warning.
 
     Args:
         what: is being written, for example "the curves".

@@ -6,8 +6,8 @@
 Training goes on from the latest checkpoint in the workdir. Any key of the config can be set:
 `--config.batch_size=32 --config.model.num_slots=5`.
 
-Several processes train as one on clusters that JAX knows, with `objdisc_jax.launch`, or where each
-is started with `--coordinator host:port --num_processes N --process_id I`.
+Several processes train as one under SLURM and Open MPI, with `objdisc_jax.launch`, or where each is
+started with `--coordinator host:port --num_processes N --process_id I`.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from objdisc_jax.errors import ConfigError
 from objdisc_jax.cli import run
+from objdisc_jax.errors import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
 _WORKDIR = flags.DEFINE_string(
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         heartbeat_seconds=_HEARTBEAT.value,
     ):
         if _MODE.value == "eval":
-            from objdisc_jax.evaluation.evaluate import evaluate
+            from objdisc_jax.training.evaluate import evaluate
 
             evaluate(Path(workdir), config=config, split=_SPLIT.value, which=_STEP.value)
         elif config is not None:

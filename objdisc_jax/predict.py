@@ -11,6 +11,9 @@ Label map and overlay have the size of the image; what was cropped away is backg
 """
 
 import argparse
+import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,15 +24,16 @@ from absl.flags import argparse_flags
 from PIL import Image
 
 from objdisc_jax import segmentation
-from objdisc_jax.data.declaration import scaled_box
-from objdisc_jax.data.pictures import SUFFIXES, centred_box, read_rgb
-from objdisc_jax.errors import UserError
 from objdisc_jax.cli import run
+from objdisc_jax.data.declaration import scaled_box
+from objdisc_jax.data.images import SUFFIXES, centred_box, read_rgb
+from objdisc_jax.data.walk import walk
+from objdisc_jax.errors import UserError
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
 
 
-class _Picture(NamedTuple):
+class _Input(NamedTuple):
     """An image file as read: all of it, and the part of it that the model sees."""
 
     file: Path
@@ -57,12 +61,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--background",
         choices=segmentation.MODES,
-        help="how background is told from objects: the slot that reaches furthest (largest_segment), "
-        "pixels that no slot claims (low_confidence), both, or not at all (none); default: as the "
-        "run's config says",
+        help="how background is told from objects: the slot that reaches furthest "
+        "(largest_segment), pixels where every mask is low (low_confidence), both, or not at all "
+        "(none); default: as the run's config says",
     )
-    add("--region", choices=segmentation.REGIONS, help="what 'furthest' compares")
-    add("--threshold", type=float, help="the claim that low_confidence asks for, from 0 to 1")
+    add("--region", choices=segmentation.REGIONS, help="how far a slot reaches")
+    add("--threshold", type=float, help="below it masks are low, from 0 to 1")
     add(
         "--crop",
         default="data",
@@ -84,8 +88,10 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     """Segments files and writes the results; returns the files that could not be read."""
     import jax
 
+    from objdisc_jax import sharding
     from objdisc_jax.data import datasets
-    from objdisc_jax.training import pictures, runs, sharding
+    from objdisc_jax.evaluation import visualization
+    from objdisc_jax.training import run_dir
 
     if arguments.threshold is not None and not 0.0 <= arguments.threshold <= 1.0:
         raise UserError(f"--threshold: got {arguments.threshold}; it lies between 0 and 1.")
@@ -94,9 +100,17 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     crop = _parse_crop(arguments.crop)
     files = _find(arguments.input, arguments.output)
     mesh = sharding.data_mesh()
-    trained = runs.load_trained(arguments.workdir, sharding.replicated(mesh), which=arguments.step)
+    trained = run_dir.load_trained(
+        arguments.workdir, sharding.replicated(mesh), which=arguments.step
+    )
+    if further := [name for name in trained.model.fields if name != "image"]:
+        raise UserError(
+            f"--workdir: the model {trained.config.model.name!r} needs {', '.join(further)} beside "
+            "images, so it can only be evaluated on its data: "
+            "python -m objdisc_jax.main --mode eval --config CONFIG --workdir RUN"
+        )
     declaration = datasets.get(trained.config.data.name).declare(trained.config.data)
-    draw = pictures.make_draw(trained.graphdef, trained.config.seed)
+    draw = visualization.make_draw(trained.graphdef, trained.config.seed)
     asked = {
         "mode": arguments.background,
         "region": arguments.region,
@@ -105,22 +119,27 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
     background = trained.config.background.to_dict()
     background |= {key: value for key, value in asked.items() if value is not None}
     broken: list[Path] = []
-    waiting: dict[tuple[int, ...], list[tuple[str, _Picture]]] = {}
+    waiting: dict[tuple[int, ...], list[tuple[str, _Input]]] = {}
 
     def flush(size: tuple[int, ...]) -> None:
         batch = waiting.pop(size)
-        images = np.stack([picture.seen for _, picture in batch])
+        images = np.stack([given.seen for _, given in batch])
         # A full batch, so that one compilation serves all; and one noise, so that a result does
         # not depend on which other images there are.
         images = np.concatenate([images, images[:1].repeat(arguments.batch_size - len(batch), 0)])
-        index = np.zeros(arguments.batch_size, np.int32)
-        rows, prediction = jax.device_get(draw(trained.params, images, index, trained.step))
+        fields = {"image": images, "index": np.zeros(arguments.batch_size, np.int32)}
+        rows, prediction = jax.device_get(draw(trained.params, fields, trained.step))
+        if prediction.masks is None:
+            raise UserError(
+                f"--workdir: the model {trained.config.model.name!r} has no masks, and so segments "
+                "no images. Name a run of another model."
+            )
         labels = segmentation.segment(
             prediction.masks, background=prediction.background, **background
         )
-        for i, (name, picture) in enumerate(batch):
+        for i, (name, given) in enumerate(batch):
             row, one = jax.tree.map(lambda x, i=i: x[i : i + 1], (rows, prediction))
-            panel = pictures.compose(row, one, background)
+            panel = visualization.compose(row, one, background)
             counted = {} if prediction.count is None else {"count": prediction.count[i]}
             arrays = {
                 **{name: value[i] for name, value in prediction.extras.items()},
@@ -129,19 +148,19 @@ def segment_files(arguments: argparse.Namespace) -> list[Path]:
                 "slots": prediction.slots[i],
                 "segmentation": labels[i],
             }
-            _write(arguments.output / name, picture, arrays, panel)
+            _write(arguments.output / name, given, arrays, panel)
 
     for name, file in files.items():
         try:
-            picture = _read(file, crop, declaration, tuple(trained.config.model.resolution))
+            given = _read(file, crop, declaration, tuple(trained.config.model.resolution))
         except UserError as error:
             logging.warning("%s is skipped: %s", file, error)
             broken.append(file)
             continue
-        batch = waiting.setdefault(picture.seen.shape, [])
-        batch.append((name, picture))
+        batch = waiting.setdefault(given.seen.shape, [])
+        batch.append((name, given))
         if len(batch) == arguments.batch_size:
-            flush(picture.seen.shape)
+            flush(given.seen.shape)
     for size in list(waiting):
         flush(size)
     logging.info("Segmented %d image(s) into %s.", len(files) - len(broken), arguments.output)
@@ -154,21 +173,27 @@ def _find(inputs: list[Path], output: Path) -> dict[str, Path]:
     What an earlier call wrote below `output` is not searched.
     """
     found: list[tuple[Path, Path]] = []
+    left_out: Counter[str] = Counter()
+    pattern = f"(?i).*({'|'.join(map(re.escape, SUFFIXES))})"
     for entry in inputs:
         if entry.is_dir():
-            inside = sorted(file for file in entry.rglob("*") if file.suffix.lower() in SUFFIXES)
-            found += [
-                (file, file.relative_to(entry))
-                for file in inside
-                if file.is_file() and output.resolve() not in file.resolve().parents
-            ]
+            inside = walk(entry, pattern, exclude=[output], skip_unreadable=True)
+            relative = [Path(os.fsdecode(name)) for name in inside.files]
+            found += [(entry / path, path) for path in relative]
+            left_out += inside.left_out
         elif entry.is_file():
             found.append((entry, Path(entry.name)))
         else:
             raise UserError(f"--input: there is no file or folder {entry}.")
+    others = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
     if not found:
         folders = ", ".join(map(str, inputs))
-        raise UserError(f"--input: there is no image in {folders} ({' '.join(SUFFIXES)}).")
+        raise UserError(
+            f"--input: there is no image in {folders} ({' '.join(SUFFIXES)}). Left out: "
+            f"{others or 'nothing'}."
+        )
+    if others:
+        logging.info("Left out in the folders: %s.", others)
     names: dict[str, Path] = {}
     for file, relative in found:
         name = str(relative.with_suffix(""))
@@ -195,7 +220,7 @@ def _parse_crop(text: str) -> str | tuple[int, int, int, int]:
     return top, bottom, left, right
 
 
-def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Picture:
+def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Input:
     """Reads an image file and cuts out what the model is to see of it.
 
     A crop of the training data's size is left to the model's own resizing; anything else is
@@ -221,23 +246,23 @@ def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Pictur
         rows, columns = resolution
         resized = Image.fromarray(seen).resize((columns, rows), Image.Resampling.BILINEAR)
         seen = np.asarray(resized)
-    return _Picture(file, image, (top, bottom, left, right), seen)
+    return _Input(file, image, (top, bottom, left, right), seen)
 
 
-def _write(stem: Path, picture: _Picture, arrays: dict[str, np.ndarray], panel: np.ndarray) -> None:
+def _write(stem: Path, given: _Input, arrays: dict[str, np.ndarray], panel: np.ndarray) -> None:
     """Writes the four files of an image."""
     from objdisc_jax import visualize
 
-    top, bottom, left, right = picture.crop
+    top, bottom, left, right = given.crop
     small = Image.fromarray(arrays["segmentation"])
-    labels = np.zeros(picture.image.shape[:2], np.uint8)
+    labels = np.zeros(given.image.shape[:2], np.uint8)
     inside = small.resize((right - left, bottom - top), Image.Resampling.NEAREST)
     labels[top:bottom, left:right] = np.asarray(inside)
     try:
         visualize.save_labels(f"{stem}_labels.png", labels)
-        visualize.save_png(f"{stem}_overlay.png", visualize.overlay(picture.image, labels))
+        visualize.save_png(f"{stem}_overlay.png", visualize.overlay(given.image, labels))
         visualize.save_png(f"{stem}_panel.png", panel)
-        arrays = {"crop": np.array(picture.crop), **arrays}
+        arrays = {"crop": np.array(given.crop), **arrays}
         np.savez_compressed(f"{stem}.npz", allow_pickle=False, **arrays)
     except OSError as error:
         raise UserError(

@@ -37,7 +37,9 @@ def module(name: str, *, package: str, what: str, key: str, known: list[str]) ->
 def submodule(parent: ModuleType, name: str) -> ModuleType:
     """A module of a package, or the module itself where all is in one file."""
     path = f"{parent.__name__}.{name}"
-    return importlib.import_module(path) if hasattr(parent, "__path__") and _exists(path) else parent
+    return (
+        importlib.import_module(path) if hasattr(parent, "__path__") and _exists(path) else parent
+    )
 
 
 def class_in(module: ModuleType, base: type[Kind]) -> type[Kind] | None:

@@ -1,11 +1,12 @@
 """From soft masks to integer segmentations, with a choice of what counts as background.
 
-Host code on NumPy arrays that knows nothing of models: training pictures, evaluation and prediction
+Host code on NumPy arrays that knows nothing of models: visualization, evaluation and prediction
 all turn masks into labels here. Labels mean the same in every mode: 0 is background, i + 1 is
 slot i, so a slot keeps its label (and its colour) whichever mode is chosen.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -30,10 +31,10 @@ def segment(
 
     A pixel belongs to the slot with the largest mask (the first of equals), and then
         `none`: that is all; label 0 does not occur;
-        `low_confidence`: a pixel where every mask is below `threshold` becomes background, for models
-            that smear the background over all slots;
-        `largest_segment`: the one slot that extends furthest becomes background, for models that give
-            the background a slot of its own. Extent is that of the convex hull of the slot's
+        `low_confidence`: a pixel where every mask is below `threshold` becomes background, for
+            models that smear the background over all slots;
+        `largest_segment`: the one slot that extends furthest becomes background, for models that
+            give the background a slot of its own. Extent is that of the convex hull of the slot's
             pixels: its area, or its diameter (`region="hull_diameter"`);
         `both`: the threshold first, then the furthest region too; background found by the
             threshold competes, so the two steps may agree on it.
@@ -58,13 +59,20 @@ def segment(
     if background is not None:
         labels[labels == background + 1] = 0
         return labels
-    if mode in ("low_confidence", "both"):
-        labels[masks.max(1) < threshold] = 0
+    labels[low_confidence(masks, mode=mode, threshold=threshold)] = 0
     if mode in ("largest_segment", "both"):
         extent = _hull_area if region == "hull_area" else _hull_diameter
         for image_labels in labels:
             image_labels[image_labels == _furthest(image_labels, extent)] = 0
     return labels
+
+
+def low_confidence(masks: Any, *, mode: str, threshold: float, **_: object) -> Any:
+    """Pixels `[b, h, w]` where all masks `[b, k, h, w]` are below the threshold.
+
+    None in modes that do not ask for them. NumPy arrays give a NumPy array, JAX's one of JAX.
+    """
+    return (masks.max(1) < threshold) & (mode in ("low_confidence", "both"))
 
 
 def _furthest(

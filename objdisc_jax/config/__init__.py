@@ -7,6 +7,7 @@ from objdisc_jax.config.experiment import (
     experiment,
     from_dict,
     load,
+    model_block,
     save,
     to_dict,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "from_dict",
     "group_config",
     "load",
+    "model_block",
     "save",
     "to_dict",
 ]

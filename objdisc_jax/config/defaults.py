@@ -32,8 +32,7 @@ def default_config() -> ConfigDict:
     kwargs.decay = config_dict.placeholder(float)
     kwargs.momentum = config_dict.placeholder(float)
     kwargs.nesterov = config_dict.placeholder(bool)
-    # Decoupled, times the learning rate; of parameters with two axes or more, whatever the optimiser
-    optimizer.weight_decay = 0.0
+    optimizer.weight_decay = 0.0  # decoupled, for any optimiser; of parameters of two axes or more
     optimizer.clip_norm = config_dict.placeholder(float)  # largest gradient norm; None: any
     # Groups of parameters that are trained otherwise: blocks of `group_config`, by any name.
     optimizer.groups = ConfigDict()
@@ -54,8 +53,8 @@ def default_config() -> ConfigDict:
     plateau.threshold = 1e-4  # relative gain of the validation loss that counts as better
 
     config.log_every = 100  # steps between lines of metrics
-    # What is scored: files in objdisc_jax/evaluation, or dotted paths of modules elsewhere. One that
-    # needs a field which the data set lacks is left out.
+    # What is scored: files in objdisc_jax/evaluation, or modules elsewhere by their dotted paths.
+    # One that needs a field which the data set lacks is left out.
     config.evals = ("segmentation", "counting", "reconstruction")
     config.eval = evaluation = ConfigDict()
     evaluation.every = 10_000  # steps between validations

@@ -4,19 +4,21 @@ A config has the training keys (`defaults.py`), a `model` block made of the mode
 `data` block, whose defaults stand in the data set's file.
 """
 
+import dataclasses
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from objdisc_jax import models
 from objdisc_jax.config import defaults
 from objdisc_jax.data import datasets
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.files import write_atomically
-from objdisc_jax.models.settings import default_block
 from objdisc_jax.names import flatten
+from objdisc_jax.settings import Settings
 
 CONFIG_FILE = "config.json"
 
@@ -35,7 +37,7 @@ def experiment(*, model: str, data: str) -> ConfigDict:
     """
     config = defaults.default_config()
     settings = models.settings_class(model)
-    config.model = default_block(model, settings)
+    config.model = model_block(model, settings())
     config.data = datasets.get(data).default_config()
     config.data.name = data
     for key, value in settings.recommended.items():
@@ -47,6 +49,19 @@ def experiment(*, model: str, data: str) -> ConfigDict:
     if "resolution" in config.data:  # a set whose reader resizes, to the size that the model takes
         config.data.resolution = config.model.get_ref("resolution")
     return config
+
+
+def model_block(name: str, settings: Settings) -> ConfigDict:
+    """A model's name and its settings; those that are None can be set to their other type."""
+    block = ConfigDict({"name": name})
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is None:
+            (kind,) = (one for one in typing.get_args(hints[field.name]) if one is not type(None))
+            value = config_dict.placeholder(typing.get_origin(kind) or kind)
+        block[field.name] = value
+    return block
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:

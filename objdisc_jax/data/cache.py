@@ -57,12 +57,21 @@ def cached(
     return arrays
 
 
-def cached_for_file(key: tuple[object, ...], path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Returns an array computed from one file, as long as its time and size stay the same."""
-    status = path.stat()
-    stamp = np.array([status.st_size, status.st_mtime_ns])
+def cached_while(
+    key: tuple[object, ...], stamp: np.ndarray, compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Returns an array from the cache as long as a stamp of what it depends on stays the same."""
     return cached(
-        (*key, str(path)),
+        key,
         lambda: {"stamp": stamp, "values": compute()},
         lambda arrays: np.array_equal(arrays["stamp"], stamp),
     )["values"]
+
+
+def cached_for_file(
+    key: tuple[object, ...], path: Path, compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Returns an array computed from one file, as long as its time and size stay the same."""
+    status = path.stat()
+    stamp = np.array([status.st_size, status.st_mtime_ns])
+    return cached_while((*key, str(path)), stamp, compute)

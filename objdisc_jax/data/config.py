@@ -13,11 +13,12 @@ def shared_config(name: str, path: str) -> ml_collections.ConfigDict:
     """Returns the keys that all data sets share, with their defaults.
 
     Args:
-        name: name of the data set, which is the name of its file in `objdisc_jax/data/datasets/`.
+        name: name of the data set: that of its file in `objdisc_jax/data/datasets/`, or the path of
+            its module elsewhere, `__name__`.
         path: where its file or folder lies unless the user says otherwise.
     """
     config = ml_collections.ConfigDict()
-    # Name of the data set: a file in objdisc_jax/data/datasets/.
+    # Name of the data set: a file in objdisc_jax/data/datasets/, or the path of a module elsewhere.
     config.name = name
     # The data file or folder, relative to the working directory or absolute.
     config.path = path

@@ -8,27 +8,24 @@ from, and how, stands in a manifest: parts of anything else are never used.
 """
 
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import itertools
-import json
 import os
 import pathlib
-import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from objdisc_jax.data import hdf5_writer, datasets
+from objdisc_jax import files
+from objdisc_jax.data import datasets, hdf5_writer, outputs
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.hdf5_writer import Packed, Records
-from objdisc_jax.files import write_atomically
+from objdisc_jax.data.splits import scaled_splits, to_attributes
 
 VERSION = 1
 """Bumped whenever the converted files change."""
@@ -36,7 +33,6 @@ VERSION = 1
 # A part is finished when it has so many records, or bytes.
 _PART_RECORDS = 1000
 _PART_BYTES = 16 << 20
-_MANIFEST = "manifest.json"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,7 +49,7 @@ class Source(Generic[Item]):
         decode: turns the number of the first record and some items into arrays, [n, ...] each;
             called by several threads at once.
         block: how many records to decode at once.
-        pictures: names of the arrays that are read one record at a time.
+        images: names of the arrays that are read one record at a time.
     """
 
     identity: Mapping[str, Any]
@@ -61,33 +57,7 @@ class Source(Generic[Item]):
     items: Callable[[int], Iterator[Item]]
     decode: Callable[[int, list[Item]], Mapping[str, np.ndarray]]
     block: int
-    pictures: Collection[str] = hdf5_writer.PICTURES
-
-
-def generated(
-    identity: Mapping[str, Any],
-    num_records: int,
-    decode: Callable[[int, list[int]], Mapping[str, np.ndarray]],
-    block: int,
-    pictures: Collection[str] = hdf5_writer.PICTURES,
-) -> Source[int]:
-    """Returns a source whose records are made from their numbers alone.
-
-    Args:
-        identity: of what makes them; the number of records is added.
-        num_records: how many.
-        decode: as in `Source`; the items are the records' numbers.
-        block: as in `Source`.
-        pictures: as in `Source`.
-    """
-    return Source(
-        identity={**identity, "num_images": num_records},
-        num_records=num_records,
-        items=lambda start: iter(range(start, num_records)),
-        decode=decode,
-        block=block,
-        pictures=pictures,
-    )
+    images: Collection[str] = hdf5_writer.IMAGES
 
 
 def declared(dataset: str, variant: str = "") -> DatasetDeclaration:
@@ -150,16 +120,16 @@ def convert(
     """
     path = pathlib.Path(path).expanduser().absolute()
     hdf5_writer.check_free(path, overwrite)
+    identity = {"converter": VERSION, "layout": hdf5_writer.LAYOUT_VERSION, **source.identity}
     with (
-        locked(path),
-        _Parts(path, source.identity, overwrite) as parts,
+        outputs.restartable(path, identity, parts="*.npz", overwrite=overwrite) as folder,
         hdf5_writer.new_file(
             path,
             num_records=source.num_records,
             attributes={},
-            pictures=source.pictures,
+            images=source.images,
             overwrite=overwrite,
-            partial=parts.folder / f"output.{os.getpid()}.tmp",
+            partial=folder / "output.tmp",
         ) as writer,
         tqdm(
             total=source.num_records, desc=path.name, unit=" records", disable=not show_progress
@@ -167,17 +137,19 @@ def convert(
         futures.ThreadPoolExecutor(1) as background,
     ):
         num_records = 0
-        for start, records in parts.load():
-            if start != num_records:
-                raise DataError(f"{parts.folder} lacks a part: remove the folder.")
-            writer.write(start, records)
+        for part in sorted(folder.glob("*.npz")):
+            if int(part.stem) != num_records:
+                raise DataError(f"{folder} lacks a part: remove the folder.")
+            records = _load(part)
+            writer.write(num_records, records)
             num_records += _length(records)
         progress.reset()
         progress.initial = progress.n = num_records
 
         def store(start: int, blocks: list[Records]) -> None:
             records = _joined(blocks)
-            parts.add(start, records)
+            with files.replacing(folder / f"{start:09d}.npz", durable=True) as partial:
+                _save(partial, records)
             writer.write(start, records)
 
         def counted(blocks: Iterator[Records]) -> Iterator[Records]:
@@ -194,8 +166,60 @@ def convert(
         if not num_records:
             raise DataError(f"There is nothing to write to {path}: the input holds no records.")
         writer.finish(num_records, attributes(num_records), arrays or {})
-    parts.remove()
     return num_records
+
+
+def generate(
+    path: str | os.PathLike[str],
+    num_records: int,
+    decode: Callable[[int, list[int]], Mapping[str, np.ndarray]],
+    *,
+    made_by: Mapping[str, Any],
+    block: int,
+    splits: Mapping[str, range] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    images: Collection[str] = hdf5_writer.IMAGES,
+    overwrite: bool = False,
+    workers: int = 1,
+    show_progress: bool = True,
+) -> None:
+    """Writes a file of records that are made from their numbers alone, under a progress bar.
+
+    Args:
+        path: the file.
+        num_records: how many.
+        decode: as in `Source`; the items are the records' numbers.
+        made_by: the generator, its version and its arguments, which are attributes of the file.
+        block: as in `Source`.
+        splits: declared ones, which are scaled to the number of records; None states none.
+        attributes: further ones of the file.
+        images: as in `Source`.
+        overwrite: as in `convert`, as are the others.
+        workers: number of threads.
+        show_progress: whether to draw a progress bar.
+
+    Raises:
+        DataError: there are too few records to divide, or the file exists or cannot be written.
+    """
+    stated = {**made_by, **(attributes or {})}
+    if splits is not None:
+        stated |= to_attributes(scaled_splits(splits, num_records))
+    source = Source(
+        identity={**made_by, "num_images": num_records},
+        num_records=num_records,
+        items=lambda start: iter(range(start, num_records)),
+        decode=decode,
+        block=block,
+        images=images,
+    )
+    convert(
+        source,
+        path,
+        attributes=lambda _: stated,
+        overwrite=overwrite,
+        workers=workers,
+        show_progress=show_progress,
+    )
 
 
 def _batched(blocks: Iterator[Records]) -> Iterator[list[Records]]:
@@ -217,7 +241,7 @@ def _packed_blocks(source: Source[Item], start: int, workers: int) -> Iterator[R
     """Yields decoded and compressed blocks of records in order; `workers` threads make them."""
 
     def packed(numbered: tuple[int, list[Item]]) -> Records:
-        return hdf5_writer.pack(source.decode(*numbered), source.pictures)
+        return hdf5_writer.pack(source.decode(*numbered), source.images)
 
     items = itertools.islice(source.items(start), source.num_records - start)
     blocks = iter(lambda: list(itertools.islice(items, source.block)), [])
@@ -246,116 +270,6 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-class _Parts:
-    """The finished parts of an output.
-
-    A `with` statement removes a folder that holds none in the end, and adds to a `DataError` that
-    they are kept.
-    """
-
-    def __init__(self, output: pathlib.Path, identity: Mapping[str, Any], overwrite: bool):
-        self.folder = output.with_name(f".{output.name}.parts")
-        self._output = output
-        self._files: list[pathlib.Path] = []
-        versions = {"converter": VERSION, "layout": hdf5_writer.LAYOUT_VERSION}
-        with self._explained():
-            self._open(json.dumps({**versions, **identity}, indent=1), overwrite)
-
-    def _open(self, manifest: str, overwrite: bool) -> None:
-        """Finds the finished parts, and removes what else an interruption left behind."""
-        file = self.folder / _MANIFEST
-        found = file.read_text() if file.exists() else ""
-        parts = sorted(self.folder.glob("*.npz"))
-        if found != manifest:
-            if found and parts and not overwrite:
-                raise DataError(
-                    f"The folder {self.folder} holds what an interrupted conversion has done, but "
-                    f"of another input, or to another end:\n{found}\nRepeat that command to "
-                    "finish it, or drop what it has done with --overwrite."
-                )
-            shutil.rmtree(self.folder, ignore_errors=True)
-            write_atomically(file, manifest)
-            return
-        self._files = parts
-        for stray in set(self.folder.iterdir()) - {file, *parts}:
-            stray.unlink()
-
-    def load(self) -> Iterator[tuple[int, Records]]:
-        """Yields the finished parts in order: the number of the first record, and the records."""
-        return ((int(part.stem), _load(part)) for part in self._files)
-
-    def add(self, start: int, records: Records) -> None:
-        """Makes a part of the records from number `start` on."""
-        part = self.folder / f"{start:09d}.npz"
-        partial = part.with_suffix(f".{os.getpid()}.tmp")
-        with self._explained():
-            try:
-                with open(partial, "wb") as file:
-                    _save(file, records)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(part)
-            finally:
-                partial.unlink(missing_ok=True)
-        self._files.append(part)
-
-    def remove(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> "_Parts":
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if not self._files:
-            self.remove()
-        elif isinstance(error, DataError):
-            raise DataError(
-                f"{error} What is done is kept in {self.folder}: the same command goes on there, "
-                "as long as the input stays the same."
-            ) from None
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turns what goes wrong with the parts' files into a `DataError`."""
-        try:
-            yield
-        except OSError as error:
-            raise DataError(
-                f"The parts of {self._output} could not be written to {self.folder}: "
-                f"{error.strerror or error}. Free some space, or see to the permissions."
-            ) from None
-
-
-@contextlib.contextmanager
-def locked(output: pathlib.Path) -> Iterator[None]:
-    """Keeps others that call this away from an output, a file or a folder.
-
-    Raises:
-        DataError: another process has called this, or the output's folder cannot be written to.
-    """
-    lock = output.with_name(f".{output.name}.lock")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")
-    except OSError as error:
-        raise DataError(
-            f"{output} could not be written: {error.strerror or error}. See to the permissions, or "
-            "write elsewhere with --output FILE."
-        ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"Another command is writing {output}. Wait for it, or end it."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
 def _length(records: Records) -> int:
     return len(next(iter(records.values())))
 
@@ -380,7 +294,7 @@ def _joined(blocks: list[Records]) -> Records:
     return {key: joined([block[key] for block in blocks]) for key in blocks[0]}
 
 
-def _save(file: BinaryIO, records: Records) -> None:
+def _save(part: pathlib.Path, records: Records) -> None:
     """Writes the records of a part."""
     arrays: dict[str, np.ndarray] = {}
     for key, values in records.items():
@@ -389,7 +303,8 @@ def _save(file: BinaryIO, records: Records) -> None:
                 arrays[f"{key}:{field.name}"] = getattr(values, field.name)
         else:
             arrays[key] = values
-    np.savez(file, allow_pickle=False, **arrays)
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _load(part: pathlib.Path) -> Records:

@@ -1,20 +1,22 @@
 """One split of a data set: which records it has, and batches of them as NumPy arrays."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
 from jaxtyping import Int, Int64
 
 from objdisc_jax.data import datasets
-from objdisc_jax.data.declaration import DatasetDeclaration, Reader
+from objdisc_jax.data.declaration import DatasetDeclaration, Field, Reader
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.sampler import PADDING
 from objdisc_jax.names import closest
 
-# image uint8 [b, h, w, 3]; segmentation uint8 [b, h, w], absent if the set has no masks;
-# valid bool [b], False for padding; index int64 [b], record number, -1 for padding.
+# The fields that were asked for: image uint8 [b, h, w, 3], segmentation uint8 [b, h, w] and those
+# that the set declares, [b, ...]. Always valid bool [b], False for padding, where fields are zeros,
+# and index int64 [b], record number, -1 for padding.
 Batch = dict[str, np.ndarray]
 
 # So many images that cannot be read are no accident.
@@ -46,28 +48,57 @@ class Dataset:
 
     @property
     def has_masks(self) -> bool:
-        """Whether batches have a segmentation."""
+        """Whether there are segmentations."""
         return self.declaration.has_masks
 
-    def read(self, positions: Int[np.ndarray, " b"]) -> Batch:
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What there is of every example, by name."""
+        fields = {"image": Field("uint8", (*self.image_size, 3))}
+        if self.has_masks:
+            fields["segmentation"] = Field("uint8", self.image_size)
+        return {**fields, **self.declaration.fields}
+
+    def check_fields(self, names: Collection[str], who: str) -> None:
+        """Raises a `DataError` if the set lacks a field.
+
+        Args:
+            names: of the fields.
+            who: needs them, as the error says: "model 'x'".
+        """
+        for name in names:
+            if name not in self.fields:
+                raise DataError(
+                    f"{who} needs the field '{name}', but data set '{self.declaration.name}' has "
+                    f"{', '.join(self.fields)}. Declare it in the data set's `fields`, or choose "
+                    "another data set."
+                )
+
+    def read(self, positions: Int[np.ndarray, " b"], names: Collection[str] | None = None) -> Batch:
         """Reads the examples at these positions of the split.
 
         Args:
-            positions: numbers from 0 to len(self) - 1; -1 gives a black padding image with
-                `valid` False and `index` -1.
+            positions: numbers from 0 to len(self) - 1; -1 gives padding, zeros with `valid` False
+                and `index` -1.
+            names: the fields to read; None reads all.
 
         Raises:
-            DataError: a record cannot be read.
+            DataError: the set lacks a field, or a record cannot be read.
         """
-        return self.read_or_replace(positions, replace=False)[0]
+        return self.read_or_replace(positions, names=names, replace=False)[0]
 
     def read_or_replace(
-        self, positions: Int[np.ndarray, " b"], *, replace: bool
+        self,
+        positions: Int[np.ndarray, " b"],
+        *,
+        names: Collection[str] | None = None,
+        replace: bool,
     ) -> tuple[Batch, dict[int, str]]:
         """Reads examples and, if the set skips bad images, tells those it skipped.
 
         Args:
             positions: as for `read`.
+            names: as for `read`.
             replace: whether another example takes the place of one that cannot be read; which one
                 depends on the position alone. If not, its place becomes padding.
 
@@ -77,20 +108,22 @@ class Dataset:
         Raises:
             DataError: as for `read`; where bad images are skipped, only if too many are bad.
         """
+        fields = self.fields
+        names = fields if names is None else names
+        self.check_fields(names, "A batch")
         positions = np.asarray(positions, np.int64)
-        shape = (len(positions), *self.image_size)
         batch = {
-            "image": np.zeros((*shape, 3), np.uint8),
             "valid": np.zeros(len(positions), bool),
             "index": np.full(len(positions), PADDING, np.int64),
+        } | {
+            name: np.zeros((len(positions), *fields[name].shape), fields[name].dtype)
+            for name in names
         }
-        if self.has_masks:
-            batch["segmentation"] = np.zeros(shape, np.uint8)
         skipped: dict[int, str] = {}
         for row in np.flatnonzero(positions != PADDING):
             for record in map(int, self.indices[self._candidates(positions[row])]):
                 try:
-                    image, segmentation = self._read_one(record)
+                    example = self._read_one(record, names)
                 except BadImageError as error:
                     if self.declaration.on_bad_image == "raise":
                         raise BadImageError(f"{error}\n{_SKIPPING}") from error
@@ -98,10 +131,9 @@ class Dataset:
                     if not replace:
                         break
                     continue
-                batch["image"][row], batch["valid"][row] = image, True
-                batch["index"][row] = record
-                if segmentation is not None:
-                    batch["segmentation"][row] = segmentation
+                batch["valid"][row], batch["index"][row] = True, record
+                for name in names:
+                    batch[name][row] = example[name]
                 break
             else:
                 raise DataError(
@@ -115,8 +147,9 @@ class Dataset:
         others = np.random.default_rng(position).integers(len(self), size=_MOST_TRIES - 1)
         return np.array([position, *others])
 
-    def _read_one(self, record: int) -> tuple[np.ndarray, np.ndarray | None]:
-        image, segmentation = self.reader.read(record)
+    def _read_one(self, record: int, names: Collection[str]) -> dict[str, Any]:
+        example = self.reader.read(record, names)
+        segmentation = example.get("segmentation")
         num_entities = self.declaration.num_entities
         if (
             segmentation is not None
@@ -128,7 +161,7 @@ class Dataset:
                 f"between 0 and {num_entities - 1}: the data may be of another variant. "
                 f"{self.declaration.how_to_fix()}"
             )
-        return image, segmentation
+        return example
 
 
 def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
@@ -139,8 +172,9 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
         split: name of the split, usually "train", "val" or "test".
 
     Raises:
-        DataError: the data set or the split is unknown, the file is missing or invalid, or no
-            image of the split passes the filter.
+        ConfigError: there is no such data set.
+        DataError: the split is unknown, the file is missing or invalid, or no image of the split
+            passes the filter.
     """
     declaration = datasets.get(str(config.name)).declare(config)
     reader = declaration.reader(declaration)

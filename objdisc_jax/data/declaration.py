@@ -3,11 +3,11 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal, Protocol
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Int64
 
 from objdisc_jax.data.errors import DataError
 
@@ -21,6 +21,19 @@ def scaled_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Bo
         for (start, stop), old, new in zip(box, size, new_size, strict=True)
     )
     return rows, columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """What a batch has of every example under one name.
+
+    Attributes:
+        dtype: of its values, as NumPy calls it: "float32".
+        shape: of one example's values.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class Reader(Protocol):
@@ -41,10 +54,12 @@ class Reader(Protocol):
         """Returns the number of objects in each record, background not counted."""
         ...
 
-    def read(
-        self, record: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], Integer[np.ndarray, "h w"] | None]:
-        """Returns a record's cropped image and segmentation (None if the set has no masks)."""
+    def read(self, record: int, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns the fields of a record that are asked for, and reads no others.
+
+        They are "image", uint8 [h, w, 3], and "segmentation", integers [h, w], both cropped, and
+        those that the data set declares.
+        """
         ...
 
 
@@ -53,12 +68,15 @@ class DatasetDeclaration:
     """Everything that is known of a data set before its files are opened.
 
     Attributes:
-        name: name of the data set, which is the name of its file in `objdisc_jax/data/datasets/`.
+        name: name of the data set: that of its file in `objdisc_jax/data/datasets/`, or the path of
+            its module elsewhere.
         path: its file or folder, relative to the working directory or absolute.
         reader: makes the reader of such a declaration.
-        fields: names in the files, by their role: of an HDF5 file's arrays, or of pictures.
+        sources: names in the files, by their role, where they differ from it: of an HDF5 file's
+            arrays, or, as a regular expression, of image files.
+        fields: what there is of every example beside image and segmentation.
         image_size: rows and columns of the stored images, in pixels; None if the files differ.
-        splits: ranges of record numbers. Folders that hold fewer pictures divide them in the same
+        splits: ranges of record numbers. Folders that hold fewer images divide them in the same
             proportions; HDF5 files of another size state their own as attributes.
         shuffle_seed: if not None, a split's ranges count the records in the order of a
             permutation with this seed, not that of the files.
@@ -71,8 +89,7 @@ class DatasetDeclaration:
             visible entities instead of objects, these are subtracted.
         largest_num_objects: the largest number of objects in one image, background not counted;
             None if that is not known, and then images cannot be chosen by it.
-        download_command: produces the files from the published data; None if they are of another
-            size.
+        download_command: produces the files from the published data; None if nothing does.
         generate_command: produces the files without a download; None if nothing does.
         max_objects: only images with at most this many objects are used; None means all.
         counts_background: whether `max_objects` counts the background as an object, as the
@@ -85,7 +102,8 @@ class DatasetDeclaration:
     name: str
     path: str
     reader: Callable[["DatasetDeclaration"], Reader]
-    fields: Mapping[str, str]
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     image_size: tuple[int, int] | None
     splits: Mapping[str, range]
     shuffle_seed: int | None = None
@@ -95,7 +113,7 @@ class DatasetDeclaration:
     num_entities: int = 1
     background_labels: tuple[int, ...] = (0,)
     largest_num_objects: int | None = None
-    download_command: str | None
+    download_command: str | None = None
     generate_command: str | None = None
     max_objects: int | None = None
     counts_background: bool = False
@@ -111,12 +129,18 @@ class DatasetDeclaration:
         (top, bottom), (left, right) = self.crop
         return bottom - top, right - left
 
+    def source(self, role: str) -> str:
+        """Returns the name that a role has in the files."""
+        return self.sources.get(role, role)
+
     def file(self) -> pathlib.Path:
         """Returns the absolute path of the file; raises a `DataError` if there is none."""
         path = self.absolute_path
         if not os.path.isfile(path):
             found = "that is a folder" if os.path.isdir(path) else "there is no such file"
-            raise DataError(f"Data set '{self.name}' needs {path}, but {found}. {self.how_to_fix()}")
+            raise DataError(
+                f"Data set '{self.name}' needs {path}, but {found}. {self.how_to_fix()}"
+            )
         return path
 
     def folder(self) -> pathlib.Path:
@@ -136,12 +160,13 @@ class DatasetDeclaration:
 
     def how_to_fix(self) -> str:
         """Returns the end of an error message: the ways to get sound files."""
-        commands = [self.download_command, self.generate_command]
-        how_to_fix = "\n  ".join(
-            ["Produce it with" if None in commands else "Produce it with one of"]
-            + [command for command in commands if command is not None]
-        )
-        how_to_fix += "\nor name another with --config.data.path=PATH"
+        commands = [c for c in (self.download_command, self.generate_command) if c is not None]
+        how_to_fix = "Name another with --config.data.path=PATH"
+        if commands:
+            head = "Produce it with" if len(commands) == 1 else "Produce it with one of"
+            how_to_fix = "\n  ".join([head, *commands]) + how_to_fix.replace("Name", "\nor name")
         if self.any_size:
-            how_to_fix += ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
+            how_to_fix += (
+                ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
+            )
         return how_to_fix + "."

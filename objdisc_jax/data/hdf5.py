@@ -8,17 +8,18 @@
 | num_objects  | [n]             | [n,1]                                      |
 | visibility   |                 | [n,e], 0 or 1, counts background entities  |
 
-Where a file has several, the upper rows and the left column are read. Single records are read one
+Fields that a data set declares are arrays [n, *shape] of a type that can be cast to theirs. Where a
+file has several, the upper rows and the left column are read. Single records are read one
 after another, since h5py's fancy indexing is many times slower than that.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import h5py
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 from objdisc_jax.data import cache, splits
 from objdisc_jax.data.declaration import Box, DatasetDeclaration
@@ -32,11 +33,6 @@ except ImportError:
 _DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 if isal_zlib is not None:
     _DAMAGED += (isal_zlib.error,)  # pyright: ignore[reportAssignmentType]
-
-# The arrays' names, by role, in both layouts.
-FIELDS: Mapping[str, str] = {
-    role: role for role in ("image", "segmentation", "mask", "num_objects", "visibility")
-}
 
 
 class Hdf5Reader:
@@ -55,10 +51,10 @@ class Hdf5Reader:
 
     def __init__(self, declaration: DatasetDeclaration):
         self.declaration = declaration
-        self._pictures: dict[str, _Pictures] | None = None
+        self._arrays: dict[str, _Array] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"declaration": self.declaration, "_pictures": None}
+        return {"declaration": self.declaration, "_arrays": None}
 
     def splits(self) -> Mapping[str, range]:
         """Returns the splits that the file states, else the declared ones."""
@@ -91,27 +87,27 @@ class Hdf5Reader:
         """Returns the number of objects in each record, background not counted."""
         file = self.declaration.file()
         declared = self.declaration
-        key = ("object counts", declared.name, declared.fields, declared.background_labels)
+        key = ("object counts", declared.name, declared.sources, declared.background_labels)
         return cache.cached_for_file(key, file, self._all_object_counts)[records]
 
-    def read(
-        self, record: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
-        """Returns a record's cropped image and segmentation (None if the set has no masks)."""
-        if self._pictures is None:
+    def read(self, record: int, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns the fields of a record that are asked for; image and segmentation are cropped."""
+        if self._arrays is None:
             with self._explained(DataError):
-                arrays = self._checked_arrays(h5py.File(self.declaration.file(), "r"))
-            self._pictures = {role: _Pictures(array) for role, array in arrays.items()}
-        pictures = self._pictures
-        rows, cols = (slice(*bounds) for bounds in self._crop(pictures["image"].shape))
+                checked = self._checked_arrays(h5py.File(self.declaration.file(), "r"))
+            self._arrays = {role: _Array(array) for role, array in checked.items()}
         with self._explained(BadImageError):
-            image = pictures["image"].read(record, rows, cols)
-            if "segmentation" in pictures:
-                return image, pictures["segmentation"].read(record, rows, cols)
-            if "mask" in pictures:
-                planes = pictures["mask"].read(record, slice(None), rows, cols, 0)
-                return image, np.argmax(planes, axis=0).astype(np.uint8)
-        return image, None
+            return {name: self._read_field(self._arrays, record, name) for name in names}
+
+    def _read_field(self, arrays: Mapping[str, "_Array"], record: int, name: str) -> np.ndarray:
+        declared = self.declaration.fields.get(name)
+        if declared is not None:
+            return np.asarray(arrays[name].read(record), declared.dtype)
+        box = (slice(*bounds) for bounds in self._crop(arrays["image"].shape))
+        if name in arrays:
+            return arrays[name].read(record, *box)
+        planes = arrays["mask"].read(record, slice(None), *box, 0)
+        return np.argmax(planes, axis=0).astype(np.uint8)
 
     def _crop(self, shape: tuple[int, ...]) -> Box:
         rows, cols = shape[1:3]
@@ -119,10 +115,9 @@ class Hdf5Reader:
 
     def _all_object_counts(self) -> Int64[np.ndarray, " n"]:
         """Reads the number of objects in every record of the file."""
-        fields = self.declaration.fields
         with self._opened() as (file, arrays):
             num_records = len(arrays["image"])
-            if fields["num_objects"] in file:
+            if self.declaration.source("num_objects") in file:
                 length = -(-num_records // self.records_per_count)
                 counts = self._array(file, "num_objects", (length,), (length, 1))[()]
                 counts = np.asarray(counts, np.int64).reshape(length)
@@ -151,22 +146,34 @@ class Hdf5Reader:
         arrays = {"image": self._array(file, "image", (None, *size, 3), dtype="uint8")}
         shape = arrays["image"].shape[:3]
         if self.declaration.has_masks:
-            if self.declaration.fields["segmentation"] in file:
+            if self.declaration.source("segmentation") in file:
                 arrays["segmentation"] = self._array(file, "segmentation", shape, dtype="integer")
             else:
                 planes = (shape[0], None, *shape[1:], 1)
                 arrays["mask"] = self._array(file, "mask", planes, dtype="uint8")
+        for name, field in self.declaration.fields.items():
+            arrays[name] = self._array(
+                file, name, (shape[0], *field.shape), dtype=field.dtype, cast=True
+            )
         return arrays
 
     def _array(
-        self, file: h5py.File, role: str, *shapes: tuple[int | None, ...], dtype: str = "number"
+        self,
+        file: h5py.File,
+        role: str,
+        *shapes: tuple[int | None, ...],
+        dtype: str = "number",
+        cast: bool = False,
     ) -> h5py.Dataset:
-        """Returns the array of a role, checking its shape (None allows any length) and type."""
-        key = self.declaration.fields[role]
+        """Returns the array of a role, checking its shape (None allows any length) and type.
+
+        The type is `dtype` or, if `cast`, one that can be cast to it within its kind.
+        """
+        key = self.declaration.source(role)
         array = file.get(key)
         if not isinstance(array, h5py.Dataset):
             other = {"mask": "segmentation", "visibility": "num_objects"}.get(role)
-            wanted = f"'{key}'" + (f" or '{self.declaration.fields[other]}'" if other else "")
+            wanted = f"'{key}'" + (f" or '{self.declaration.source(other)}'" if other else "")
             raise self._invalid(
                 f"It has no array {wanted}; it holds {', '.join(sorted(file)) or 'nothing'}."
             )
@@ -175,7 +182,12 @@ class Hdf5Reader:
             and all(a in (None, found) for found, a in zip(array.shape, shape, strict=True))
             for shape in shapes
         )
-        if not fits or not np.issubdtype(array.dtype, getattr(np, dtype)):
+        is_type = (
+            np.can_cast(array.dtype, dtype, "same_kind")
+            if cast
+            else np.issubdtype(array.dtype, getattr(np, dtype))
+        )
+        if not fits or not is_type:
             allowed = " or ".join(
                 f"({', '.join('any' if length is None else str(length) for length in shape)})"
                 for shape in shapes
@@ -206,7 +218,7 @@ class Hdf5Reader:
         )
 
 
-class _Pictures:
+class _Array:
     """An array [n, ...] of which boxes of single records are read."""
 
     def __init__(self, array: h5py.Dataset):

@@ -12,6 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from objdisc_jax import files
+from objdisc_jax.data import outputs
 from objdisc_jax.data.errors import DataError
 
 try:  # deflates about four times as fast
@@ -22,7 +24,7 @@ except ImportError:
 LAYOUT_VERSION = 1
 """Of the files written here, their attribute `layout_version`."""
 
-PICTURES = ("image", "segmentation")
+IMAGES = ("image", "segmentation")
 """The arrays that are read one record at a time: each record is a chunk of its own."""
 
 # The others are read in bulk: chunks of about this many bytes.
@@ -31,7 +33,7 @@ _CHUNK_BYTES = 1 << 18
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Consecutive records of an array of pictures, compressed.
+    """Consecutive records of an array of images, compressed.
 
     Attributes:
         chunks: the compressed records, end to end.
@@ -50,10 +52,10 @@ class Packed:
 Records = Mapping[str, np.ndarray | Packed]
 
 
-def pack(records: Records, pictures: Collection[str] = PICTURES) -> Records:
-    """Compresses those pictures that are not; several threads at once are of use."""
+def pack(records: Records, images: Collection[str] = IMAGES) -> Records:
+    """Compresses those images that are not; several threads at once are of use."""
     return {
-        key: _packed(values) if key in pictures and isinstance(values, np.ndarray) else values
+        key: _packed(values) if key in images and isinstance(values, np.ndarray) else values
         for key, values in records.items()
     }
 
@@ -70,11 +72,11 @@ def _packed(values: np.ndarray) -> Packed:
 class RecordWriter:
     """Writes records into an open HDF5 file; `new_file` makes one."""
 
-    def __init__(self, file: h5py.File, sink: "_Sink", num_records: int, pictures: Collection[str]):
+    def __init__(self, file: h5py.File, sink: "_Sink", num_records: int, images: Collection[str]):
         self._file = file
         self._sink = sink
         self._num_records = num_records
-        self._pictures = pictures
+        self._images = images
         self._arrays: dict[str, h5py.Dataset] = {}
 
     def write(self, start: int, records: Records) -> None:
@@ -83,7 +85,7 @@ class RecordWriter:
         Raises:
             OSError: there is no space left; `new_file` explains that to the user.
         """
-        for key, values in pack(records, self._pictures).items():
+        for key, values in pack(records, self._images).items():
             if isinstance(values, Packed):
                 self._write_packed(start, self._array(key, values.record, chunk=1), values)
             else:
@@ -141,7 +143,7 @@ def new_file(
     *,
     num_records: int,
     attributes: Mapping[str, Any],
-    pictures: Collection[str] = PICTURES,
+    images: Collection[str] = IMAGES,
     overwrite: bool = False,
     partial: pathlib.Path | None = None,
 ) -> Iterator[RecordWriter]:
@@ -153,9 +155,9 @@ def new_file(
         path: the file; missing folders above it are made.
         num_records: how many records it will hold.
         attributes: of the file: where the data comes from, and its splits.
-        pictures: names of the arrays that are read one record at a time.
+        images: names of the arrays that are read one record at a time.
         overwrite: whether an existing file may be replaced.
-        partial: the other file; by default a hidden one beside it.
+        partial: the other file, as in `files.replacing`.
 
     Raises:
         DataError: the file exists and may not be overwritten, or cannot be written (no
@@ -163,35 +165,19 @@ def new_file(
     """
     path = pathlib.Path(path).expanduser().absolute()
     check_free(path, overwrite)
-    partial = partial or path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with outputs.explained(path), files.replacing(path, partial=partial) as partial:
         with _Sink(partial, "w+b") as sink:
             with h5py.File(sink, "w") as file:
                 file.attrs.update({"layout_version": LAYOUT_VERSION, **attributes})
-                yield RecordWriter(file, sink, num_records, pictures)
+                yield RecordWriter(file, sink, num_records, images)
             sink.check()
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(
-            f"The file {path} could not be written: {error.strerror or error}. No part of it was "
-            "left behind. Free some space, see to the permissions, or write elsewhere with "
-            "--output FILE."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def check_free(path: pathlib.Path, overwrite: bool) -> None:
     """Raises a `DataError` if a file may not be written because something has its name."""
     if path.is_dir():
         raise DataError(f"The output {path} is a folder. Name a file: --output {path}/NAME.h5")
-    if path.exists() and not overwrite:
-        raise DataError(
-            f"The output {path} exists already and was left as it is. Replace it with "
-            "--overwrite, or write elsewhere with --output FILE."
-        )
+    outputs.check_free(path, overwrite)
 
 
 class _Sink(io.FileIO):

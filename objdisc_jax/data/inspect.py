@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import ml_collections
 import numpy as np
@@ -18,11 +17,12 @@ from absl import flags
 from ml_collections import config_flags
 from PIL import Image
 
-from objdisc_jax import settings, visualize
-from objdisc_jax.data import loader, datasets
+from objdisc_jax import visualize
+from objdisc_jax.cli import parse_absl, run
+from objdisc_jax.config import check
+from objdisc_jax.data import datasets, loader
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.errors import UserError
-from objdisc_jax.cli import parse_absl, run
 
 SAMPLE = 256
 """Images of each split that are looked at for values and labels, evenly spread."""
@@ -33,16 +33,8 @@ HEADER = _LINE.format(
 SHEET_ROWS, SHEET_COLUMNS, LARGEST_TILE = 4, 8, 160
 
 
-class Arguments(NamedTuple):
-    """What the command line says."""
-
-    config: ml_collections.ConfigDict
-    output: Path
-    seconds: float
-
-
-def parse(argv: Sequence[str]) -> Arguments:
-    """Parses the command line."""
+def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, Path, float]:
+    """Returns the arguments of `inspect` that the command line states."""
     config = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
     output = flags.DEFINE_string(
         "output", None, "Contact sheet. Default: inspect/<name of the config file>.png."
@@ -55,12 +47,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         sys.exit("error: Name an experiment, for example --config configs/demo.py")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     sheet = Path(output.value or f"inspect/{name}.png")
-    return Arguments(config.value, sheet, seconds.value)
-
-
-def main(arguments: Arguments) -> None:
-    """Looks at the data that the command line names."""
-    inspect(*arguments)
+    return config.value, sheet, seconds.value
 
 
 def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> None:
@@ -74,7 +61,7 @@ def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> N
     Raises:
         UserError: there is no such data, or the sheet cannot be written.
     """
-    settings.check(config)
+    check(config)
     with config.unlocked():
         config.data.on_bad_image = "skip"  # to tell of them all
     splits = list(datasets.get(config.data.name).declare(config.data).splits)
@@ -85,6 +72,8 @@ def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> N
             print(describe(loader.load(config.data, split)), flush=True)
         except UserError as error:
             print(f"{split:8} {error}")
+    for name, field in first.declaration.fields.items():
+        print(f"field    {name} {field.dtype} {list(field.shape)}")
     speed = images_per_second(first, config, seconds)
     print(
         f"loader   {speed:.0f} images/s of split '{first.split}' "
@@ -127,7 +116,7 @@ def describe(dataset: loader.Dataset) -> str:
 def images_per_second(
     dataset: loader.Dataset, config: ml_collections.ConfigDict, seconds: float
 ) -> float:
-    """Returns how many images a second training batches bring, workers' start left out."""
+    """Returns how many images per second training batches bring, workers' start left out."""
     batches = loader.train_batches(
         dataset,
         batch_size=config.batch_size,
@@ -147,7 +136,7 @@ def images_per_second(
 
 
 def contact_sheet(dataset: loader.Dataset) -> np.ndarray:
-    """Returns a picture, uint8 [height, width, 3], of images with their segmentations below."""
+    """Returns an image, uint8 [height, width, 3], of images with their segmentations below."""
     batch, _ = _sample(dataset, SHEET_ROWS * SHEET_COLUMNS)
     rows = {}
     for start in range(0, len(batch["index"]), SHEET_COLUMNS):
@@ -184,4 +173,4 @@ def _small(images: np.ndarray, resample: Image.Resampling, missing: int) -> np.n
 
 
 if __name__ == "__main__":
-    run(main, parse)
+    run(lambda arguments: inspect(*arguments), parse)

@@ -1,9 +1,10 @@
 """Endless training batches and complete evaluation batches, read by PyTorch's DataLoader."""
 
 import contextlib
+import functools
 import multiprocessing
 import signal
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -25,6 +26,7 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    fields: Collection[str] = ("image",),
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -39,6 +41,7 @@ def train_batches(
         dataset: the split to train on.
         batch_size: global batch size; this process gets batch_size / process_count of each batch.
         seed: of the order of the examples.
+        fields: what is read of them.
         start_step: number of the first batch, which is the step to resume from.
         process_index: this process, in 0 ... process_count - 1.
         process_count: number of processes that share a batch.
@@ -46,8 +49,8 @@ def train_batches(
 
     Raises:
         DataError: the batch cannot be divided evenly among the processes or, while iterating,
-            a record cannot be read. A data set with `on_bad_image = "skip"` puts the next
-            example in the place of one that cannot be read.
+            the set lacks a field or a record cannot be read. A data set with
+            `on_bad_image = "skip"` puts another example in the place of one that cannot be read.
     """
     positions = sampler.train_positions(
         len(dataset),
@@ -57,13 +60,14 @@ def train_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return _batches(_Source(dataset, replace=True), positions, num_workers)
+    return _batches(_Source(dataset, fields, replace=True), positions, num_workers)
 
 
 def eval_batches(
     dataset: Dataset,
     *,
     batch_size: int,
+    fields: Collection[str] | None = None,
     num_images: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -74,16 +78,8 @@ def eval_batches(
     Padding has `valid` False, and so has an example that cannot be read if the data set has
     `on_bad_image = "skip"`. All processes get the same number of batches.
 
-    Args:
-        dataset: the split to evaluate on.
-        batch_size: global batch size; this process gets batch_size / process_count of each batch.
-        num_images: evaluate on the first so many examples only; None means all.
-        process_index: this process, in 0 ... process_count - 1.
-        process_count: number of processes that share a batch.
-        num_workers: worker processes that read; 0 reads in this process.
-
-    Raises:
-        DataError: as for `train_batches`.
+    Arguments and errors are those of `train_batches`, except that `fields` None reads all fields,
+    and that `num_images`, if given, ends the split after so many examples.
     """
     positions = sampler.eval_positions(
         len(dataset) if num_images is None else min(num_images, len(dataset)),
@@ -91,19 +87,14 @@ def eval_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return _batches(_Source(dataset, replace=False), positions, num_workers)
+    return _batches(_Source(dataset, fields, replace=False), positions, num_workers)
 
 
 class _Source:
     """The data set as processes read it: what DataLoader takes for a data set."""
 
-    def __init__(self, dataset: Dataset, *, replace: bool):
-        self.dataset = dataset
-        self.replace = replace
-
-    def read(self, positions: np.ndarray) -> tuple[Batch, dict[int, str]]:
-        """Returns a batch, and what is wrong with the records that were skipped."""
-        return self.dataset.read_or_replace(positions, replace=self.replace)
+    def __init__(self, dataset: Dataset, fields: Collection[str] | None, *, replace: bool):
+        self.read = functools.partial(dataset.read_or_replace, names=fields, replace=replace)
 
     def __getitems__(self, positions: np.ndarray) -> tuple[dict[str, Any], Any] | DataError:
         # A raised error would arrive with the worker's traceback in its message: hand it over.
@@ -111,7 +102,7 @@ class _Source:
             batch, skipped = self.read(positions)
         except DataError as error:
             return error
-        # Images go by shared memory as tensors; small arrays travel faster through the pipe.
+        # Large arrays go by shared memory as tensors; small arrays travel faster through the pipe.
         return {k: v if v.ndim == 1 else torch.from_numpy(v) for k, v in batch.items()}, skipped
 
 

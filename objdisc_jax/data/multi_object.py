@@ -12,9 +12,9 @@ and every other feature as it is. Entity 0 is the background, except in Objects 
 Objects Room has four background entities: sky, floor and two halves of the walls. Where only one
 half is in view it is entity 2, and the objects follow from 3 on. Here objects always have labels
 from 4 on, and label 3 is empty then. Nothing in a record says so. Our own rule, not a published
-one, rests on the walls spanning the picture from side to side and meeting at a vertical edge:
+one, rests on the walls spanning the image from side to side and meeting at a vertical edge:
 entity 3 is a wall half if the last entity has pixels (so no place was given up), or if entity 2
-does not reach one side of the picture, entity 3 comes nearer to it, and the two share no columns.
+does not reach one side of the image, entity 3 comes nearer to it, and the two share no columns.
 An object that hides the end of the only wall has a rounded or slanted outline, so it shares some.
 (A box that stands higher than the wall and hides its end altogether is taken for a wall half.)
 """
@@ -196,7 +196,7 @@ def arrange(layout: Layout, features: Mapping[str, np.ndarray]) -> dict[str, np.
     """Returns our arrays of records' features, [n, ...] each.
 
     Raises:
-        DataError: the masks are no partition of the picture, or the visibility is not 0 or 1.
+        DataError: the masks are no partition of the image, or the visibility is not 0 or 1.
     """
     arrays = dict(features)
     planes = np.moveaxis(arrays.pop("mask")[..., 0], layout.entity_axis + 1, 1)
@@ -219,13 +219,13 @@ def label_map(planes: UInt8[np.ndarray, "n e h w"]) -> UInt8[np.ndarray, "n h w"
     """Returns the number of the plane that is 255 at each pixel; the others must be 0.
 
     Raises:
-        DataError: the planes are no such partition of the picture.
+        DataError: the planes are no such partition of the image.
     """
     # If every sum is 255 no pixel is without a plane, and the count leaves each with just one.
     sums = planes.sum(1, dtype=np.uint16)
     if (sums != 255).any() or np.count_nonzero(planes) != sums.size:
         raise DataError(
-            "The mask planes are no partition of the picture: at every pixel one plane must be 255 "
+            "The mask planes are no partition of the image: at every pixel one plane must be 255 "
             "and all others 0. The file is damaged, or of another data set."
         )
     entities = np.arange(planes.shape[1], dtype=np.uint8)[:, None, None]

@@ -1,7 +1,7 @@
 """Repacks published HDF5 files into our layout: the same records, many times quicker to read.
 
-Published files cut a picture into dozens of chunks, or a chunk out of many pictures, and some hold
-one mask plane per entity. Here every picture is one chunk, and a label map replaces the planes:
+Published files cut an image into dozens of chunks, or a chunk out of many images, and some hold
+one mask plane per entity. Here every image is one chunk, and a label map replaces the planes:
 
     mask [n,e,h,w,1]    becomes    segmentation [n,h,w]
     visibility [n,e]    adds       num_objects [n], unless that is there
@@ -22,7 +22,7 @@ from objdisc_jax.data import conversion, multi_object
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 
-# Records are read in blocks of about this many bytes of pictures.
+# Records are read in blocks of about this many bytes of images.
 _BLOCK_BYTES = 1 << 23
 
 
@@ -38,7 +38,7 @@ def repack(
     """Writes the records of a published file to a new one, under a progress bar.
 
     Args:
-        declaration: the data set; its `fields` name the arrays in both files.
+        declaration: the data set; its `sources` name the arrays in both files.
         path: the published file.
         output: the new file.
         overwrite: whether the new file may replace another.
@@ -75,7 +75,7 @@ def repack(
                 items=lambda start: iter(range(start, published.num_records)),
                 decode=decode,
                 block=published.block(),
-                pictures=(declaration.fields["image"], declaration.fields["segmentation"]),
+                images=(declaration.source("image"), declaration.source("segmentation")),
             ),
             output,
             attributes=lambda num_records: attributes,
@@ -90,7 +90,7 @@ class _Published:
     """The arrays of a published file; a `_Problem` says what is wrong with them."""
 
     def __init__(self, file: h5py.File, declaration: DatasetDeclaration):
-        self._fields = declaration.fields
+        self._source = declaration.source
         self._num_background = len(declaration.background_labels)
         groups = [key for key, value in file.items() if not isinstance(value, h5py.Dataset)]
         if groups:
@@ -98,14 +98,14 @@ class _Published:
         self._arrays = dict(file.items())
         self._image = self._array("image", 4)
         self.num_records = len(self._image)
-        if self._fields["segmentation"] in self._arrays:
+        if self._source("segmentation") in self._arrays:
             self._array("segmentation", 3)
         elif declaration.has_masks:
             self._array("mask", 5)
 
     def _array(self, role: str, num_axes: int) -> h5py.Dataset:
         """Returns an array that must be there."""
-        key = self._fields[role]
+        key = self._source(role)
         array = self._arrays.get(key)
         if array is None:
             raise _Problem(f"It has no array '{key}'; it holds {', '.join(self._arrays)}.")
@@ -130,8 +130,8 @@ class _Published:
             for key, array in self._arrays.items()
             if array.ndim and len(array) == self.num_records
         }
-        planes = read.pop(self._fields["mask"], None)
-        labels, counts = self._fields["segmentation"], self._fields["num_objects"]
+        planes = read.pop(self._source("mask"), None)
+        labels, counts = self._source("segmentation"), self._source("num_objects")
         if planes is not None and labels not in read:
             try:
                 read[labels] = multi_object.label_map(planes[..., 0])
@@ -139,7 +139,7 @@ class _Published:
                 raise _Problem(f"Records from {records.start} on: {error}") from None
         if labels in read:
             read[labels] = _as_labels(read[labels])
-        visibility = read.get(self._fields["visibility"])
+        visibility = read.get(self._source("visibility"))
         if visibility is not None and counts not in self._arrays:
             read[counts] = (visibility.sum(1) - self._num_background).astype(np.uint8)
         return read

@@ -1,19 +1,19 @@
-"""Turns raw Sketchy episodes into pictures: two camera views of a time step, seven crops of each.
+"""Turns raw Sketchy episodes into images: two camera views of a time step, seven crops of each.
 
     train/ep000000/ep000000_t000_fl_full.png     the view's middle square
     train/ep000000/ep000000_t000_fl_c0.png       to _c5.png: smaller squares, in two rows of three
 
-These are the pictures on which GENESIS-V2 was trained. Its files of robot states are not made.
+These are the images on which GENESIS-V2 was trained. Its files of robot states are not made.
 """
 
 import dataclasses
 import io
 import pathlib
-import shutil
 
 from PIL import Image
 
-from objdisc_jax.data import tfrecord
+from objdisc_jax import files
+from objdisc_jax.data import outputs, tfrecord
 from objdisc_jax.data.errors import DataError
 
 RESOLUTION = 128
@@ -36,11 +36,11 @@ _SQUARES = {
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """A file of raw data and the folder that its pictures go to.
+    """A file of raw data and the folder that its images go to.
 
     Attributes:
         source: a TFRecord file, one time step a record, relative to the folder of raw data.
-        folder: `SPLIT/epNNNNNN`, relative to the folder of pictures.
+        folder: `SPLIT/epNNNNNN`, relative to the folder of images.
     """
 
     source: str
@@ -77,38 +77,29 @@ def plan(raw: pathlib.Path) -> list[Episode]:
 
 
 def process(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes the pictures of an episode to a folder, which takes its name when it is complete.
+    """Writes the images of an episode to a folder, which takes its name when it is complete.
 
     Raises:
         DataError: the episode is damaged or not as expected, or there is no space.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with outputs.explained(folder), files.replacing(folder, partial=partial):
+        partial.mkdir()
         steps = 0
         for steps, record in enumerate(tfrecord.read_records(source), start=1):
-            for name, picture in _pictures(record, f"{source}, time step {steps - 1}").items():
-                picture.save(partial / f"{folder.name}_t{steps - 1:03d}_{name}.png")
+            for name, image in _images(record, f"{source}, time step {steps - 1}").items():
+                image.save(partial / f"{folder.name}_t{steps - 1:03d}_{name}.png")
         if not steps:
             raise DataError(f"The episode {source} is empty. Fetch it again.")
-        partial.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"The pictures of {source} could not be written to {folder}: "
-            f"{error.strerror or error}. Free some space, or see to the permissions."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _pictures(record: bytes, place: str) -> dict[str, Image.Image]:
-    """Returns the pictures of a time step by the ends of their names: `fl_full`, `fl_c0`, ..."""
+def _images(record: bytes, where: str) -> dict[str, Image.Image]:
+    """Returns the images of a time step by the ends of their names: `fl_full`, `fl_c0`, ..."""
     try:
         example = tfrecord.parse_example(record)
         views = {name: _frame(example, key) for name, key in CAMERAS.items()}
     except DataError as error:
-        raise DataError(f"{place}: {error}") from None
+        raise DataError(f"{where}: {error}") from None
     return {
         f"{view}_{square}": frame.crop(_VIEWS[view])
         .crop(box)
@@ -123,18 +114,18 @@ def _frame(example: dict[str, tfrecord.Feature], key: str) -> Image.Image:
     values = example.get(key)
     if not isinstance(values, list) or len(values) != 1:
         raise DataError(
-            f"There is no single picture '{key}' among {', '.join(sorted(example))}. "
+            f"There is no single image '{key}' among {', '.join(sorted(example))}. "
             "Is this a Sketchy episode?"
         )
     try:
         frame = Image.open(io.BytesIO(values[0])).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"The picture '{key}' cannot be decoded ({error}). Fetch the file again."
+            f"The image '{key}' cannot be decoded ({error}). Fetch the file again."
         ) from None
     if frame.size != FRAME_SIZE:
         raise DataError(
-            f"The picture '{key}' has {frame.size} columns and rows, but must have {FRAME_SIZE}. "
+            f"The image '{key}' has {frame.size} columns and rows, but must have {FRAME_SIZE}. "
             "Is this a Sketchy episode?"
         )
     return frame

@@ -1,5 +1,6 @@
 """Split ranges in files: those of another size scale the published ranges and state them."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,12 @@ import numpy as np
 from objdisc_jax.data.errors import DataError
 
 _PREFIX = "split_"
+
+
+def consecutive(**sizes: int) -> dict[str, range]:
+    """Returns splits of these sizes, one after another from record 0 on."""
+    stops = itertools.accumulate(sizes.values())
+    return {name: range(stop - sizes[name], stop) for name, stop in zip(sizes, stops, strict=True)}
 
 
 def scaled_splits(splits: Mapping[str, range], num_records: int) -> dict[str, range]:
@@ -34,11 +41,8 @@ def scaled_splits(splits: Mapping[str, range], num_records: int) -> dict[str, ra
     sizes = {name: max(1, len(split) * num_records // total) for name, split in splits.items()}
     largest = max(sizes, key=lambda name: len(splits[name]))
     sizes[largest] += num_records - sum(sizes.values())
-    scaled, start = {}, 0
-    for name in sorted(splits, key=lambda name: splits[name].start):
-        scaled[name] = range(start, start + sizes[name])
-        start += sizes[name]
-    return scaled
+    in_order = sorted(splits, key=lambda name: splits[name].start)
+    return consecutive(**{name: sizes[name] for name in in_order})
 
 
 def to_attributes(splits: Mapping[str, range]) -> dict[str, list[int]]:

@@ -8,24 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from objdisc_jax import metrics
+from objdisc_jax import sharding
 from objdisc_jax.data import loader
-from objdisc_jax.errors import UserError
+from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.evaluation import evaluators
 from objdisc_jax.models import base
-from objdisc_jax.training import sharding
-from objdisc_jax.training.step import prepare_images, resize_labels
+from objdisc_jax.names import closest
+from objdisc_jax.preprocessing import prepare_batch
 
 CHUNK = 16
 """Images that a device computes at a time. XLA rounds differently for other batch shapes, enough to
 turn a pixel between two equal masks; with this one shape every image gets the same bits always."""
-
-LABEL_METRICS = ("fg_ari", "ari", "miou", "miou_with_background", "mbo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,36 +33,34 @@ class Scores:
     """Means over a split.
 
     Attributes:
-        means: by name. Where the set has masks, `fg_ari` of the slots' masks, and `ari`, `miou`,
-            `miou_with_background` and `mbo` of the segmentation, in which pixels that no slot
-            claims are background if `config.background` says so; `mse` (mean per element) and
-            `mse_sum` (over channels and pixels), both of images in [0, 1]; where the model counts,
-            `count_accuracy` and `count_error` against the objects that are visible; `loss` and the
-            parts of it that the model names; the model's slow scores.
+        means: by name: the evaluators' metrics, then `loss`, the parts of it that the model names,
+            and its expensive metrics.
         num_images: how many images were scored.
-        num_without_objects: how many of them show no true object; they have no FG-ARI, mIoU and
-            mBO and are left out of those means.
+        left_out: how many images have no such score, and so are left out of its mean, by name.
     """
 
     means: dict[str, float]
     num_images: int
-    num_without_objects: int
+    left_out: dict[str, int]
 
 
-class Evaluator:
-    """Evaluates parameters on a split, again and again.
+class Runner:
+    """Scores parameters on a split, again and again.
 
     Every example's noise depends on the seed and its record number alone, devices compute in chunks
     of one size, padding is masked out, and values are averaged in the order of the records in
     float64: the scores don't depend on the batch size or the number of devices.
 
     Args:
-        config: the config; uses `seed`, `eval` and `data.num_workers`.
+        config: the config; uses `seed`, `evals`, `eval`, `background` and `data.num_workers`.
         graphdef: the model's static description.
         dataset: the split.
         mesh: the devices.
         num_images: how many examples of the split are used; None means all.
-        expensive_metrics: compute the model's slow scores too.
+        expensive_metrics: compute the model's expensive metrics too.
+
+    Raises:
+        ConfigError: there is no such evaluator.
     """
 
     def __init__(
@@ -77,11 +75,19 @@ class Evaluator:
         # Rounded up to whole chunks on every device: padding fills them.
         step = mesh.size * CHUNK
         self._batch_size = -(-config.eval.batch_size // step) * step
-        self._num_workers = config.data.num_workers
-        self._dataset = dataset
-        self._mesh = mesh
-        self._num_images = num_images
-        self._step = _make_eval_step(config, graphdef, dataset, mesh, expensive_metrics)
+        self._config, self._graphdef = config, graphdef
+        self._dataset, self._mesh, self._num_images = dataset, mesh, num_images
+        self._evaluators = []
+        for evaluator in evaluators.create(config, dataset.declaration):
+            if missing := set(evaluator.fields) - set(dataset.fields):
+                logging.info(
+                    "The data has no %s, so there is no %s.",
+                    " and no ".join(sorted(missing)),
+                    ", ".join(evaluator.metrics),
+                )
+            else:
+                self._evaluators.append(evaluator)
+        self._step = self._make_step(expensive_metrics)
 
     def __call__(self, params: base.Params, step: int) -> Scores:
         """Scores parameters as of a training step (schedules of the loss depend on it)."""
@@ -91,7 +97,7 @@ class Evaluator:
             num_images=self._num_images,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            num_workers=self._num_workers,
+            num_workers=self._config.data.num_workers,
         )
         found = []
         for batch in batches:
@@ -99,93 +105,79 @@ class Evaluator:
             found.append(self._step(params, sharding.put_batch(batch, self._mesh), jnp.int32(step)))
         return self._combine(jax.device_get(found))
 
-    def _combine(self, batches: list[dict[str, Any]]) -> Scores:
-        values = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        valid = values.pop("valid")
+    def check_metric(self, name: str, params: base.Params) -> None:
+        """Checks that a metric will be among the scores; computes nothing.
+
+        Args:
+            name: of the metric.
+            params: all parameters of the model, or their shapes.
+
+        Raises:
+            ConfigError: it is none; lists those there are.
+        """
+        batch = self._dataset.read(np.array([0]))
+        batch["index"] = batch["index"].astype(np.int32)
+        batch = {key: value.repeat(CHUNK * self._mesh.size, 0) for key, value in batch.items()}
+        own, *shapes = jax.eval_shape(self._step, params, batch, jnp.int32(0))[0]
+        known = list(own)
+        for evaluator, values in zip(self._evaluators, shapes, strict=True):
+            known += evaluator.metrics if values else ()
+        if name not in known:
+            raise ConfigError(
+                f"checkpoint.best: validations have no metric {name!r}{closest(name, known)}. "
+                f"There are {', '.join(known)}."
+            )
+
+    def _combine(self, batches: list[Any]) -> Scores:
+        (own, *values), examples = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)
+        valid = examples["valid"]
         if not valid.any():
             raise UserError(
                 f"None of the images of split '{self._dataset.split}' can be read; the warnings "
                 "say why. Restore them."
             )
-        order = np.argsort(values.pop("index")[valid], kind="stable")
-        values = {name: value[valid][order] for name, value in values.items()}
-        without_objects = 0
-        if "table" in values:
-            table = values.pop("table")
-            background = self._dataset.declaration.background_labels
-            values["miou"] = metrics.mean_iou(table, background)
-            values["miou_with_background"] = metrics.mean_iou(table, ())
-            values["mbo"] = metrics.mean_best_overlap(table, background)
-            without_objects = int(np.isnan(values["fg_ari"]).sum())
-        means = {}
-        for name, value in values.items():
-            if name in LABEL_METRICS:
-                value = value[~np.isnan(value)]
-            means[name] = float(np.mean(value, dtype=np.float64)) if len(value) else math.nan
-        return Scores(means, int(valid.sum()), without_objects)
+        order = np.argsort(examples["index"][valid], kind="stable")
+        own, *values = jax.tree.map(lambda x: x[valid][order], (own, *values))
+        means, left_out = {}, {}
+        for evaluator, found in zip(self._evaluators, values, strict=True):
+            metrics = evaluator.finish(found) if found else {}
+            for name in sorted(metrics, key=[*evaluator.metrics, *metrics].index):
+                scored = metrics[name][~np.isnan(metrics[name])]
+                if len(scored) < len(metrics[name]):
+                    left_out[name] = len(metrics[name]) - len(scored)
+                means[name] = _mean(scored)
+        return Scores(means | {k: _mean(v) for k, v in own.items()}, int(valid.sum()), left_out)
 
+    def _make_step(
+        self, expensive_metrics: bool
+    ) -> Callable[[base.Params, dict[str, Array], Array], tuple[list[Any], dict[str, Array]]]:
+        """The jitted `(params, fields, step) -> ([own values, *evaluators'], which examples)`."""
+        graphdef, seed = self._graphdef, self._config.seed
 
-def _make_eval_step(
-    config: ConfigDict,
-    graphdef: nnx.GraphDef,
-    dataset: loader.Dataset,
-    mesh: Mesh,
-    expensive_metrics: bool,
-) -> Callable[[base.Params, dict[str, Array], Array], dict[str, Array]]:
-    """The jitted `(params, batch, step) -> {name: [b, ...]}`, one value an example."""
-    declaration = dataset.declaration
-    seed, background = config.seed, config.background
+        def score_chunk(params, fields, step):
+            model = base.merge(graphdef, params)
+            batch = prepare_batch(fields, model)
+            noise = evaluation_noise(model, seed, fields["index"])
+            prediction = model.predict(batch, noise, step=step)
+            loss, scalars = model.loss(batch, noise, step=step)
+            own = {"loss": loss, **scalars}
+            if expensive_metrics:
+                own |= model.expensive_metrics(batch, prediction)
+            found = [one.score(model, batch, prediction, fields) for one in self._evaluators]
+            return [own, *found], {name: fields[name] for name in ("valid", "index")}
 
-    def score_chunk(params, batch, step):
-        model = base.merge(graphdef, params)
-        image = prepare_images(batch["image"], model.resolution, model.input_range)
-        noise = evaluation_noise(model, seed, batch["index"])
-        prediction = model.predict(image, noise, step=step)
-        loss, scalars = model.loss(image, noise, step=step)
-        own_scores = model.expensive_metrics(image, prediction) if expensive_metrics else {}
-        recon, image = (to_unit_range(x, model.input_range) for x in (prediction.recon, image))
-        found = {
-            "loss": loss,
-            **scalars,
-            "mse": metrics.mse(recon, image),
-            "mse_sum": metrics.mse_sum(recon, image),
-            **own_scores,
-            "valid": batch["valid"],
-            "index": batch["index"],
-        }
-        if "segmentation" in batch:
-            true = resize_labels(batch["segmentation"], model.resolution)
-            num_masks = prediction.masks.shape[1]
-            sizes = {"num_true": declaration.num_entities, "num_predicted": num_masks + 1}
-            labels = jnp.argmax(prediction.masks, axis=1)
-            by_slot = metrics.contingency_table(true, labels, **sizes)
-            found["fg_ari"] = metrics.fg_adjusted_rand_index(by_slot, declaration.background_labels)
-            if prediction.background is None and background.mode in ("low_confidence", "both"):
-                # Pixels that no slot claims are a segment of their own.
-                claimed = jnp.max(prediction.masks, axis=1) >= background.threshold
-                labels = jnp.where(claimed, labels, num_masks)
-            found["table"] = metrics.contingency_table(true, labels, **sizes)
-            if prediction.count is not None:
-                num_objects = metrics.num_objects(
-                    batch["segmentation"], declaration.num_entities, declaration.background_labels
-                )
-                found["count_accuracy"] = (prediction.count == num_objects).astype(jnp.float32)
-                found["count_error"] = jnp.abs(prediction.count - num_objects).astype(jnp.float32)
-            found["ari"] = metrics.adjusted_rand_index(found["table"])
-        return found
+        def score_part(params, fields, step):
+            chunks = jax.tree.map(lambda x: rearrange(x, "(n c) ... -> n c ...", c=CHUNK), fields)
+            scores = jax.lax.map(lambda chunk: score_chunk(params, chunk, step), chunks)
+            return jax.tree.map(lambda x: rearrange(x, "n c ... -> (n c) ..."), scores)
 
-    def score_part(params, batch, step):
-        chunks = jax.tree.map(lambda x: rearrange(x, "(n c) ... -> n c ...", c=CHUNK), batch)
-        scores = jax.lax.map(lambda chunk: score_chunk(params, chunk, step), chunks)
-        return jax.tree.map(lambda x: rearrange(x, "n c ... -> (n c) ..."), scores)
-
-    everywhere, divided = sharding.replicated(mesh), sharding.batched(mesh)
-    specs = (everywhere.spec, divided.spec, everywhere.spec)
-    # Unchecked, so that a model's scan may begin with a constant, which all devices have alike.
-    eval_step = jax.shard_map(
-        score_part, mesh=mesh, in_specs=specs, out_specs=divided.spec, check_vma=False
-    )
-    return jax.jit(eval_step, out_shardings=everywhere)
+        everywhere, divided = sharding.replicated(self._mesh), sharding.batched(self._mesh)
+        specs = (everywhere.spec, divided.spec, everywhere.spec)
+        # Unchecked, so that a model's scan may begin with a constant, which all devices have alike.
+        step = jax.shard_map(
+            score_part, mesh=self._mesh, in_specs=specs, out_specs=divided.spec, check_vma=False
+        )
+        return jax.jit(step, out_shardings=everywhere)
 
 
 def evaluation_noise(model: base.Model, seed: int, index: Int[Array, "b"]) -> base.Noise:
@@ -195,7 +187,5 @@ def evaluation_noise(model: base.Model, seed: int, index: Int[Array, "b"]) -> ba
     return base.per_example_noise(model, key, jnp.maximum(index, 0))
 
 
-def to_unit_range(image: Array, input_range: tuple[float, float]) -> Array:
-    """Maps a model's input range to [0, 1]."""
-    low, high = input_range
-    return (image - low) / (high - low)
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values, dtype=np.float64)) if len(values) else math.nan

@@ -1,4 +1,4 @@
-"""Panels of pictures of a model's predictions, from the first images of a split."""
+"""Panels of images of a model's predictions, for the first examples of a split."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,77 +8,75 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
 
-from objdisc_jax import visualize
+from objdisc_jax import sharding, visualize
 from objdisc_jax.data import loader
+from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
+from objdisc_jax.preprocessing import prepare_batch, resize_labels, to_unit_range
 from objdisc_jax.segmentation import segment
-from objdisc_jax.training import sharding
-from objdisc_jax.evaluation.runner import evaluation_noise, to_unit_range
-from objdisc_jax.training.step import prepare_images, resize_labels
 
-FOLDER = "pictures"
+FOLDER = "visualizations"
 
 
-class Pictures:
-    """Draws the same images again and again as training goes on.
+class Visualizer:
+    """Draws the same examples again and again as training goes on.
 
     Args:
-        config: the experiment; uses `seed`, `pictures` and `background`.
+        config: the experiment; uses `seed`, `visualize` and `background`.
         graphdef: the model's static description.
-        dataset: the split that the images are the first of.
+        dataset: the split that the examples are the first of.
     """
 
     def __init__(self, config: ConfigDict, graphdef: nnx.GraphDef, dataset: loader.Dataset):
-        count = min(config.pictures.num_images, len(dataset))
-        self._batch = dataset.read(np.arange(count))
+        count = min(config.visualize.num_images, len(dataset))
+        self._fields = dataset.read(np.arange(count))
+        self._fields["index"] = self._fields["index"].astype(np.int32)
         self._background = config.background.to_dict()
         self._background_labels = dataset.declaration.background_labels
         self._draw = make_draw(graphdef, config.seed)
 
     def __call__(self, params: base.Params, step: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The panel of these parameters, as of a training step."""
-        batch = self._batch
+        """The panel of all parameters of a model, as of a training step."""
         params = sharding.on_one_device(params)  # one process alone draws
-        rows, prediction = self._draw(params, batch["image"], batch["index"].astype(np.int32), step)
+        rows, prediction = self._draw(params, self._fields, step)
         true = None
-        if "segmentation" in batch:
+        if "segmentation" in self._fields and prediction.masks is not None:
             height, width = prediction.masks.shape[2:]
-            labels = np.asarray(resize_labels(jnp.asarray(batch["segmentation"]), (height, width)))
+            labels = resize_labels(jnp.asarray(self._fields["segmentation"]), (height, width))
             true = np.where(np.isin(labels, self._background_labels), 0, labels)
         return compose(rows, prediction, self._background, true)
 
 
 def make_draw(
     graphdef: nnx.GraphDef, seed: int
-) -> Callable[
-    [base.Params, ArrayLike, ArrayLike, ArrayLike], tuple[dict[str, Array], base.Prediction]
-]:
-    """A jitted `(params, image uint8, index, step) -> (rows of pictures, prediction)`."""
+) -> Callable[[base.Params, Mapping[str, Any], int], tuple[dict[str, Array], base.Prediction]]:
+    """A jitted `(params, fields, step) -> (rows of images, prediction)`."""
 
     @jax.jit
-    def draw(params, image, index, step):
+    def draw(params, fields, step):
         model = base.merge(graphdef, params)
-        image = prepare_images(image, model.resolution, model.input_range)
-        noise = evaluation_noise(model, seed, index)
-        prediction = model.predict(image, noise, step=step)
-        unit = {
-            name: jnp.clip(to_unit_range(x, model.input_range), 0.0, 1.0)
-            for name, x in (("input", image), ("reconstruction", prediction.recon))
+        batch = prepare_batch(fields, model)
+        noise = evaluation_noise(model, seed, fields["index"])
+        prediction = model.predict(batch, noise, step=step)
+        shown = {"input": batch.fields.get("image"), "reconstruction": prediction.recon}
+        rows = {
+            name: jnp.clip(to_unit_range(image, model.input_range), 0.0, 1.0)
+            for name, image in shown.items()
+            if image is not None
         }
-        return unit | model.panels(image, noise, step=step), prediction
+        return rows | model.visualize(batch, noise, step=step), prediction
 
     return draw
 
 
 def compose(
-    rows: dict[str, Array],
+    rows: Mapping[str, Array],
     prediction: base.Prediction,
     background: Mapping[str, Any],
-    true: np.ndarray | None = None,
+    true: UInt8[np.ndarray, "b h w"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """One panel of the rows that every model has and the model's own.
 
@@ -86,20 +84,20 @@ def compose(
         rows: what `make_draw` drew: `input`, `reconstruction`, then the model's rows.
         prediction: the prediction it was drawn from.
         background: how background is told from objects: the config's `background` block.
-        true: true segmentation `[b, h, w]` at the model's resolution, background 0.
+        true: true segmentation at the model's resolution, background 0.
     """
     own = {name: np.asarray(row) for name, row in rows.items()}
-    first = {name: own.pop(name) for name in ("input", "reconstruction")}
-    masks = np.asarray(prediction.masks)
+    first = {name: own.pop(name) for name in ("input", "reconstruction") if name in own}
     labels = {} if true is None else {"true segmentation": true}
-    labels["masks"] = segment(masks, background=prediction.background)
-    if prediction.background is None and background["mode"] != "none":
-        labels["segmentation"] = segment(masks, **background)
+    if prediction.masks is not None:
+        labels["masks"] = segment(prediction.masks, background=prediction.background)
+        if prediction.background is None and background["mode"] != "none":
+            labels["segmentation"] = segment(prediction.masks, **background)
     return visualize.panel({**first, **labels, **own})
 
 
-def save(workdir: Path, name: str, picture: UInt8[np.ndarray, "h w 3"]) -> Path:
-    """Writes a picture into the run directory and returns its path."""
+def save(workdir: Path, name: str, panel: UInt8[np.ndarray, "h w 3"]) -> Path:
+    """Writes a panel into the run directory and returns its path."""
     file = workdir / FOLDER / f"{name}.png"
-    visualize.save_png(file, picture)
+    visualize.save_png(file, panel)
     return file

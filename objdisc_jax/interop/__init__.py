@@ -4,63 +4,59 @@
 
     model = interop.create(config["model"])  # the model block of a run's config.json
 
-A model is one file here with the name of its file in `objdisc_jax/models/`: a `TorchModel` and the
-rules that place its parameters. Nothing here imports JAX, and the models need PyTorch alone.
+A model's module here has the name of its folder in `objdisc_jax/models/`; that of a model from
+elsewhere is a module `torch_model` in its package, or its own file. It has a `TorchModel` and the
+rules that place its parameters. Models need none. Nothing here imports JAX, and the modules need
+PyTorch alone.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
 
+from objdisc_jax import models, registry
 from objdisc_jax.errors import UserError
 from objdisc_jax.interop.base import TorchModel
-from objdisc_jax.names import closest
 
 
-def names() -> list[str]:
-    """Names of the models that have a PyTorch counterpart: the files here that hold one."""
-    return sorted(name for name in _files() if _classes(name))
+def has(name: str) -> bool:
+    """Whether a model has a PyTorch module."""
+    return _find(name) is not None
 
 
 def get(name: str) -> type[TorchModel]:
     """The class of a model.
 
     Raises:
-        UserError: there is no such model; lists those there are.
+        ConfigError: there is no such model.
+        UserError: it has no PyTorch module; lists the models that do.
     """
-    if name not in _files() or not (found := _classes(name)):
+    if (found := _find(name)) is None:
         raise UserError(
-            f"model.name: there is no PyTorch counterpart of {name!r}{closest(name, names())}. "
-            f"There are {', '.join(names())}."
+            f"model.name: the model {name!r} has no PyTorch module; of ours, "
+            f"{', '.join(filter(has, models.names()))} have. Its weights stay with its run."
         )
-    return found[0]
+    return found
 
 
 def create(block: Mapping[str, Any]) -> TorchModel:
     """Builds a model with fresh parameters.
 
     Args:
-        block: the model block of a run's config: `name` and the arguments of the class.
+        block: the model block of a run's config: `name` and the fields of the model's settings.
 
     Raises:
-        UserError: there is no such model.
+        UserError: as `get`, or a setting is not allowed.
     """
-    settings = dict(block)
-    return cast(Callable[..., TorchModel], get(settings.pop("name")))(**settings)
+    return get(block["name"])(models.settings_of(block))
 
 
-def _files() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__)]
-
-
-def _classes(file: str) -> list[type[TorchModel]]:
-    module = importlib.import_module(f"{__name__}.{file}")
-    return [
-        member
-        for member in vars(module).values()
-        if isinstance(member, type)
-        and issubclass(member, TorchModel)
-        and member is not TorchModel
-        and member.__module__ == module.__name__
-    ]
+def _find(name: str) -> type[TorchModel] | None:
+    if name in models.names():
+        path = f"{__name__}.{name}"
+        if importlib.util.find_spec(path) is None:
+            return None
+        module = importlib.import_module(path)
+    else:
+        module = registry.submodule(models.get(name), "torch_model")
+    return registry.class_in(module, TorchModel)

@@ -41,14 +41,13 @@ class Prediction:
 class TorchModel(nn.Module, abc.ABC):
     """An object-discovery model in PyTorch.
 
-    It is built from the same keyword arguments as the JAX model: the model block of a run's
-    `config.json`, less `name`. The keys and shapes of its `state_dict` are those of the published
-    weights. `torch.autocast` computes in bfloat16 where `dtype` says so; parameters are float32.
+    It is built from the same `Settings` as the JAX model. The keys and shapes of its `state_dict`
+    are those of the published weights. `torch.autocast` computes in bfloat16 where the settings'
+    `dtype` says so; parameters are float32.
 
     Attributes:
         input_range: what black and white are to the model.
-        resolution: height and width of the images that the model takes.
-        dtype: compute type.
+        settings: what it was built from.
         published: settings of which the published code knows this one value only.
         annealed: last components of the names of buffers that training changes, which a
             checkpoint may hold with any value.
@@ -57,8 +56,15 @@ class TorchModel(nn.Module, abc.ABC):
     input_range: ClassVar[tuple[float, float]]
     published: ClassVar[Mapping[str, Any]]
     annealed: ClassVar[tuple[str, ...]] = ()
-    resolution: tuple[int, int]
-    dtype: torch.dtype
+
+    def __init__(self, settings: Any):
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of the images that the model takes."""
+        return self.settings.resolution
 
     @abc.abstractmethod
     def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
@@ -89,17 +95,13 @@ class TorchModel(nn.Module, abc.ABC):
     def rules(self) -> list[Rule]:
         """Where every parameter of this model is in the JAX model."""
 
-    @staticmethod
     @abc.abstractmethod
-    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings under the names of the published checkpoints' hyper-parameters.
-
-        Args:
-            settings: the model block of a config.
-        """
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The settings under the names of the published checkpoints' hyper-parameters."""
 
     def compute_type(self) -> contextlib.AbstractContextManager:
         """The context in which a forward pass is computed."""
-        if self.dtype == torch.float32:
+        if self.settings.dtype == "float32":
             return contextlib.nullcontext()
-        return torch.autocast(next(self.parameters()).device.type, dtype=self.dtype)
+        dtype = getattr(torch, self.settings.dtype)
+        return torch.autocast(next(self.parameters()).device.type, dtype=dtype)

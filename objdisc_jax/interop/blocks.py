@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from objdisc_jax.interop import layouts
 from objdisc_jax.interop.layouts import DENSE, SAME, Rule
+from objdisc_jax.settings import SlotAttentionSettings
 
 ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU}
 
@@ -96,7 +97,7 @@ class PositionEmbedding(nn.Module):
 
 
 class SlotAttentionOutput(NamedTuple):
-    """Slots `[b, k, d]`, and how the last round divided the input among them, `[b, n, k]`."""
+    """Slots `[b, k, d]`, and how the last iteration divided the input among them, `[b, n, k]`."""
 
     slots: Tensor
     attn: Tensor
@@ -110,21 +111,12 @@ class SlotAttention(nn.Module):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        *,
-        num_slots: int,
-        slot_size: int,
-        mlp_hidden_size: int,
-        num_iterations: int,
-        gradient: str,
-        input_mlp: bool = False,
+        self, in_features: int, settings: SlotAttentionSettings, *, input_mlp: bool = False
     ):
         super().__init__()
-        self.num_slots, self.slot_size = num_slots, slot_size
-        self.num_iterations, self.gradient = num_iterations, gradient
-        if gradient == "bo_qsa":
-            self.slots_init = nn.Parameter(torch.randn(1, num_slots, slot_size))
+        self.settings, slot_size = settings, settings.slot_size
+        if settings.gradient == "bo_qsa":
+            self.slots_init = nn.Parameter(torch.randn(1, settings.num_slots, slot_size))
         else:
             bound = math.sqrt(3.0 / slot_size)
             self.slot_mu = nn.Parameter(torch.empty(1, 1, slot_size).uniform_(-bound, bound))
@@ -140,7 +132,7 @@ class SlotAttention(nn.Module):
         self.project_k = nn.Linear(in_features, slot_size, bias=False)
         self.project_v = nn.Linear(in_features, slot_size, bias=False)
         self.gru = nn.GRUCell(slot_size, slot_size)
-        self.mlp = mlp((slot_size, mlp_hidden_size, slot_size))
+        self.mlp = mlp((slot_size, settings.mlp_hidden_size, slot_size))
 
         for layer in (self.project_q, self.project_k, self.project_v):
             initialise(layer, "xavier")
@@ -149,15 +141,24 @@ class SlotAttention(nn.Module):
         nn.init.zeros_(self.gru.bias_ih)
         nn.init.zeros_(self.gru.bias_hh)
 
+    def noise(
+        self, batch_size: int, generator: torch.Generator | None, device: torch.device
+    ) -> dict[str, Tensor]:
+        """Standard normals of the initial slots, under `slots`; nothing for learned queries."""
+        if self.settings.gradient == "bo_qsa":
+            return {}
+        shape = (batch_size, self.settings.num_slots, self.settings.slot_size)
+        return {"slots": torch.randn(shape, generator=generator, device=device)}
+
     def initial_slots(self, batch_size: int, noise: Tensor | None) -> Tensor:
-        """Slots before the first round; `bo_qsa` has learned ones and takes no noise."""
+        """Slots before the first iteration; `bo_qsa` has learned ones and takes no noise."""
         if noise is None:
             return self.slots_init.expand(batch_size, -1, -1)
         return self.slot_mu + self.slot_log_sigma.exp() * noise
 
     def step(self, slots: Tensor, keys: Tensor, values: Tensor) -> SlotAttentionOutput:
-        """One round: attend, average, update the slots."""
-        queries = self.project_q(self.norm_slots(slots)) * self.slot_size**-0.5
+        """One iteration: attend, average, update the slots."""
+        queries = self.project_q(self.norm_slots(slots)) * self.settings.slot_size**-0.5
         attn = torch.einsum("bnd,bkd->bnk", keys, queries).float().softmax(-1)
         weights = attn + 1e-8
         weights = weights / weights.sum(1, keepdim=True)
@@ -174,21 +175,23 @@ class SlotAttention(nn.Module):
         inputs = self.norm_inputs(inputs)
         keys, values = self.project_k(inputs), self.project_v(inputs)
         start = slots = self.initial_slots(len(inputs), noise)
-        free_rounds = {"implicit": self.num_iterations, "bo_qsa": self.num_iterations - 1}
-        # Detached round by round, which keeps no graph: a weight that autocast has cast under
-        # torch.no_grad() would stay without gradient in the round that needs it.
-        for _ in range(free_rounds.get(self.gradient, 0)):
+        num_iterations, gradient = self.settings.num_iterations, self.settings.gradient
+        without_gradient = {"implicit": num_iterations, "bo_qsa": num_iterations - 1}
+        # Detached after every iteration, which keeps no graph: a weight that autocast has cast
+        # under torch.no_grad() would stay without gradient in the iteration that needs it.
+        for _ in range(without_gradient.get(gradient, 0)):
             slots = self.step(slots, keys, values).slots.detach()
-        if self.gradient == "bo_qsa":
+        if gradient == "bo_qsa":
             slots = slots.detach() + start - start.detach()
-        if self.gradient == "unrolled":
-            for _ in range(self.num_iterations - 1):
+        if gradient == "unrolled":
+            for _ in range(num_iterations - 1):
                 slots = self.step(slots, keys, values).slots
         return self.step(slots, keys, values)
 
     def rules(self, path: str, key: str) -> list[Rule]:
         """The module's rules."""
-        drawn = ("slots_init",) if self.gradient == "bo_qsa" else ("slot_mu", "slot_log_sigma")
+        is_learned = self.settings.gradient == "bo_qsa"
+        initial = ("slots_init",) if is_learned else ("slot_mu", "slot_log_sigma")
         norms = ("norm_inputs", "norm_slots", "norm_mlp")
         projections = ("project_q", "project_k", "project_v")
         first = []
@@ -199,7 +202,7 @@ class SlotAttention(nn.Module):
             ]
         return [
             *first,
-            *(Rule(f"{path}.{name}", f"{key}.{name}", SAME) for name in drawn),
+            *(Rule(f"{path}.{name}", f"{key}.{name}", SAME) for name in initial),
             *(
                 rule
                 for name in norms

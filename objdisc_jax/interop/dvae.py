@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from objdisc_jax.interop import layouts
 from objdisc_jax.interop.blocks import initialise
 from objdisc_jax.interop.layouts import CONV, Rule
-
-PATCH = 4
+from objdisc_jax.models.slate.settings import PATCH
 
 
 class ConvBlock(nn.GroupNorm):

@@ -1,13 +1,11 @@
 """Weight files: theirs are read without running code from them, ours are written atomically."""
 
 import argparse
-import contextlib
 import json
-import os
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from objdisc_jax.errors import UserError
+from objdisc_jax.files import replacing
 
 LIGHTNING_VERSION = "1.8.6"
 PREFIX = "model."
@@ -102,11 +101,6 @@ def write(
     Raises:
         UserError: the file cannot be written.
     """
-    if format == "safetensors":
-        metadata = {METADATA: json.dumps({"model": dict(block), "step": step})}
-        packed = as_safetensors(dict(state), metadata)
-        _replace(file, lambda partial: partial.write_bytes(packed))
-        return
     content: Any = dict(state)
     if format == "lightning":
         content = {
@@ -121,7 +115,18 @@ def write(
             "hparams_name": "params",
             "hyper_parameters": dict(hyper_parameters),
         }
-    _replace(file, lambda partial: torch.save(content, partial))
+    metadata = {METADATA: json.dumps({"model": dict(block), "step": step})}
+    try:
+        with replacing(file) as partial:
+            if format == "safetensors":
+                partial.write_bytes(as_safetensors(content, metadata))
+            else:
+                torch.save(content, partial)
+    except (OSError, RuntimeError) as error:  # either, of a full disk
+        raise UserError(
+            f"output: {file} cannot be written ({_first_line(error)}). Make room, or name another "
+            "file."
+        ) from error
 
 
 def _read_pickle(file: Path) -> Any:
@@ -162,19 +167,3 @@ def _damaged(file: Path, reason: str) -> UserError:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0][:200]}"
-
-
-def _replace(file: Path, save: Callable[[Path], Any]) -> None:
-    """Saves beside the final place and moves there; leaves nothing behind on an error."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save(partial)
-        os.replace(partial, file)
-    except (OSError, RuntimeError, SafetensorError) as error:  # of a full disk, each its own
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(
-            f"output: {file} cannot be written ({_first_line(error)}). Make room, or name another "
-            "file."
-        ) from error

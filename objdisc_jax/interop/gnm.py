@@ -1,6 +1,5 @@
 """GNM in PyTorch, with the published weights' keys and shapes."""
 
-from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -9,8 +8,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
-from objdisc_jax.interop.layouts import Rule
 from objdisc_jax.interop.glimpses import EPSILON, Scene, compose
+from objdisc_jax.interop.layouts import Rule
 from objdisc_jax.interop.scene_latents import (
     LOCAL,
     BackgroundDecoder,
@@ -23,6 +22,7 @@ from objdisc_jax.interop.scene_latents import (
 from objdisc_jax.interop.schedules import linear_ramp
 from objdisc_jax.interop.stacks import NormedConvs
 from objdisc_jax.interop.struct_draw import GlobalCode, StructDRAW
+from objdisc_jax.models.gnm.settings import Settings
 
 TRAINED = 2**31 - 1
 """A step at which everything annealed has its last value."""
@@ -42,10 +42,7 @@ class Latents(NamedTuple):
 
 
 class GNM(TorchModel):
-    """A scene as a grid of glimpses over a background, with a learned prior of whole scenes.
-
-    The arguments are the keys of `objdisc_jax.models.gnm.default_config`, which explains them.
-    """
+    """A scene as a grid of glimpses over a background, with a learned prior of whole scenes."""
 
     input_range = (0.0, 1.0)
     annealed = ("aux_p_pres_probs",)
@@ -86,117 +83,40 @@ class GNM(TorchModel):
     aux_p_where_mean: Tensor
     aux_p_where_std: Tensor
 
-    def __init__(
-        self,
-        *,
-        resolution: Sequence[int],
-        grid: Sequence[int],
-        encoder_channels: Sequence[int],
-        encoder_kernels: Sequence[int],
-        encoder_strides: Sequence[int],
-        draw_steps: int,
-        global_size: int,
-        global_hidden: Sequence[int],
-        global_decoder_hidden: Sequence[int],
-        local_channels: Sequence[int],
-        what_size: int,
-        initial_size: float,
-        glimpse_channels: Sequence[int],
-        glimpse_upscales: Sequence[int],
-        background_size: int,
-        background_hidden: Sequence[int],
-        background_prior_hidden: Sequence[int],
-        background_channels: Sequence[int],
-        background_kernels: Sequence[int],
-        background_upscales: Sequence[int],
-        sigma: float,
-        temperature: Sequence[float],
-        early_steps: int,
-        early_pres: float,
-        early_alpha: float,
-        aux_pres: Sequence[float],
-        aux_where_mean: Sequence[float],
-        aux_where_std: Sequence[float],
-        beta_pres: float,
-        beta_where: float,
-        beta_depth: float,
-        beta_what: float,
-        beta_bg: float,
-        beta_global: Sequence[float],
-        beta_aux_pres: float,
-        beta_aux_where: Sequence[float],
-        beta_aux_depth: float,
-        beta_aux_what: float,
-        beta_aux_bg: Sequence[float],
-        dtype: str,
-    ):
-        super().__init__()
-        self.resolution = (resolution[0], resolution[1])
-        self.grid = (grid[0], grid[1])
-        self.dtype = getattr(torch, dtype)
-        self.sigma, self.temperature = sigma, temperature
-        self.early_steps, self.early_pres, self.early_alpha = early_steps, early_pres, early_alpha
-        self.aux_pres = aux_pres
-        self.betas: dict[str, float | Sequence[float]] = {
-            "pres": beta_pres,
-            "aux_pres": beta_aux_pres,
-            "where": beta_where,
-            "aux_where": beta_aux_where,
-            "what": beta_what,
-            "aux_what": beta_aux_what,
-            "depth": beta_depth,
-            "aux_depth": beta_aux_depth,
-            "bg": beta_bg,
-            "aux_bg": beta_aux_bg,
-            "global": beta_global,
-        }
-        features = encoder_channels[-1]
-        rows, columns = self.grid
+    settings: Settings
+
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        features = settings.encoder_channels[-1]
         for name in ("what", "bg", "depth"):
             self.register_buffer(f"aux_p_{name}_mean", torch.zeros(1))
             self.register_buffer(f"aux_p_{name}_std", torch.ones(1))
-        self.register_buffer("aux_p_where_mean", torch.tensor([aux_where_mean]).float())
-        self.register_buffer("aux_p_where_std", torch.tensor([aux_where_std]).float())
-        self.register_buffer("aux_p_pres_probs", torch.tensor(float(aux_pres[0])))
-        self.register_buffer("background", torch.zeros(1, 3, *self.resolution))
-        self.img_encoder = NormedConvs(3, encoder_channels, encoder_kernels, encoder_strides)
-        self.global_struct_draw = StructDRAW(
-            features,
-            grid=self.grid,
-            num_steps=draw_steps,
-            latent_size=global_size,
-            hidden=global_hidden,
-            decoder_hidden=global_decoder_hidden,
+        for name in ("mean", "std"):
+            values = torch.tensor([getattr(settings, f"aux_where_{name}")])
+            self.register_buffer(f"aux_p_where_{name}", values)
+        self.register_buffer("aux_p_pres_probs", torch.tensor(settings.aux_pres[0]))
+        self.register_buffer("background", torch.zeros(1, 3, *settings.resolution))
+        self.img_encoder = NormedConvs(
+            3, settings.encoder_channels, settings.encoder_kernels, settings.encoder_strides
         )
-        self.p_z_given_x_or_g_net = LocalLatentNet(
-            features, local_channels, what_size, initial_size
-        )
-        self.local_latent_sampler = LocalLatentSampler(
-            what_size, glimpse_channels, glimpse_upscales, self.grid
-        )
-        self.p_bg_decoder = BackgroundDecoder(
-            background_size, background_channels, background_kernels, background_upscales
-        )
+        self.global_struct_draw = StructDRAW(settings)
+        self.p_z_given_x_or_g_net = LocalLatentNet(settings)
+        self.local_latent_sampler = LocalLatentSampler(settings)
+        self.p_bg_decoder = BackgroundDecoder(settings)
+        parameters = 2 * settings.background_size
+        code_size = settings.draw_steps * settings.global_size
         self.p_bg_given_g_net = BackgroundPrior(
-            (draw_steps * global_size, *background_prior_hidden, 2 * background_size)
+            (code_size, *settings.background_prior_hidden, parameters)
         )
         self.q_bg_given_x_net = BackgroundPosterior(
-            (features * rows * columns, *background_hidden, 2 * background_size)
+            (features * settings.num_cells, *settings.background_hidden, parameters)
         )
-        self.noise_sizes = {
-            "global": (draw_steps, global_size),
-            "pres": (rows * columns, 1),
-            "where": (rows * columns, 4),
-            "depth": (rows * columns, 1),
-            "what": (rows * columns, what_size),
-            "background": (background_size,),
-        }
 
     def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
         """Uniform noise of presence; standard normals of all other latents."""
         device, eps = self.background.device, 2.0**-23
         noise = {}
-        for name, size in self.noise_sizes.items():
+        for name, size in self.settings.noise_sizes.items():
             draw = torch.rand if name == "pres" else torch.randn
             noise[name] = draw((batch_size, *size), generator=generator, device=device)
         noise["pres"].clamp_(eps, 1.0 - eps)
@@ -210,25 +130,25 @@ class GNM(TorchModel):
         p_bg = self.p_bg_given_g_net(code.z)
         q_bg = self.q_bg_given_x_net(encoded)
         odds = q_local.pres + noise["pres"].log() - (-noise["pres"]).log1p()
-        pres = (odds / linear_ramp(step, self.temperature)).sigmoid()
+        pres = (odds / linear_ramp(step, self.settings.temperature)).sigmoid()
         local = {name: draw(getattr(q_local, name), noise[name]) for name in LOCAL[1:]}
         local["pres"] = pres.clamp(torch.finfo(torch.float32).tiny, 1.0 - 2.0**-23)
         return Latents(code, local, draw(q_bg, noise["background"]), p_local, q_local, p_bg, q_bg)
 
-    def render(self, latents: Latents, step: int) -> Scene:
+    def decode_image(self, latents: Latents, step: int) -> Scene:
         """The scene that latents describe."""
         local, sampler = latents.local, self.local_latent_sampler
         pres = local["pres"][..., 0]
-        is_early = 0 < step < self.early_steps
+        is_early = 0 < step < self.settings.early_steps
         if is_early:
-            pres = pres.clamp(max=self.early_pres)
+            pres = pres.clamp(max=self.settings.early_pres)
         return compose(
             sampler.glimpses(local["what"]),
             pres,
             local["depth"][..., 0],
-            sampler.places(local["where"]),
+            sampler.transforms(local["where"]),
             self.p_bg_decoder(latents.bg),
-            self.early_alpha if is_early else None,
+            self.settings.early_alpha if is_early else None,
         )
 
     def kl_terms(self, latents: Latents, step: int) -> dict[str, Tensor]:
@@ -237,7 +157,7 @@ class GNM(TorchModel):
         pres = latents.local["pres"].clamp(min=1e-5)
         where = Normal(self.aux_p_where_mean, self.aux_p_where_std)
         standard = Normal(torch.zeros_like(pres[:1, :1]), 1.0)
-        aux_pres = torch.full_like(pres, linear_ramp(step, self.aux_pres))
+        aux_pres = torch.full_like(pres, linear_ramp(step, self.settings.aux_pres))
         terms = {
             "pres": bernoulli_kl(q.pres.sigmoid(), p.pres.sigmoid()),
             "aux_pres": bernoulli_kl(q.pres.sigmoid(), aux_pres),
@@ -252,7 +172,8 @@ class GNM(TorchModel):
             "global": kl_divergence(latents.code.posterior, latents.code.prior),
         }
         return {
-            f"kl_{name}": linear_ramp(step, self.betas[name]) * term.flatten(1).sum(1)
+            f"kl_{name}": linear_ramp(step, getattr(self.settings, f"beta_{name}"))
+            * term.flatten(1).sum(1)
             for name, term in terms.items()
         }
 
@@ -272,10 +193,10 @@ class GNM(TorchModel):
             noise = self.noise(len(image)) if noise is None else noise
             means = {name: torch.full_like(x, 0.5 * (name == "pres")) for name, x in noise.items()}
             latents = self.infer(image, means, step)
-            scene = self.render(latents, step)
+            scene = self.decode_image(latents, step)
         local = latents.local
         masks = torch.cat([scene.masks, (1.0 - scene.masks.sum(1, keepdim=True)).relu()], 1)
-        scale, shift = self.local_latent_sampler.places(local["where"]).chunk(2, -1)
+        scale, shift = self.local_latent_sampler.transforms(local["where"]).chunk(2, -1)
         low, high = (0.5 * (shift + sign * scale + 1.0) for sign in (-1, 1))
         boxes = torch.stack([low[..., 1], high[..., 1], low[..., 0], high[..., 0]], -1)
         height, width = self.resolution
@@ -297,13 +218,18 @@ class GNM(TorchModel):
     def loss(
         self, image: Tensor, noise: Noise | None = None, *, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative ELBO in nats an image, and its parts."""
+        """The negative ELBO in nats per image, and its parts."""
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
             latents = self.infer(image, noise, step)
-            recon = self.render(latents, step).image
+            recon = self.decode_image(latents, step).image
         kls = self.kl_terms(latents, step)
-        rec_loss = Normal(recon, self.sigma, validate_args=False).log_prob(image).flatten(1).sum(1)
+        rec_loss = (
+            Normal(recon, self.settings.sigma, validate_args=False)
+            .log_prob(image)
+            .flatten(1)
+            .sum(1)
+        )
         kl = torch.stack(list(kls.values())).sum(0)
         elbo = rec_loss - kl
         return -elbo, {"elbo": elbo, "rec_loss": rec_loss, "kl": kl, **kls}
@@ -326,16 +252,15 @@ class GNM(TorchModel):
             ),
         ]
 
-    @staticmethod
-    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings under the names of the published checkpoints' hyper-parameters."""
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The settings under the names of the published checkpoints' hyper-parameters."""
         return {
             "model_type": "gnm",
             "neg_1_to_pos_1_scale": False,
-            "resolution": tuple(settings["resolution"]),
-            "std": settings["sigma"],
-            "z_what_dim": settings["what_size"],
-            "z_bg_dim": settings["background_size"],
+            "resolution": self.settings.resolution,
+            "std": self.settings.sigma,
+            "z_what_dim": self.settings.what_size,
+            "z_bg_dim": self.settings.background_size,
         }
 
 

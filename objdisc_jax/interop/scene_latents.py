@@ -11,6 +11,7 @@ from objdisc_jax.interop import layouts
 from objdisc_jax.interop.layouts import CONV, Rule
 from objdisc_jax.interop.stacks import NormedConvs, NormedMLP, SubPixelStack
 from objdisc_jax.interop.struct_draw import normal
+from objdisc_jax.models.gnm.settings import Settings
 
 PRES_SCALE = 8.8
 LOCAL = ("pres", "where", "depth", "what")
@@ -28,22 +29,21 @@ class LocalDistributions(NamedTuple):
 class LocalLatentNet(nn.Module):
     """Distributions of every cell's latents from the features there."""
 
-    def __init__(
-        self, in_features: int, features: Sequence[int], what_size: int, initial_size: float
-    ):
+    def __init__(self, settings: Settings):
         super().__init__()
+        features = settings.local_channels
         ones = (1,) * len(features)
-        self.pwdw_net = NormedConvs(in_features, features, ones, ones)
+        self.pwdw_net = NormedConvs(settings.encoder_channels[-1], features, ones, ones)
         self.q_depth_net = nn.Conv2d(features[-1], 2, 1)
         self.q_where_net = nn.Conv2d(features[-1], 8, 1)
-        self.q_what_net = nn.Conv2d(features[-1], 2 * what_size, 1)
+        self.q_what_net = nn.Conv2d(features[-1], 2 * settings.what_size, 1)
         self.q_pres_net = nn.Conv2d(features[-1], 1, 1)
         nn.init.uniform_(self.q_where_net.weight, -0.01, 0.01)
         bias = self.q_where_net.bias
         assert bias is not None
         nn.init.zeros_(bias)
         with torch.no_grad():
-            bias[0] = initial_size
+            bias[0] = settings.initial_size
 
     def forward(self, x: Tensor) -> LocalDistributions:
         """The distributions, cells in rows."""
@@ -66,25 +66,20 @@ class LocalLatentNet(nn.Module):
 
 
 class LocalLatentSampler(nn.Module):
-    """Places and pictures of what the latents of the cells describe."""
+    """Positions and images of what the latents of the cells describe."""
 
     offset: Tensor
 
-    def __init__(
-        self,
-        what_size: int,
-        channels: Sequence[int],
-        upscales: Sequence[int],
-        grid: tuple[int, int],
-    ):
+    def __init__(self, settings: Settings):
         super().__init__()
-        self.grid = grid
+        self.grid = grid = settings.grid
         row, column = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
         self.register_buffer("offset", torch.stack([column, row])[None].float())
-        kernels = (3,) * len(upscales)
-        self.z_what_decoder_net = SubPixelStack(what_size, (*channels, 4), kernels, upscales)
+        upscales = settings.glimpse_upscales
+        channels, kernels = (*settings.glimpse_channels, 4), (3,) * len(upscales)
+        self.z_what_decoder_net = SubPixelStack(settings.what_size, channels, kernels, upscales)
 
-    def places(self, where: Tensor) -> Tensor:
+    def transforms(self, where: Tensor) -> Tensor:
         """(scale x, scale y, shift x, shift y) of raw latents `[b, k, 4]`."""
         size, stretch = where[..., :1].sigmoid(), (0.5 * where[..., 1:2]).exp()
         cells = self.offset.flatten(2).transpose(1, 2) + 0.5
@@ -101,15 +96,14 @@ class LocalLatentSampler(nn.Module):
 class BackgroundDecoder(nn.Module):
     """Backgrounds of their latents."""
 
-    def __init__(
-        self,
-        size: int,
-        channels: Sequence[int],
-        kernel_sizes: Sequence[int],
-        upscales: Sequence[int],
-    ):
+    def __init__(self, settings: Settings):
         super().__init__()
-        self.p_bg_decoder = SubPixelStack(size, (*channels, 3), kernel_sizes, upscales)
+        self.p_bg_decoder = SubPixelStack(
+            settings.background_size,
+            (*settings.background_channels, 3),
+            settings.background_kernels,
+            settings.background_upscales,
+        )
 
     def forward(self, bg: Tensor) -> Tensor:
         """Backgrounds `[b, 3, h, w]` in [0, 1]."""

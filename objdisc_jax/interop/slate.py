@@ -4,7 +4,6 @@ A model with `gradient = "bo_qsa"`, which the published code lacks, has `slot_at
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,22 +12,23 @@ from torch import Tensor, nn
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.blocks import SlotAttention, initialise
-from objdisc_jax.interop.dvae import DVAE, PATCH
+from objdisc_jax.interop.dvae import DVAE
 from objdisc_jax.interop.layouts import DENSE, SAME, Rule
 from objdisc_jax.interop.transformer import TransformerDecoder
+from objdisc_jax.models.slate.settings import PATCH, Settings
 
 
 class Positions(nn.Module):
-    """Learned vectors of the places in a sequence, added to it; then dropout."""
+    """Learned vectors of the positions in a sequence, added to it; then dropout."""
 
-    def __init__(self, num_places: int, features: int, dropout: float):
+    def __init__(self, num_positions: int, features: int, dropout: float):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.pe = nn.Parameter(torch.empty(1, num_places, features))
+        self.pe = nn.Parameter(torch.empty(1, num_positions, features))
         nn.init.trunc_normal_(self.pe)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds the first places' vectors to `[b, t, d]`."""
+        """Adds the first positions' vectors to `[b, t, d]`."""
         return self.dropout(x + self.pe[:, : x.shape[1]])
 
 
@@ -47,83 +47,43 @@ class Dictionary(nn.Module):
 class SLATE(TorchModel):
     """Discrete VAE, Slot Attention on its tokens, and a transformer that predicts them from slots.
 
-    The arguments are the keys of `objdisc_jax.models.slate.default_config`, which explains them.
     Its noise is what the JAX model's `expand_noise` gives. Dropout is on in training mode.
     """
 
     input_range = (0.0, 1.0)
     published = MappingProxyType({"gradient": "implicit", "dvae_features": 64})
 
-    def __init__(
-        self,
-        *,
-        resolution: Sequence[int],
-        num_slots: int,
-        slot_size: int,
-        num_iterations: int,
-        mlp_hidden_size: int,
-        gradient: str,
-        vocab_size: int,
-        dvae_features: int,
-        d_model: int,
-        num_heads: int,
-        num_decoder_blocks: int,
-        dropout: float,
-        temperature: Sequence[float],
-        temperature_steps: int,
-        hard: bool,
-        rematerialize: bool,
-        dtype: str,
-    ):
-        super().__init__()
-        del rematerialize  # of no consequence to what is computed
-        self.resolution = (resolution[0], resolution[1])
-        self.grid = (resolution[0] // PATCH, resolution[1] // PATCH)
-        self.num_tokens = self.grid[0] * self.grid[1]
-        self.vocab_size = vocab_size
-        self.temperature = (temperature[0], temperature[1])
-        self.temperature_steps = temperature_steps
-        self.hard = hard
-        self.dtype = getattr(torch, dtype)
+    settings: Settings
 
-        self.dvae = DVAE(vocab_size, dvae_features)
-        self.positional_encoder = Positions(1 + self.num_tokens, d_model, dropout)
-        self.slot_attn = SlotAttention(
-            d_model,
-            num_slots=num_slots,
-            slot_size=slot_size,
-            mlp_hidden_size=mlp_hidden_size,
-            num_iterations=num_iterations,
-            gradient=gradient,
-            input_mlp=True,
-        )
-        self.dictionary = Dictionary(vocab_size, d_model)
-        self.slot_proj = nn.Linear(slot_size, d_model, bias=False)
-        self.tf_dec = TransformerDecoder(
-            self.num_tokens, d_model, num_heads, num_decoder_blocks, dropout
-        )
-        self.out = nn.Linear(d_model, vocab_size, bias=False)
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        d_model = settings.d_model
+        self.num_tokens = settings.grid[0] * settings.grid[1]
+        self.dvae = DVAE(settings.vocab_size, settings.dvae_features)
+        self.positional_encoder = Positions(1 + self.num_tokens, d_model, settings.dropout)
+        self.slot_attn = SlotAttention(d_model, settings, input_mlp=True)
+        self.dictionary = Dictionary(settings.vocab_size, d_model)
+        self.slot_proj = nn.Linear(settings.slot_size, d_model, bias=False)
+        self.tf_dec = TransformerDecoder(self.num_tokens, settings)
+        self.out = nn.Linear(d_model, settings.vocab_size, bias=False)
         for layer in (self.slot_proj, self.out):
             initialise(layer, "xavier")
 
     def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
-        """Standard normals of the initial slots; Gumbel draws of the code and of the tokens."""
+        """Standard normals of the initial slots; Gumbel noise of the code and of the tokens."""
         device = self.out.weight.device
 
         def gumbel() -> Tensor:
-            shape = (batch_size, self.num_tokens, self.vocab_size)
+            shape = (batch_size, self.num_tokens, self.settings.vocab_size)
             return -torch.empty(shape, device=device).exponential_(generator=generator).log()
 
         noise = {"gumbel_code": gumbel(), "gumbel_tokens": gumbel()}
-        if self.slot_attn.gradient != "bo_qsa":
-            shape = (batch_size, self.slot_attn.num_slots, self.slot_attn.slot_size)
-            noise["slots"] = torch.randn(shape, generator=generator, device=device)
-        return noise
+        return noise | self.slot_attn.noise(batch_size, generator, device)
 
     def temperature_at(self, step: int) -> float:
         """The Gumbel-softmax's temperature."""
-        first, last = self.temperature
-        progress = min(max(step / self.temperature_steps, 0.0), 1.0)
+        first, last = self.settings.temperature
+        progress = min(max(step / self.settings.temperature_steps, 0.0), 1.0)
         return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -140,8 +100,8 @@ class SLATE(TorchModel):
             tokens = self.dvae.encoder(image).argmax(1).flatten(1)
             drawn = self.noise(len(image)) if noise is None else noise
             slots, attn = self.slot_attn(self.embed(tokens)[:, 1:], drawn.get("slots"))
-            recon = self.render(tokens)
-        masks = attn.transpose(1, 2).unflatten(-1, self.grid)
+            recon = self.decode_image(tokens)
+        masks = attn.transpose(1, 2).unflatten(-1, self.settings.grid)
         masks = masks.repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
         return Prediction(recon, masks, slots, extras={"tokens": tokens})
 
@@ -153,12 +113,12 @@ class SLATE(TorchModel):
             drawn = self.noise(len(image)) if noise is None else noise
             logits = self.dvae.encoder(image).float()
             code, chosen = (
-                drawn[name].transpose(1, 2).unflatten(-1, self.grid)
+                drawn[name].transpose(1, 2).unflatten(-1, self.settings.grid)
                 for name in ("gumbel_code", "gumbel_tokens")
             )
             tokens = (logits.detach() + chosen).argmax(1).flatten(1)
             z = ((logits + code) / self.temperature_at(step)).softmax(1)
-            if self.hard:
+            if self.settings.hard:
                 one_hot = torch.zeros_like(z).scatter_(1, z.argmax(1, keepdim=True), 1.0)
                 z = one_hot - z.detach() + z
             recon = self.dvae.decoder(z).float()
@@ -175,7 +135,7 @@ class SLATE(TorchModel):
 
     @torch.no_grad()
     def generate(self, slots: Tensor) -> Tensor:
-        """The likeliest tokens `[b, t]` of slots, one after the other.
+        """The most likely tokens `[b, t]` of slots, one after the other.
 
         As in the published code the transformer reads the whole sequence again for every token.
         """
@@ -186,10 +146,10 @@ class SLATE(TorchModel):
                 tokens = torch.cat([tokens, last.argmax(-1, keepdim=True)], 1)
         return tokens
 
-    def render(self, tokens: Tensor) -> Tensor:
+    def decode_image(self, tokens: Tensor) -> Tensor:
         """The dVAE's image `[b, 3, h, w]` of tokens `[b, t]`."""
-        one_hot = nn.functional.one_hot(tokens, self.vocab_size).float()
-        code = one_hot.transpose(1, 2).unflatten(-1, self.grid)
+        one_hot = nn.functional.one_hot(tokens, self.settings.vocab_size).float()
+        code = one_hot.transpose(1, 2).unflatten(-1, self.settings.grid)
         return self.dvae.decoder(code).float().clamp(0.0, 1.0)
 
     def rules(self) -> list[Rule]:
@@ -204,12 +164,12 @@ class SLATE(TorchModel):
             Rule("head.kernel", "out.weight", DENSE),
         ]
 
-    @staticmethod
-    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings under the names of the published checkpoints' hyper-parameters."""
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The settings under the names of the published checkpoints' hyper-parameters."""
+        settings = self.settings
         found: dict[str, Any] = {"model_type": "slate", "neg_1_to_pos_1_scale": False}
-        found["resolution"] = tuple(settings["resolution"])
         for name in (
+            "resolution",
             "num_slots",
             "num_iterations",
             "slot_size",
@@ -220,8 +180,8 @@ class SLATE(TorchModel):
             "dropout",
             "hard",
         ):
-            found[name] = settings[name]
-        found["num_dec_blocks"] = settings["num_decoder_blocks"]
-        found["tau_start"], found["tau_final"] = settings["temperature"]
-        found["tau_steps"] = settings["temperature_steps"]
+            found[name] = getattr(settings, name)
+        found["num_dec_blocks"] = settings.num_decoder_blocks
+        found["tau_start"], found["tau_final"] = settings.temperature
+        found["tau_steps"] = settings.temperature_steps
         return found

@@ -5,7 +5,6 @@ for Fourier features, `slot_attention.slots_init`, and `decoder_slot_layer` with
 linear layers for the decoder that treats every pixel alone.
 """
 
-from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -26,14 +25,11 @@ from objdisc_jax.interop.blocks import (
 from objdisc_jax.interop.layouts import CONV, CONV_TRANSPOSE, DENSE, Rule
 from objdisc_jax.interop.regularisers import area, separation
 from objdisc_jax.interop.schedules import cosine_ramp
+from objdisc_jax.models.slot_attention.settings import Settings
 
 
 class SlotAttentionAutoEncoder(TorchModel):
-    """Convolutional encoder, Slot Attention, and a broadcast decoder trained on pixels.
-
-    The arguments are the keys of `objdisc_jax.models.slot_attention.default_config`, which explains
-    them.
-    """
+    """Convolutional encoder, Slot Attention, and a broadcast decoder trained on pixels."""
 
     input_range = (-1.0, 1.0)
     published = MappingProxyType(
@@ -53,123 +49,73 @@ class SlotAttentionAutoEncoder(TorchModel):
         }
     )
 
-    def __init__(
-        self,
-        *,
-        resolution: Sequence[int],
-        num_slots: int,
-        slot_size: int,
-        num_iterations: int,
-        mlp_hidden_size: int,
-        gradient: str,
-        encoder_channels: Sequence[int],
-        encoder_kernels: Sequence[int],
-        encoder_strides: Sequence[int],
-        encoder_residual: bool,
-        encoder_norm: bool,
-        encoder_init: str,
-        position: str,
-        num_frequencies: int,
-        activation: str,
-        decoder: str,
-        decoder_channels: Sequence[int],
-        decoder_strides: Sequence[int],
-        decoder_grid: Sequence[int],
-        pixel_stride: int,
-        rematerialize: bool,
-        output: str,
-        separation: str,
-        separation_weight: float,
-        separation_ramp: Sequence[int],
-        area_weight: float,
-        area_ramp: Sequence[int],
-        area_of_object: float,
-        dtype: str,
-    ):
-        del rematerialize  # of no consequence to what is computed
-        super().__init__()
-        height, width = resolution
-        self.resolution = (height, width)
-        self.dtype = getattr(torch, dtype)
-        self.decoder_grid = (decoder_grid[0], decoder_grid[1])
-        self.pixel_stride = pixel_stride
-        self.encoder_residual = encoder_residual
-        self.output = output
-        self.separation = separation
-        self.separation_weight = separation_weight
-        self.separation_ramp = (separation_ramp[0], separation_ramp[1])
-        self.area_weight = area_weight
-        self.area_ramp = (area_ramp[0], area_ramp[1])
-        self.area_of_object = area_of_object
+    settings: Settings
 
-        act = ACTIVATIONS[activation]
-        features = encoder_channels[-1]
-        frequencies = num_frequencies if position == "fourier" else 0
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        slot_size, decoder_channels = settings.slot_size, settings.decoder_channels
+        height, width = settings.resolution
+        act = ACTIVATIONS[settings.activation]
+        features = settings.encoder_channels[-1]
+        frequencies = settings.num_frequencies if settings.position == "fourier" else 0
         self.encoder = nn.Sequential(
             *(
                 nn.Sequential(SameConv2d(n_in, n_out, kernel, stride), act())
                 for (n_in, n_out), kernel, stride in zip(
-                    pairwise((3, *encoder_channels)), encoder_kernels, encoder_strides, strict=True
+                    pairwise((3, *settings.encoder_channels)),
+                    settings.encoder_kernels,
+                    settings.encoder_strides,
+                    strict=True,
                 )
             )
         )
-        for stride in encoder_strides:
+        for stride in settings.encoder_strides:
             height, width = -(-height // stride), -(-width // stride)
         self.encoder_pos_embedding = PositionEmbedding(features, (height, width), frequencies)
-        self.encoder_norm = nn.LayerNorm(features) if encoder_norm else None
+        self.encoder_norm = nn.LayerNorm(features) if settings.encoder_norm else None
         first, second = nn.Linear(features, features), nn.Linear(features, features)
         self.encoder_out_layer = nn.Sequential(first, act(), second)
         for layer in [conv for conv in self.encoder.modules() if isinstance(conv, nn.Conv2d)]:
-            initialise(layer, encoder_init)
-        initialise(first, encoder_init)
-        initialise(second, "xavier" if encoder_init == "kaiming" else encoder_init)
-        if decoder == "conv":
+            initialise(layer, settings.encoder_init)
+        initialise(first, settings.encoder_init)
+        second_init = "xavier" if settings.encoder_init == "kaiming" else settings.encoder_init
+        initialise(second, second_init)
+        if settings.decoder == "conv":
             stages = [
                 [nn.ConvTranspose2d(n_in, n_out, 5, stride, 2, stride - 1), act()]
                 for (n_in, n_out), stride in zip(
-                    pairwise((slot_size, *decoder_channels)), decoder_strides, strict=True
+                    pairwise((slot_size, *decoder_channels)), settings.decoder_strides, strict=True
                 )
             ]
             stages[-1].append(nn.ConvTranspose2d(decoder_channels[-1], 4, 3, 1, 1))
             self.decoder_slot_layer = None
             self.decoder = nn.Sequential(*(nn.Sequential(*stage) for stage in stages))
-            self.decoder_pos_embedding = PositionEmbedding(slot_size, self.decoder_grid)
+            self.decoder_pos_embedding = PositionEmbedding(slot_size, settings.decoder_grid)
         else:
             hidden, *rest = decoder_channels
             self.decoder_slot_layer = nn.Linear(slot_size, hidden, bias=False)
             stages = [[act(), nn.Linear(*sizes)] for sizes in pairwise((hidden, *rest, 4))]
             self.decoder = nn.Sequential(*(layer for stage in stages for layer in stage))
-            self.decoder_pos_embedding = PositionEmbedding(hidden, self.resolution, num_frequencies)
+            self.decoder_pos_embedding = PositionEmbedding(
+                hidden, settings.resolution, settings.num_frequencies
+            )
             initialise(self.decoder_slot_layer, "xavier")
             initialise(self.decoder_pos_embedding.dense, "xavier")
             for i, (_, layer) in enumerate(stages):
                 initialise(layer, "xavier" if i else "kaiming")
-        self.slot_attention = SlotAttention(
-            features,
-            num_slots=num_slots,
-            slot_size=slot_size,
-            mlp_hidden_size=mlp_hidden_size,
-            num_iterations=num_iterations,
-            gradient=gradient,
-        )
+        self.slot_attention = SlotAttention(features, settings)
 
     def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
-        """Standard normals of the initial slots; offsets of the decoder's pixel lattice."""
-        device = self.encoder_pos_embedding.grid.device
-        noise = {}
-        if self.slot_attention.gradient != "bo_qsa":
-            shape = (batch_size, self.slot_attention.num_slots, self.slot_attention.slot_size)
-            noise["slots"] = torch.randn(shape, generator=generator, device=device)
-        if self.pixel_stride > 1:
-            spans = (
-                side - self.pixel_stride * (side // self.pixel_stride - 1)
-                for side in self.resolution
-            )
+        """Standard normals of the initial slots; offsets of the pixels decoded in training."""
+        device, stride = self.encoder_pos_embedding.grid.device, self.settings.pixel_stride
+        noise = self.slot_attention.noise(batch_size, generator, device)
+        if stride > 1:
+            spans = (side - stride * (side // stride - 1) for side in self.resolution)
             offsets = [
                 torch.randint(span, (batch_size,), generator=generator, device=device)
                 for span in spans
             ]
-            noise["lattice"] = torch.stack(offsets, 1)
+            noise["offset"] = torch.stack(offsets, 1)
         return noise
 
     def encode(self, image: Tensor) -> Tensor:
@@ -177,7 +123,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         x = image
         for layer in self.encoder:
             y = layer(x)
-            x = x + y if self.encoder_residual and x.shape == y.shape else y
+            x = x + y if self.settings.encoder_residual and x.shape == y.shape else y
         x = self.encoder_pos_embedding(x).flatten(2).transpose(1, 2)
         if self.encoder_norm is not None:
             x = self.encoder_norm(x)
@@ -191,7 +137,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         """Image, colours of every slot `[b, k, 3, h, w]`, and masks, at all pixels."""
         if self.decoder_slot_layer is not None:
             return self._decode_positions(slots, self.decoder_pos_embedding.grid)
-        x = slots.flatten(0, 1)[..., None, None].expand(-1, -1, *self.decoder_grid)
+        x = slots.flatten(0, 1)[..., None, None].expand(-1, -1, *self.settings.decoder_grid)
         x = self.decoder(self.decoder_pos_embedding(x))
         return self._compose(x.unflatten(0, slots.shape[:2]))
 
@@ -206,16 +152,15 @@ class SlotAttentionAutoEncoder(TorchModel):
         """Alpha-composes the slots' colours and mask logits `[b, k, 4, h, w]`."""
         decoded = decoded.float()
         recons, masks = decoded[:, :, :3], decoded[:, :, 3].softmax(1)
-        if self.output == "tanh":
+        if self.settings.output == "tanh":
             recons = recons.tanh()
         return (masks[:, :, None] * recons).sum(1), recons, masks
 
-    def _lattice(self, image: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    def _some_pixels(self, image: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Every n-th row and column of images, and the position features there."""
+        stride = self.settings.pixel_stride
         rows, cols = (
-            offset[:, axis, None]
-            + self.pixel_stride
-            * torch.arange(side // self.pixel_stride, device=offset.device)
+            offset[:, axis, None] + stride * torch.arange(side // stride, device=offset.device)
             for axis, side in enumerate(self.resolution)
         )
         rows, cols = rows[:, :, None], cols[:, None, :]
@@ -235,23 +180,24 @@ class SlotAttentionAutoEncoder(TorchModel):
         self, image: Tensor, noise: Noise | None = None, *, step: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over pixels and channels, plus the regularisers that are on."""
+        settings = self.settings
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
             slots = self.attend(image, noise).slots
-            if self.pixel_stride > 1:
-                image, features = self._lattice(image, noise["lattice"])
+            if settings.pixel_stride > 1:
+                image, features = self._some_pixels(image, noise["offset"])
                 recon, _, masks = self._decode_positions(slots, features)
             else:
                 recon, _, masks = self.decode(slots)
         loss = mse = ((recon - image) ** 2).flatten(1).mean(1)
         scalars = {"recon_loss": mse}
-        if self.separation != "none":
-            scalars["separation"] = separation(masks, self.separation)
-            weight = cosine_ramp(step, self.separation_weight, self.separation_ramp)
+        if settings.separation != "none":
+            scalars["separation"] = separation(masks, settings.separation)
+            weight = cosine_ramp(step, settings.separation_weight, settings.separation_ramp)
             loss = loss + weight * scalars["separation"]
-        if self.area_weight:
-            scalars["area"] = area(masks, self.area_of_object)
-            weight = cosine_ramp(step, self.area_weight, self.area_ramp)
+        if settings.area_weight:
+            scalars["area"] = area(masks, settings.area_of_object)
+            weight = cosine_ramp(step, settings.area_weight, settings.area_ramp)
             loss = loss + weight * scalars["area"]
         return loss, scalars
 
@@ -281,18 +227,19 @@ class SlotAttentionAutoEncoder(TorchModel):
             rules += layouts.mlp("decoder.mlp", "decoder", len(self.decoder) // 2, first=1)
         return rules
 
-    @staticmethod
-    def hyper_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings under the names of the published checkpoints' hyper-parameters."""
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The settings under the names of the published checkpoints' hyper-parameters."""
+        settings = self.settings
         found: dict[str, Any] = {"model_type": "sa", "neg_1_to_pos_1_scale": True}
-        found["resolution"] = tuple(settings["resolution"])
-        for name in ("num_slots", "num_iterations", "slot_size", "mlp_hidden_size"):
-            found[name] = settings[name]
-        separated = settings["separation"] != "none"
-        found["use_separation_loss"] = settings["separation"] if separated else None
-        found["use_area_loss"] = bool(settings["area_weight"])
+        for name in ("resolution", "num_slots", "num_iterations", "slot_size", "mlp_hidden_size"):
+            found[name] = getattr(settings, name)
+        separated = settings.separation != "none"
+        found["use_separation_loss"] = settings.separation if separated else None
+        found["use_area_loss"] = bool(settings.area_weight)
         for name, is_on in (("separation", separated), ("area", found["use_area_loss"])):
             if is_on:
-                found[f"{name}_tau_start"], found[f"{name}_tau_end"] = settings[f"{name}_ramp"]
-                found[f"{name}_tau_max_val"] = settings[f"{name}_weight"]
+                found[f"{name}_tau_start"], found[f"{name}_tau_end"] = getattr(
+                    settings, f"{name}_ramp"
+                )
+                found[f"{name}_tau_max_val"] = getattr(settings, f"{name}_weight")
         return found

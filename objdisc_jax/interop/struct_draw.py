@@ -1,6 +1,5 @@
 """StructDRAW in PyTorch: a global scene code, drawn in steps on a grid of features."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch.distributions import Normal
 from objdisc_jax.interop import layouts
 from objdisc_jax.interop.layouts import CONV, GRID, Rule
 from objdisc_jax.interop.stacks import NormedMLP
+from objdisc_jax.models.gnm.settings import Settings
 
 State = tuple[Tensor, Tensor]
 
@@ -70,21 +70,13 @@ class StructDRAW(nn.Module):
 
     dec_step_0: Tensor
 
-    def __init__(
-        self,
-        features: int,
-        *,
-        grid: tuple[int, int],
-        num_steps: int,
-        latent_size: int,
-        hidden: Sequence[int],
-        decoder_hidden: Sequence[int],
-    ):
+    def __init__(self, settings: Settings):
         super().__init__()
-        self.grid, self.num_steps, self.latent_size = grid, num_steps, latent_size
-        size = features * grid[0] * grid[1]
+        self.grid = grid = settings.grid
+        features, latent_size = settings.encoder_channels[-1], settings.global_size
+        size, hidden = features * settings.num_cells, settings.global_hidden
         self.register_buffer("dec_step_0", torch.zeros(1, features, *grid))
-        decoder_sizes = (latent_size, *decoder_hidden, size)
+        decoder_sizes = (latent_size, *settings.global_decoder_hidden, size)
         self.p_global_decoder_net = NormedMLP(decoder_sizes, last_bare=False)
         self.rnn_enc = ConvLSTMCell(3 * features, features, grid)
         self.rnn_dec = ConvLSTMCell(2 * features, features, grid)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from objdisc_jax.interop import layouts
 from objdisc_jax.interop.blocks import initialise, mlp
 from objdisc_jax.interop.layouts import DENSE, Rule
+from objdisc_jax.models.slate.settings import Settings
 
 
 class MultiHeadAttention(nn.Module):
@@ -110,16 +111,15 @@ class TransformerBlock(nn.Module):
 class TransformerDecoder(nn.Module):
     """Blocks that predict every token from those before it and from a context."""
 
-    def __init__(
-        self, num_tokens: int, features: int, num_heads: int, num_blocks: int, dropout: float
-    ):
+    def __init__(self, num_tokens: int, settings: Settings):
         super().__init__()
-        gain = (3 * num_blocks) ** -0.5
+        num_blocks = settings.num_decoder_blocks
+        sizes = (num_tokens, settings.d_model, settings.num_heads, settings.dropout)
         self.blocks = nn.ModuleList(
-            TransformerBlock(num_tokens, features, num_heads, dropout, gain, i == 0)
+            TransformerBlock(*sizes, gain=(3 * num_blocks) ** -0.5, is_first=i == 0)
             for i in range(num_blocks)
         )
-        self.layer_norm = nn.LayerNorm(features)
+        self.layer_norm = nn.LayerNorm(settings.d_model)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """What every position of `[b, t, d]` says of the next."""

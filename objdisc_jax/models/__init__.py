@@ -1,8 +1,9 @@
 """The models, found by name: a folder here, or a module from elsewhere by its dotted path.
 
-A model is a `Settings` (objdisc_jax/models/settings.py), which imports neither JAX nor torch, and a
+A model is a `Settings` (objdisc_jax/settings.py), which imports neither JAX nor torch, and a
 `Model` (objdisc_jax/models/base.py). A folder has them in `settings.py` and `model.py`; a single
-file may hold both. Nothing here imports JAX before a model itself is asked for.
+file may hold both. Nothing here imports JAX before a
+model itself is asked for.
 """
 
 import pkgutil
@@ -10,11 +11,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
 from objdisc_jax import registry
 from objdisc_jax.errors import ConfigError
-from objdisc_jax.models.settings import Settings
+from objdisc_jax.settings import Settings
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -56,17 +55,17 @@ def model_class(name: str) -> "type[Model]":
     return _class(name, "model", Model)
 
 
-def settings_of(block: ConfigDict | Mapping[str, Any]) -> Settings:
+def settings_of(block: Mapping[str, Any]) -> Settings:
     """The settings that a config's `model` block states.
 
     Raises:
         ConfigError: there is no such model, or a setting is unknown or not allowed.
     """
-    values = block.to_dict() if isinstance(block, ConfigDict) else dict(block)
+    values = dict(block)
     return settings_class(values.pop("name")).from_dict(values)
 
 
-def create(block: ConfigDict | Mapping[str, Any], *, rngs: "nnx.Rngs") -> "Model":
+def create(block: Mapping[str, Any], *, rngs: "nnx.Rngs") -> "Model":
     """Builds the model of a config's `model` block, with initial parameters from `rngs`.
 
     Raises:

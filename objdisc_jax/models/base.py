@@ -2,33 +2,60 @@
 
 import abc
 from collections.abc import Mapping
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any, ClassVar
 
 import flax.struct
 import jax
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-Params = dict[str, Any]
+from objdisc_jax.settings import Settings
+
+__all__ = ["Batch", "Model", "Noise", "Params", "Prediction", "Settings"]
+
+Params = dict[Any, Any]
 Noise = PyTree[Array]
 
 
 @flax.struct.dataclass
-class Prediction:
-    """What a model says about images.
+class Batch:
+    """What a model is given of some examples: the fields that it names.
 
     Attributes:
-        recon: `[b, h, w, 3]` in the model's input range.
-        masks: `[b, k, h, w]`, soft, sum to 1 over k.
+        fields: by name, `[b, ...]` each. "image" is at the model's resolution and in its input
+            range; the others are as the data set declares them.
+    """
+
+    fields: dict[str, Array]
+
+    @property
+    def image(self) -> Float[Array, "b h w 3"]:
+        """The field "image"."""
+        return self.fields["image"]
+
+    def __getitem__(self, name: str) -> Shaped[Array, "b *n"]:
+        return self.fields[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.fields.values())))
+
+
+@flax.struct.dataclass
+class Prediction:
+    """What a model says about examples.
+
+    Attributes:
+        recon: `[b, h, w, 3]` in the model's input range; None if it reconstructs no images.
+        masks: `[b, k, h, w]`, soft, sum to 1 over k; None if it has none.
         slots: `[b, k, d]`.
         background: index of the mask that is the background by construction, or None.
         count: how many objects the model says there are, `[b]`, or None if it doesn't count.
         extras: anything else worth showing, by name.
     """
 
-    recon: Float[Array, "b h w 3"]
-    masks: Float[Array, "b k h w"]
+    recon: Float[Array, "b h w 3"] | None
+    masks: Float[Array, "b k h w"] | None
     slots: Float[Array, "b k d"]
     background: int | None = flax.struct.field(pytree_node=False, default=None)
     count: Int[Array, "b"] | None = None
@@ -38,21 +65,50 @@ class Prediction:
 class Model(nnx.Module, abc.ABC):
     """An object-discovery model.
 
-    A model is built from keyword arguments that equal its block of the config (less `name`), plus
-    `rngs`. It holds parameters only. Loss and prediction are deterministic functions of
-    (parameters, image, noise, step); every random draw of a forward pass is made by `noise`,
-    except dropout, which takes a key.
+    It is built from its `Settings` and a source of initial parameters, and holds parameters only.
+    Loss and prediction are deterministic functions of (parameters, batch, noise, step); every
+    random draw of a forward pass is made by `noise`, except dropout, which takes a key.
 
     Attributes:
         input_range: what black and white are to the model; the trainer scales images to it.
-        resolution: height and width of the images that the model takes.
-        optimizer_groups: groups of parameters that may have learning rates of their own, in
-            `config.optimizer.groups`: by name, what the paths of their parameters begin with.
+        fields: what the model needs of the data set, "image" being one such field.
+        settings: what it was built from.
     """
 
     input_range: ClassVar[tuple[float, float]]
-    optimizer_groups: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
-    resolution: tuple[int, int]
+    fields: tuple[str, ...] = ("image",)
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        del rngs  # of the subclass
+        self.settings = settings
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of the images that the model takes."""
+        return self.settings.resolution
+
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """Parts that are not trained, such as a pretrained encoder.
+
+        By the attribute that holds each, the file or Hugging Face repository that its parameters
+        come from. They have no gradient and no optimiser state, and checkpoints leave them out.
+        """
+        return {}
+
+    def load_frozen(self, part: str, file: Path) -> dict[str, Any]:
+        """The parameters of a frozen part: arrays by their paths in it, as in "layers.0.kernel".
+
+        By default the file is a safetensors file that has them under those names.
+
+        Args:
+            part: its name.
+            file: what `frozen` names, on this machine.
+        """
+        from safetensors.numpy import load_file
+
+        del part
+        return load_file(file)
 
     @abc.abstractmethod
     def noise(self, key: Array, batch_size: int) -> Noise:
@@ -68,50 +124,47 @@ class Model(nnx.Module, abc.ABC):
     @abc.abstractmethod
     def loss(
         self,
-        image: Float[Array, "b h w 3"],
+        batch: Batch,
         noise: Noise,
         *,
         step: Int[Array, ""],
         dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """Loss and its parts, one value an example so that padding can be masked out.
+        """Loss and its parts, one value per example so that padding can be masked out.
 
         Args:
-            image: in `input_range`.
+            batch: the fields that the model names.
             noise: what `noise` drew.
             step: the training step, for schedules.
             dropout_key: key of the dropout masks; None switches dropout off.
         """
 
     @abc.abstractmethod
-    def predict(
-        self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Int[Array, ""]
-    ) -> Prediction:
+    def predict(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> Prediction:
         """Reconstruction, masks and slots."""
 
-    @abc.abstractmethod
-    def panels(
-        self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Int[Array, ""]
-    ) -> dict[str, Array]:
-        """Picture rows that only this model has, for a few images; may be slow.
+    def visualize(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> dict[str, Array]:
+        """Rows of images that only this model has, for a few examples; may be slow.
 
-        Every row is `[b, h, w, 3]` in [0, 1], `[b, k, h, w, 3]` likewise (k pictures an image),
+        Every row is `[b, h, w, 3]` in [0, 1], `[b, k, h, w, 3]` likewise (k images per example),
         or an integer label map `[b, h, w]`. Input, reconstruction and segmentations are drawn for
         every model from its `Prediction` and don't belong here.
         """
+        del batch, noise, step
+        return {}
 
     def expensive_metrics(
-        self, image: Float[Array, "b h w 3"], prediction: Prediction
+        self, batch: Batch, prediction: Prediction
     ) -> dict[str, Float[Array, "b"]]:
-        """Scores that only this model has and that take long, one value an example.
+        """Metrics that only this model has and that take long, one value per example.
 
-        Final evaluations compute them, validations during training if `eval.expensive_metrics` says so.
+        Final evaluations compute them, validations if `eval.expensive_metrics` says so.
 
         Args:
-            image: in `input_range`.
+            batch: the fields that the model names.
             prediction: what `predict` said of it.
         """
-        del image, prediction
+        del batch, prediction
         return {}
 
 
@@ -124,6 +177,12 @@ def split(model: Model) -> tuple[nnx.GraphDef, Params]:
 def merge(graphdef: nnx.GraphDef, params: Params) -> Model:
     """Puts a model together from what `split` returned; use it inside a jitted function."""
     return nnx.merge(graphdef, nnx.State(params))
+
+
+def partition(params: Params, model: Model) -> tuple[Params, Params]:
+    """A model's parameters apart: those that are trained, and the frozen parts."""
+    frozen = {part: params[part] for part in model.frozen}
+    return {part: tree for part, tree in params.items() if part not in frozen}, frozen
 
 
 def per_example_noise(model: Model, key: Array, index: Int[Array, "b"]) -> Noise:

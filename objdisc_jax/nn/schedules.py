@@ -4,9 +4,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-Ramp = tuple[float, float, int, int]
-"""First value, last value, first step, last step."""
-
 
 def cosine_ramp(
     step: ArrayLike, *, start_value: float, end_value: float, start_step: int, end_step: int
@@ -26,8 +23,8 @@ def linear_ramp(
     return start_value + (end_value - start_value) * progress
 
 
-def annealed(step: ArrayLike, value: float | Ramp) -> Float[Array, ""]:
-    """A setting at a step: a number, or a `Ramp`, a straight line between its two steps."""
+def annealed(step: ArrayLike, value: float | tuple[float, float, int, int]) -> Float[Array, ""]:
+    """A setting at a step: a number, or (first value, last value, first step, last step)."""
     if not isinstance(value, tuple):
         return jnp.float32(value)
     first, last, start, end = value

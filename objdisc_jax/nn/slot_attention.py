@@ -9,15 +9,13 @@ from einops import repeat
 from flax import nnx
 from jax import lax
 from jax.nn.initializers import normal
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.gru import GRUCell
 from objdisc_jax.nn.initializers import uniform
 from objdisc_jax.nn.mlp import MLP, linear
 from objdisc_jax.nn.norms import layer_norm
-
-GRADIENTS = ("implicit", "unrolled", "bo_qsa")
+from objdisc_jax.settings import SlotAttentionSettings
 
 ATTENTION_EPSILON = 1e-8
 
@@ -40,55 +38,37 @@ class SlotAttention(nnx.Module):
     How gradients flow is one of three choices:
 
     * `implicit` (Chang et al. 2022, arXiv 2207.00787; what the published PyTorch code does):
-      `num_iterations` rounds without gradient, then one more with it. The initialisation's μ and
-      log σ receive no gradient.
-    * `unrolled` (the 2020 paper): `num_iterations` rounds, all differentiated, none extra.
+      `num_iterations` iterations without gradient, then one more with it. μ and log σ of the
+      initialisation receive no gradient.
+    * `unrolled` (the 2020 paper): `num_iterations` iterations, all differentiated, none extra.
     * `bo_qsa` (Jia et al. 2023, arXiv 2210.08990): learned queries for every slot;
-      `num_iterations` rounds, differentiated through the last one, with a straight-through
+      `num_iterations` iterations, differentiated through the last one, with a straight-through
       gradient to the queries.
+
+    Projections are computed in the settings' `dtype`; softmax, norms, the renormalisation over
+    positions and the state of the GRU are always float32.
 
     Args:
         in_features: channels c of the input.
-        num_slots: number of slots k; only `bo_qsa` has parameters that depend on it.
-        slot_size: d.
-        mlp_hidden_size: width of the residual MLP.
-        num_iterations: number of rounds, see above.
-        gradient: one of the three modes.
+        settings: sizes, iterations and mode; only `bo_qsa` has parameters that depend on the number
+            of slots.
         input_mlp: pass the inputs through LayerNorm and an MLP of two layers first, as SLATE does.
-        dtype: compute type of the projections; softmax, norms, the renormalisation over positions
-            and the GRU state are always float32.
         rngs: source of the initial values.
-
-    Raises:
-        ValueError: `gradient` is unknown or `num_iterations` is not positive.
     """
 
     def __init__(
         self,
         in_features: int,
+        settings: SlotAttentionSettings,
         *,
-        num_slots: int,
-        slot_size: int,
-        mlp_hidden_size: int,
-        num_iterations: int,
-        gradient: str = "implicit",
         input_mlp: bool = False,
-        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        if gradient not in GRADIENTS:
-            raise ValueError(
-                f"model.gradient: got {gradient!r}; allowed are {', '.join(GRADIENTS)}."
-            )
-        if num_iterations < 1:
-            raise ValueError(f"model.num_iterations: got {num_iterations}; it must be at least 1.")
-        self.num_slots = num_slots
-        self.slot_size = slot_size
-        self.num_iterations = num_iterations
-        self.gradient = gradient
-        self.dtype = dtype
-        if gradient == "bo_qsa":
-            queries = normal(1.0)(rngs.params(), (1, num_slots, slot_size), jnp.float32)
+        self.settings = settings
+        dtype, slot_size = jnp.dtype(settings.dtype), settings.slot_size
+        if settings.gradient == "bo_qsa":
+            shape = (1, settings.num_slots, slot_size)
+            queries = normal(1.0)(rngs.params(), shape, jnp.float32)
             self.slots_init = nnx.Param(queries)
         else:
             init = uniform(math.sqrt(3.0 / slot_size))
@@ -110,19 +90,23 @@ class SlotAttention(nnx.Module):
         self.project_v = project(in_features)
         self.gru = GRUCell(slot_size, slot_size, dtype=dtype, rngs=rngs)
         self.mlp = MLP(
-            (slot_size, mlp_hidden_size, slot_size), init="kaiming", dtype=dtype, rngs=rngs
+            (slot_size, settings.mlp_hidden_size, slot_size),
+            init="kaiming",
+            dtype=dtype,
+            rngs=rngs,
         )
 
-    def noise(self, key: Array, batch_size: int) -> Float[Array, "b k d"] | None:
-        """Standard normal draws of the initial slots; None where they are learned queries."""
-        if self.gradient == "bo_qsa":
-            return None
-        return jax.random.normal(key, (batch_size, self.num_slots, self.slot_size))
+    def noise(self, key: Array, batch_size: int) -> dict[str, Float[Array, "b k d"]]:
+        """Standard normals of the initial slots, under `slots`; nothing for learned queries."""
+        if self.settings.gradient == "bo_qsa":
+            return {}
+        shape = (batch_size, self.settings.num_slots, self.settings.slot_size)
+        return {"slots": jax.random.normal(key, shape)}
 
     def initial_slots(
         self, batch_size: int, noise: Float[Array, "b k d"] | None
     ) -> Float[Array, "b k d"]:
-        """Slots before the first round."""
+        """Slots before the first iteration."""
         if noise is None:
             return repeat(self.slots_init[...], "1 k d -> b k d", b=batch_size)
         return self.slot_mu[...] + jnp.exp(self.slot_log_sigma[...]) * noise
@@ -130,7 +114,7 @@ class SlotAttention(nnx.Module):
     def project_inputs(
         self, inputs: Float[Array, "b n c"]
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b n d"]]:
-        """Keys and values, the same in every round."""
+        """Keys and values, the same in every iteration."""
         if self.input_layer_norm is not None and self.input_mlp is not None:
             inputs = self.input_mlp(self.input_layer_norm(inputs))
         inputs = self.norm_inputs(inputs)
@@ -142,8 +126,8 @@ class SlotAttention(nnx.Module):
         keys: Float[Array, "b n d"],
         values: Float[Array, "b n d"],
     ) -> SlotAttentionOutput:
-        """One round: attend, average, update the slots."""
-        queries = self.project_q(self.norm_slots(slots)) * self.slot_size**-0.5
+        """One iteration: attend, average, update the slots."""
+        queries = self.project_q(self.norm_slots(slots)) * self.settings.slot_size**-0.5
         logits = jnp.einsum("bnd,bkd->bnk", keys, queries, preferred_element_type=jnp.float32)
         attn = jax.nn.softmax(logits, axis=-1)
         weights = attn + ATTENTION_EPSILON
@@ -169,20 +153,21 @@ class SlotAttention(nnx.Module):
         """
         keys, values = self.project_inputs(inputs)
         slots = self.initial_slots(inputs.shape[0], noise)
-        if self.gradient == "unrolled":
-            free_rounds, rounds = 0, self.num_iterations
-        elif self.gradient == "implicit":
-            free_rounds, rounds = self.num_iterations, 1
+        num_iterations, gradient = self.settings.num_iterations, self.settings.gradient
+        if gradient == "unrolled":
+            without_gradient, with_gradient = 0, num_iterations
+        elif gradient == "implicit":
+            without_gradient, with_gradient = num_iterations, 1
         else:
-            free_rounds, rounds = self.num_iterations - 1, 1
-        if free_rounds:
+            without_gradient, with_gradient = num_iterations - 1, 1
+        if without_gradient:
             free_keys, free_values = lax.stop_gradient((keys, values))
             start = slots
-            for _ in range(free_rounds):
+            for _ in range(without_gradient):
                 slots = self.step(slots, free_keys, free_values).slots
             slots = lax.stop_gradient(slots)
-            if self.gradient == "bo_qsa":
+            if gradient == "bo_qsa":
                 slots = slots + start - lax.stop_gradient(start)
-        for _ in range(rounds - 1):
+        for _ in range(with_gradient - 1):
             slots = self.step(slots, keys, values).slots
         return self.step(slots, keys, values)

@@ -35,8 +35,8 @@ class BlockRenderer:
             render: returns the arrays of one record, given its number (int32) and `arguments`.
             arguments: arrays that all records share, such as the seed: they are no part of the
                 program, which is compiled for all of their values.
-            resolution: rows and columns of the pictures.
-            size: records in a block; by default 16 on a CPU, else 128, and fewer of large pictures.
+            resolution: rows and columns of the images.
+            size: records in a block; by default 16 on a CPU, else 128, and fewer of large images.
         """
         # Records one after another suit a CPU: its cores work on blocks of their own.
         on_cpu = jax.default_backend() == "cpu"
@@ -73,8 +73,8 @@ class BlockRenderer:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise UserError(
-                f"{self._devices[turn]} has too little memory for {self.size} pictures at once. "
-                "Free it of other programs, render smaller pictures, or render on the CPU "
+                f"{self._devices[turn]} has too little memory for {self.size} images at once. "
+                "Free it of other programs, render smaller images, or render on the CPU "
                 "(JAX_PLATFORMS=cpu)."
             ) from None
         return jax.tree.map(lambda values: values[:count], arrays)

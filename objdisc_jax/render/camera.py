@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 from objdisc_jax.render.vectors import Vec, vec
 
 LENS_OVER_SENSOR = 35 / 32
-"""Focal length in widths of the picture."""
+"""Focal length in widths of the image."""
 
 
 def axes(position: Float[Array, "3"]) -> tuple[Vec, Vec, Vec]:
-    """Returns the unit vectors that point right, up and backwards in the picture."""
+    """Returns the unit vectors that point right, up and backwards in the image."""
     back = vec(position).unit()
     right = Vec(-back.y, back.x, jnp.zeros_like(back.z)).unit()
     return right, back.cross(right), back
@@ -28,13 +28,13 @@ def rays(
     y: Float[Array, "*n"],
     resolution: tuple[int, int],
 ) -> Vec:
-    """Returns the directions, of length 1, in which points of the picture look.
+    """Returns the directions, of length 1, in which points of the image look.
 
     Args:
         position: of the camera.
         x: columns in pixels from the left border; the first pixel's centre is at 0.5.
         y: rows in pixels from the upper border.
-        resolution: rows and columns of the picture.
+        resolution: rows and columns of the image.
     """
     height, width = resolution
     focal = width * LENS_OVER_SENSOR

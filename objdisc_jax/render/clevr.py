@@ -1,4 +1,4 @@
-"""Scenes of CLEVR, drawn as the published generator does."""
+"""Scenes of CLEVR, sampled as the published generator does."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from objdisc_jax.render import caster
-from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
+from objdisc_jax.render import caster, lighting
+from objdisc_jax.render.scene import MAX_OBJECTS, AreaLight, Objects, RenderSettings, Scene, Surface
 
 VERSION = 2
-"""Bumped whenever the scenes or the pictures of a seed change."""
+"""Bumped whenever the scenes or the images of a seed change."""
 
 COLORS = {
     "gray": (87, 87, 87),
@@ -31,12 +31,12 @@ SIZES = {"large": 0.7, "small": 0.35}
 SHAPES = ("cube", "sphere", "cylinder")
 CAMERA = (7.481132, -6.507640, 5.343665)
 
-STUDIO = caster.Studio(
+SETTINGS = RenderSettings(
     shapes=SHAPES,
-    lamps=(
-        caster.Lamp(0.5, (1.0, 0.932, 0.817), 78.5),
-        caster.Lamp(0.5, (0.762, 0.818, 1.0), 23.6),
-        caster.Lamp(1.0, (1.0, 1.0, 1.0), 39.3),
+    area_lights=(
+        AreaLight(0.5, (1.0, 0.932, 0.817), 78.5),
+        AreaLight(0.5, (0.762, 0.818, 1.0), 23.6),
+        AreaLight(1.0, (1.0, 1.0, 1.0), 39.3),
     ),
     sun=0.45,
 )
@@ -55,43 +55,43 @@ _RETRIES = 50
 _DIRECTIONS = np.array([[0.65631127, 0.75449026], [-0.75449031, 0.65631127]], np.float32)
 
 
-def draw(key: jax.Array, studio: caster.Studio, max_objects: int) -> Scene:
-    """Draws a scene with at least three objects."""
+def sample_scene(key: jax.Array, settings: RenderSettings, max_objects: int) -> Scene:
+    """Samples a scene with at least three objects."""
     ground = plain(jnp.full(3, 0.8), jnp.zeros(()))
-    return draw_visible(key, studio, max_objects, ground, _draw_objects)
+    return sample_visible(key, settings, max_objects, ground, _sample_objects)
 
 
-def draw_visible(
+def sample_visible(
     key: jax.Array,
-    studio: caster.Studio,
+    settings: RenderSettings,
     max_objects: int,
     ground: Surface,
-    draw_objects: Callable[[jax.Array, jax.Array], Objects],
+    sample_objects: Callable[[jax.Array, jax.Array], Objects],
 ) -> Scene:
-    """Draws a scene; objects that are not all seen well enough are drawn anew, all of them.
+    """Samples a scene; where an object is hardly visible all of them are sampled anew.
 
-    The number of objects, the camera and the lamps stay, as in the published generator.
+    The number of objects, the camera and the lights stay, as in the published generator.
 
     Args:
         key: of the scene.
-        studio: that it will be rendered with.
+        settings: that it will be rendered with.
         max_objects: the largest number of objects.
         ground: what the ground looks like.
-        draw_objects: draws them, given a key and how many there are.
+        sample_objects: samples them, given a key and how many there are.
     """
-    count_key, camera_key, lamp_key, objects_key = jax.random.split(key, 4)
+    count_key, camera_key, light_key, objects_key = jax.random.split(key, 4)
     num_objects = jax.random.randint(count_key, (), MIN_OBJECTS, max_objects + 1)
     eye = jnp.asarray(CAMERA) + jax.random.uniform(camera_key, (3,), minval=-0.5, maxval=0.5)
-    lamps = jnp.asarray(caster.LAMP_POSITIONS)
-    lamps += jax.random.uniform(lamp_key, (3, 3), minval=-1.0, maxval=1.0)
+    lights = jnp.asarray(lighting.LIGHT_POSITIONS)
+    lights += jax.random.uniform(light_key, (3, 3), minval=-1.0, maxval=1.0)
 
     def attempt(number: jax.Array) -> Scene:
-        objects = draw_objects(jax.random.fold_in(objects_key, number), num_objects)
-        return Scene(objects, num_objects, eye, lamps, ground)
+        objects = sample_objects(jax.random.fold_in(objects_key, number), num_objects)
+        return Scene(objects, num_objects, eye, lights, ground)
 
     def badly_seen(state: tuple[jax.Array, Scene]) -> jax.Array:
-        counts = caster.label_counts(state[1], studio, REFERENCE_RESOLUTION)
-        there = jnp.arange(LARGEST_NUM_OBJECTS) < num_objects
+        counts = caster.label_counts(state[1], settings, REFERENCE_RESOLUTION)
+        there = jnp.arange(MAX_OBJECTS) < num_objects
         return jnp.any(there & (counts < MIN_PIXELS))
 
     def again(state: tuple[jax.Array, Scene]) -> tuple[jax.Array, Scene]:
@@ -101,23 +101,25 @@ def draw_visible(
     return jax.lax.while_loop(badly_seen, again, first)[1]
 
 
-def _draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
-    """Draws objects that keep their distances."""
-    place_key, shape_key, yaw_key, look_key = jax.random.split(key, 4)
-    size, position = place(place_key, num_objects, SIZES, np.ones(LARGEST_NUM_OBJECTS, np.float32))
+def _sample_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
+    """Samples objects that keep their distances."""
+    position_key, shape_key, yaw_key, look_key = jax.random.split(key, 4)
+    size, position = sample_positions(
+        position_key, num_objects, SIZES, np.ones(MAX_OBJECTS, np.float32)
+    )
     return Objects(
-        shape=jax.random.randint(shape_key, (LARGEST_NUM_OBJECTS,), 0, len(SHAPES)),
+        shape=jax.random.randint(shape_key, (MAX_OBJECTS,), 0, len(SHAPES)),
         size=size,
         position=jnp.concatenate([position, size[:, None]], axis=1),
-        yaw=jax.random.uniform(yaw_key, (LARGEST_NUM_OBJECTS,), maxval=2 * np.pi),
-        surface=draw_plain(look_key),
+        yaw=jax.random.uniform(yaw_key, (MAX_OBJECTS,), maxval=2 * np.pi),
+        surface=sample_plain(look_key),
     )
 
 
-def draw_plain(key: jax.Array) -> Surface:
-    """Draws colours and materials of objects, uniform and independent."""
+def sample_plain(key: jax.Array) -> Surface:
+    """Samples colours and materials of objects, uniform and independent."""
     color_key, metal_key = jax.random.split(key)
-    k = LARGEST_NUM_OBJECTS
+    k = MAX_OBJECTS
     palette = jnp.asarray(np.array(list(COLORS.values()), np.float32) / 255)
     color = palette[jax.random.randint(color_key, (k,), 0, len(COLORS))]
     metal = jax.random.randint(metal_key, (k,), 0, len(MATERIALS))
@@ -130,33 +132,33 @@ def plain(color: Float[Array, "*k 3"], metal: Float[Array, "*k"]) -> Surface:
     return Surface(color, metal, texture, color, jnp.ones((*metal.shape, 2)))
 
 
-def place(
+def sample_positions(
     key: jax.Array,
     num_objects: jax.Array,
     sizes: Mapping[str, float],
     shrink: Float[Array, " k"] | np.ndarray,
 ) -> tuple[Float[Array, " k"], Float[Array, "k 2"]]:
-    """Draws sizes and places, one object after another; after 50 failures all anew.
+    """Samples sizes and positions, one object after another; after 50 failures all anew.
 
     Args:
         key: of the objects.
         num_objects: how many there are.
         sizes: to choose from.
-        shrink: by which each object's size is multiplied once it has its place.
+        shrink: by which each object's size is multiplied once it has its position.
 
     Returns:
-        Sizes, after shrinking, and places on the ground.
+        Sizes, after shrinking, and positions on the ground.
     """
-    k = LARGEST_NUM_OBJECTS
+    k = MAX_OBJECTS
     radii = jnp.asarray(np.array(list(sizes.values()), np.float32))
     directions = jnp.asarray(_DIRECTIONS)
 
     def attempt(state: _Attempt) -> _Attempt:
         number, *_ = state
-        size_key, place_key = jax.random.split(jax.random.fold_in(key, number))
+        size_key, position_key = jax.random.split(jax.random.fold_in(key, number))
         size = radii[jax.random.randint(size_key, (k,), 0, len(sizes))]
         candidates = jax.random.uniform(
-            place_key, (k, _RETRIES, 2), minval=-_SPREAD, maxval=_SPREAD
+            position_key, (k, _RETRIES, 2), minval=-_SPREAD, maxval=_SPREAD
         )
 
         def add(i: jax.Array, placed: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -180,11 +182,11 @@ def place(
 
 
 def record(
-    key: jax.Array, index: jax.Array, studio: caster.Studio = STUDIO, max_objects: int = 10
+    key: jax.Array, index: jax.Array, settings: RenderSettings = SETTINGS, max_objects: int = 10
 ) -> tuple[Scene, caster.Rendering]:
-    """Draws and renders image `index` of a seed's key."""
-    scene = draw(jax.random.fold_in(key, index), studio, max_objects)
-    return scene, caster.render(scene, studio)
+    """Samples and renders image `index` of a seed's key."""
+    scene = sample_scene(jax.random.fold_in(key, index), settings, max_objects)
+    return scene, caster.render(scene, settings)
 
 
 def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
@@ -201,7 +203,7 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
         visibility: float32 [n, 11], 1 for background and objects that are there;
         x, y, z, rotation: float32 [n, 11], centres in scene units and turns in radians;
         pixel_coords: float32 [n, 11, 3], column and row of the centres in pixels, and depth;
-        shape, size, color, material: uint8 [n, 11], 0 for none, else 1 + the place in `SHAPES`,
+        shape, size, color, material: uint8 [n, 11], 0 for none, else 1 + the index in `SHAPES`,
             `SIZES`, `COLORS` and `MATERIALS`;
         visible_pixels: int32 [n, 11], pixels of each entity;
         camera: float32 [n, 3], its position.
@@ -233,7 +235,7 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
         "y": entities(objects.position[..., 1]),
         "z": entities(objects.position[..., 2]),
         "rotation": entities(objects.yaw),
-        "pixel_coords": entities(rendering.places),
+        "pixel_coords": entities(rendering.pixel_coords),
         "shape": entities(objects.shape + 1, np.uint8),
         "size": entities(np.abs(objects.size[..., None] - sizes).argmin(-1) + 1, np.uint8),
         "color": entities(distances.argmin(-1) + 1, np.uint8),

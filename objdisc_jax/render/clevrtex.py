@@ -1,6 +1,6 @@
 """Scenes like ClevrTex: textured objects on textured ground.
 
-Camera, distances, sizes, counts and lamps are the published ones. Other than there, the camera has
+Camera, distances, sizes, counts and lights are the published ones. Other than there, the camera has
 no depth of field, and surfaces have procedural patterns (`textures`) in two random colours instead
 of photographs. `full` and its relatives have cubes, spheres and cylinders but no monkey heads;
 `outd` has cones and tori but no icosahedra and teapots, with patterns that the others never show.
@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Int
 
 from objdisc_jax.render import caster, clevr, shapes, textures
-from objdisc_jax.render.scene import LARGEST_NUM_OBJECTS, Objects, Scene, Surface
+from objdisc_jax.render.scene import MAX_OBJECTS, AreaLight, Objects, RenderSettings, Scene, Surface
 
 VERSION = 2
-"""Bumped whenever the scenes or the pictures of a seed change."""
+"""Bumped whenever the scenes or the images of a seed change."""
 
 _NAMES = list(textures.PATTERNS)
 
@@ -63,16 +63,16 @@ VARIANTS: Mapping[str, Variant] = {
 _GROUND_SCALE = 0.5  # of patterns, compared with objects
 
 
-def studio(
+def render_settings(
     variant: Variant, resolution: tuple[int, int] = (240, 320), samples: int = 8
-) -> caster.Studio:
+) -> RenderSettings:
     """Returns what all scenes of a variant share."""
-    return caster.Studio(
+    return RenderSettings(
         shapes=variant.shapes,
-        lamps=(
-            caster.Lamp(0.5, (1.0, 0.932, 0.867), 393.0),
-            caster.Lamp(0.2, (0.762, 0.818, 1.0), 157.0),
-            caster.Lamp(1.0, (1.0, 1.0, 1.0), 275.0),
+        area_lights=(
+            AreaLight(0.5, (1.0, 0.932, 0.867), 393.0),
+            AreaLight(0.2, (0.762, 0.818, 1.0), 157.0),
+            AreaLight(1.0, (1.0, 1.0, 1.0), 275.0),
         ),
         sun=0.85,
         resolution=resolution,
@@ -83,17 +83,23 @@ def studio(
 
 
 def record(
-    key: jax.Array, index: jax.Array, variant: Variant, studio: caster.Studio, max_objects: int = 10
+    key: jax.Array,
+    index: jax.Array,
+    variant: Variant,
+    settings: RenderSettings,
+    max_objects: int = 10,
 ) -> tuple[Scene, caster.Rendering]:
-    """Draws and renders image `index` of a seed's key."""
-    scene = draw(jax.random.fold_in(key, index), variant, studio, max_objects)
-    return scene, caster.render(scene, studio)
+    """Samples and renders image `index` of a seed's key."""
+    scene = sample_scene(jax.random.fold_in(key, index), variant, settings, max_objects)
+    return scene, caster.render(scene, settings)
 
 
-def draw(key: jax.Array, variant: Variant, studio: caster.Studio, max_objects: int) -> Scene:
-    """Draws a scene with at least three objects."""
+def sample_scene(
+    key: jax.Array, variant: Variant, settings: RenderSettings, max_objects: int
+) -> Scene:
+    """Samples a scene with at least three objects."""
     ground_key, scene_key = jax.random.split(key)
-    material = _draw_surfaces(ground_key, variant, ())
+    material = _sample_surfaces(ground_key, variant, ())
     material = dataclasses.replace(material, metal=jnp.zeros(()))  # the ground never is
     ground = dataclasses.replace(material, grain=material.grain * jnp.array([_GROUND_SCALE, 1]))
     if variant.plain_ground:
@@ -101,19 +107,21 @@ def draw(key: jax.Array, variant: Variant, studio: caster.Studio, max_objects: i
     elif variant.same_ground:
         ground = _forest_floor()
 
-    def draw_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
-        k = LARGEST_NUM_OBJECTS
-        shape_key, place_key, yaw_key, look_key = jax.random.split(key, 4)
+    def sample_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
+        k = MAX_OBJECTS
+        shape_key, position_key, yaw_key, look_key = jax.random.split(key, 4)
         shape = jax.random.randint(shape_key, (k,), 0, len(variant.shapes))
         shrink = _each(variant, {"cube": np.sqrt(0.5)})[shape]
-        size, position = clevr.place(place_key, num_objects, dict(variant.sizes), shrink)
+        size, position = clevr.sample_positions(
+            position_key, num_objects, dict(variant.sizes), shrink
+        )
         height = size * _each(variant, shapes.BOTTOM)[shape]
         if variant.plain_objects:
-            surface = clevr.draw_plain(look_key)
+            surface = clevr.sample_plain(look_key)
         elif variant.same_material:
             surface = jax.tree.map(lambda x: jnp.broadcast_to(x, (k, *x.shape)), material)
         else:
-            surface = _draw_surfaces(look_key, variant, (k,))
+            surface = _sample_surfaces(look_key, variant, (k,))
         return Objects(
             shape=shape,
             size=size,
@@ -122,7 +130,7 @@ def draw(key: jax.Array, variant: Variant, studio: caster.Studio, max_objects: i
             surface=surface,
         )
 
-    return clevr.draw_visible(scene_key, studio, max_objects, ground, draw_objects)
+    return clevr.sample_visible(scene_key, settings, max_objects, ground, sample_objects)
 
 
 def _each(variant: Variant, values: Mapping[str, float]) -> jax.Array:
@@ -139,23 +147,23 @@ def _forest_floor() -> Surface:
     )
 
 
-def _draw_surfaces(key: jax.Array, variant: Variant, shape: tuple[int, ...]) -> Surface:
-    """Draws patterned surfaces in two colours each, of different brightness."""
+def _sample_surfaces(key: jax.Array, variant: Variant, shape: tuple[int, ...]) -> Surface:
+    """Samples patterned surfaces in two colours each, of different brightness."""
     keys = jax.random.split(key, 6)
     numbers = jnp.array([_NAMES.index(name) for name in variant.patterns])
     scale = jax.random.uniform(keys[0], shape, minval=1.5, maxval=4.0)
     offset = jax.random.uniform(keys[1], shape)
     return Surface(
-        color=_draw_colors(keys[2], shape, 0.03, 0.3),
+        color=_sample_colors(keys[2], shape, 0.03, 0.3),
         metal=(jax.random.uniform(keys[3], shape) < 0.2).astype(jnp.float32),
         texture=numbers[jax.random.randint(keys[4], shape, 0, len(numbers))],
-        accent=_draw_colors(keys[5], shape, 0.25, 0.8),
+        accent=_sample_colors(keys[5], shape, 0.25, 0.8),
         grain=jnp.stack([scale, offset], axis=-1),
     )
 
 
-def _draw_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: float) -> jax.Array:
-    """Draws linear colours of any hue, mostly of low saturation."""
+def _sample_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: float) -> jax.Array:
+    """Samples linear colours of any hue, mostly of low saturation."""
     hue_key, saturation_key, value_key = jax.random.split(key, 3)
     hue = jax.random.uniform(hue_key, (*shape, 1), maxval=6.0)
     saturation = jax.random.uniform(saturation_key, (*shape, 1)) ** 2 * 0.9
@@ -165,17 +173,17 @@ def _draw_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: flo
 
 
 def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -> dict[str, Any]:
-    """Returns what the scene file of one picture says, in the published words.
+    """Returns what the scene file of one image says, in the published words.
 
     Args:
         scene: one scene, of NumPy arrays.
         rendering: of it.
-        index: number of the picture.
+        index: number of the image.
         name: of the variant.
     """
     variant, objects = VARIANTS[name], scene.objects
     stem = f"CLEVRTEX_{name}_{index:06d}"
-    counts = np.bincount(rendering.segmentation.reshape(-1), minlength=LARGEST_NUM_OBJECTS + 1)
+    counts = np.bincount(rendering.segmentation.reshape(-1), minlength=MAX_OBJECTS + 1)
     listed = []
     for number in range(int(scene.num_objects)):
         shape = variant.shapes[int(objects.shape[number])]
@@ -186,7 +194,7 @@ def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -
                 "size": min(variant.sizes, key=lambda each: abs(each[1] - size))[0],
                 "rotation": float(objects.yaw[number]),
                 "3d_coords": objects.position[number].tolist(),
-                "pixel_coords": rendering.places[number].tolist(),
+                "pixel_coords": rendering.pixel_coords[number].tolist(),
                 "index": number + 1,
                 "color": objects.surface.color[number].tolist(),
                 "material": _material(objects.surface, number),

@@ -1,7 +1,7 @@
 """The ground: a plane at height 0 that bends up, behind the objects, into a backdrop.
 
 The published base scene is not described; the place and the curvature of the bend are fitted to
-the brightness of the background in genuine pictures.
+the brightness of the background in genuine images.
 """
 
 import math
@@ -23,7 +23,7 @@ TOP = 60.0
 """Height at which the backdrop ends; it is seen in metal alone."""
 
 
-def meet(origin: Vec, direction: Vec, far: float) -> tuple[jax.Array, Vec]:
+def intersect(origin: Vec, direction: Vec, far: float) -> tuple[jax.Array, Vec]:
     """Returns where rays from above meet the ground (or `far`), and its normal there."""
     falling = direction.z < 0
     t = jnp.where(falling, -origin.z / jnp.where(falling, direction.z, -1.0), far)

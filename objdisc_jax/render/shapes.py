@@ -1,11 +1,11 @@
-"""Solids in their own coordinates, where they measure about 1: where rays meet and pass them.
+"""Solids in their own coordinates, where they measure about 1: where rays hit them or pass by.
 
 Each solid is given by two functions of a ray, whose direction need not have length 1:
 
-- `meet(origin, direction) -> Meeting`: the first point of the surface from outside;
-- `pass_by(origin, direction) -> (clearance, t)`: by how much the line of the ray misses the solid
-  (negative inside its outline) and where it comes closest. Soft shadows are computed from it,
-  without samples: a lamp is hidden to the degree that its image reaches into the outline.
+- `intersect(origin, direction) -> Intersection`: the first point of the surface from outside;
+- `silhouette_distance(origin, direction) -> (distance, t)`: by how much the line of the ray misses
+  the solid (negative inside its silhouette) and where it comes closest. Soft shadows are computed
+  from it, without samples: a light is hidden as far as its image reaches into the silhouette.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from objdisc_jax.render import vectors
 from objdisc_jax.render.vectors import Vec
 
 FAR = 1e6
-"""The parameter of a ray that meets nothing."""
+"""The parameter of a ray that hits nothing."""
 
 ROUNDING = 0.09
 """Radius of a box's edges, in half edges of the box."""
@@ -34,8 +34,8 @@ _SMALL = 1e-9
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Meeting:
-    """Where rays meet a solid.
+class Intersection:
+    """Where rays hit a solid.
 
     Attributes:
         t: of the first point, in lengths of the direction; `FAR` if there is none.
@@ -48,7 +48,7 @@ class Meeting:
     part: jax.Array
 
 
-def meet_sphere(origin: Vec, direction: Vec) -> Meeting:
+def intersect_sphere(origin: Vec, direction: Vec) -> Intersection:
     """A sphere of radius 1."""
     b = origin.dot(direction)
     inverse = 1 / direction.dot(direction)
@@ -57,16 +57,18 @@ def meet_sphere(origin: Vec, direction: Vec) -> Meeting:
     half = jnp.sqrt(jnp.maximum(1 - closest.dot(closest), 0) * inverse)
     t = -b * inverse - half
     hit = (closest.dot(closest) < 1) & (t > 0)
-    return Meeting(jnp.where(hit, t, FAR), origin + direction * t, jnp.zeros_like(t, jnp.int32))
+    return Intersection(
+        jnp.where(hit, t, FAR), origin + direction * t, jnp.zeros_like(t, jnp.int32)
+    )
 
 
-def pass_sphere(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+def sphere_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """A sphere of radius 1."""
     t = -origin.dot(direction) / direction.dot(direction)
     return (origin + direction * t).length() - 1, t
 
 
-def meet_box(origin: Vec, direction: Vec) -> Meeting:
+def intersect_box(origin: Vec, direction: Vec) -> Intersection:
     """A cube with half edge 1 and edges rounded by `ROUNDING`."""
     near, far = _box_interval(origin, direction)
     part = jnp.where(near.x > jnp.maximum(near.y, near.z), 0, jnp.where(near.y > near.z, 1, 2))
@@ -80,16 +82,16 @@ def meet_box(origin: Vec, direction: Vec) -> Meeting:
         outside, distance = _rounded_box(origin + direction * t)
         t = t + distance * speed
     hit &= distance < 0.005
-    return Meeting(jnp.where(hit, t, FAR), outside.unit(), part)
+    return Intersection(jnp.where(hit, t, FAR), outside.unit(), part)
 
 
-def pass_box(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+def box_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """A cube with half edge 1."""
-    # The outline of a cube is a hexagon, whose sides are across direction × axis.
+    # The silhouette of a cube is a hexagon, whose sides are across direction × axis.
     moment = origin.cross(direction)
     squares = direction * direction
     size = direction.map(jnp.abs)
-    clearance = _largest(
+    distance = _largest(
         Vec(
             (jnp.abs(moment.x) - size.y - size.z) * _rsqrt(squares.y + squares.z),
             (jnp.abs(moment.y) - size.z - size.x) * _rsqrt(squares.z + squares.x),
@@ -102,10 +104,10 @@ def pass_box(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     centre = -origin.dot(direction) / direction.dot(direction)
     reach = np.sqrt(3) * jax.lax.rsqrt(direction.dot(direction))
     t = 0.5 * (_largest(near) - _largest(-far))
-    return clearance, jnp.clip(t, centre - reach, centre + reach)
+    return distance, jnp.clip(t, centre - reach, centre + reach)
 
 
-def meet_cylinder(origin: Vec, direction: Vec) -> Meeting:
+def intersect_cylinder(origin: Vec, direction: Vec) -> Intersection:
     """An upright cylinder of radius 1 and half height 1."""
     a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
     b = origin.x * direction.x + origin.y * direction.y
@@ -125,15 +127,15 @@ def meet_cylinder(origin: Vec, direction: Vec) -> Meeting:
     outward = jnp.where(on_cap, _ramp(radius), 1.0)
     upward = jnp.where(on_cap, 1.0, _ramp(jnp.abs(point.z)))
     normal = Vec(point.x / radius * outward, point.y / radius * outward, up * upward)
-    return Meeting(jnp.where(hit, enter, FAR), normal.unit(), on_cap.astype(jnp.int32))
+    return Intersection(jnp.where(hit, enter, FAR), normal.unit(), on_cap.astype(jnp.int32))
 
 
-def pass_cylinder(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+def cylinder_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """An upright cylinder of radius 1 and half height 1."""
-    return _pass_upright(origin, direction, 1.0, 0.0)
+    return _upright_silhouette_distance(origin, direction, 1.0, 0.0)
 
 
-def meet_cone(origin: Vec, direction: Vec) -> Meeting:
+def intersect_cone(origin: Vec, direction: Vec) -> Intersection:
     """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
     # x² + y² = k², with k = (1 - z) / 2.
     k, dk = (1 - origin.z) / 2, -direction.z / 2
@@ -157,19 +159,19 @@ def meet_cone(origin: Vec, direction: Vec) -> Meeting:
     slanted = Vec(point.x / radius, point.y / radius, jnp.full_like(t, 0.5)).unit()
     flat = Vec(jnp.zeros_like(t), jnp.zeros_like(t), -jnp.ones_like(t))
     on_base = base < side
-    return Meeting(t, vectors.where(on_base, flat, slanted), on_base.astype(jnp.int32))
+    return Intersection(t, vectors.where(on_base, flat, slanted), on_base.astype(jnp.int32))
 
 
-def pass_cone(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+def cone_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
-    return _pass_upright(origin, direction, 0.5, 0.5)
+    return _upright_silhouette_distance(origin, direction, 0.5, 0.5)
 
 
-def meet_torus(origin: Vec, direction: Vec) -> Meeting:
+def intersect_torus(origin: Vec, direction: Vec) -> Intersection:
     """A torus around the z axis, with the outer radius 1."""
     # Marched by its distance, from the sphere around it.
     speed = jax.lax.rsqrt(direction.dot(direction))
-    start = meet_sphere(origin, direction).t
+    start = intersect_sphere(origin, direction).t
 
     def march(_: int, t: jax.Array) -> jax.Array:
         return t + _torus_distance(origin + direction * t) * speed
@@ -180,13 +182,13 @@ def meet_torus(origin: Vec, direction: Vec) -> Meeting:
     radius = jnp.sqrt(point.x**2 + point.y**2 + _SMALL)
     inner = (1 - TUBE) / radius
     normal = Vec(point.x * (1 - inner), point.y * (1 - inner), point.z).unit()
-    return Meeting(jnp.where(hit, t, FAR), normal, jnp.zeros_like(t, jnp.int32))
+    return Intersection(jnp.where(hit, t, FAR), normal, jnp.zeros_like(t, jnp.int32))
 
 
-def pass_torus(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
+def torus_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     """A torus around the z axis: the least of its distances along the ray, marched."""
     speed = jax.lax.rsqrt(direction.dot(direction))
-    _, centre = pass_sphere(origin, direction)
+    _, centre = sphere_silhouette_distance(origin, direction)
     step = 2.0 * speed / 16
     least, at = jnp.full_like(centre, FAR), centre
     for number in range(17):
@@ -197,25 +199,25 @@ def pass_torus(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
     return least, at
 
 
-Meet = Callable[[Vec, Vec], Meeting]
-PassBy = Callable[[Vec, Vec], tuple[jax.Array, jax.Array]]
+Intersect = Callable[[Vec, Vec], Intersection]
+SilhouetteDistance = Callable[[Vec, Vec], tuple[jax.Array, jax.Array]]
 
-SHAPES: Mapping[str, tuple[Meet, PassBy]] = {
-    "cube": (meet_box, pass_box),
-    "sphere": (meet_sphere, pass_sphere),
-    "cylinder": (meet_cylinder, pass_cylinder),
-    "cone": (meet_cone, pass_cone),
-    "torus": (meet_torus, pass_torus),
+SHAPES: Mapping[str, tuple[Intersect, SilhouetteDistance]] = {
+    "cube": (intersect_box, box_silhouette_distance),
+    "sphere": (intersect_sphere, sphere_silhouette_distance),
+    "cylinder": (intersect_cylinder, cylinder_silhouette_distance),
+    "cone": (intersect_cone, cone_silhouette_distance),
+    "torus": (intersect_torus, torus_silhouette_distance),
 }
 
 BOTTOM = {"cube": 1.0, "sphere": 1.0, "cylinder": 1.0, "cone": 1.0, "torus": TUBE}
 """How far below its centre a solid reaches."""
 
 
-def _pass_upright(
+def _upright_silhouette_distance(
     origin: Vec, direction: Vec, radius: float, taper: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Passes a solid between the heights -1 and 1 whose radius at z is `radius - taper z`."""
+    """Of a solid between the heights -1 and 1 whose radius at z is `radius - taper z`."""
     a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
     slope = 1 / _nonzero(direction.z)
     closest = -(origin.x * direction.x + origin.y * direction.y) / a
@@ -228,10 +230,10 @@ def _pass_upright(
     middle, reach = -origin.z * slope, jnp.abs(slope)
     t = jnp.clip(closest, middle - reach, middle + reach)
     point = origin + direction * t
-    clearance = jnp.sqrt(point.x**2 + point.y**2) - (radius - taper * point.z)
+    distance = jnp.sqrt(point.x**2 + point.y**2) - (radius - taper * point.z)
     # Past a rim the way to it is not across the ray.
     steep = jnp.abs(direction.z) * jax.lax.rsqrt(direction.dot(direction))
-    return jnp.where(t == closest, clearance, clearance * steep), t
+    return jnp.where(t == closest, distance, distance * steep), t
 
 
 def _box_interval(origin: Vec, direction: Vec) -> tuple[Vec, Vec]:

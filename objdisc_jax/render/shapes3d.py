@@ -1,8 +1,8 @@
-"""Pictures like 3D Shapes: one object in a room, every combination of six factors once.
+"""Images like 3D Shapes: one object in a room, every combination of six factors once.
 
 Factors, in the published order, the last changing fastest: hue of floor, wall and object (10 each),
 scale (8), shape (4), orientation (15). The room, the lamps and the solids' measures are taken from
-published pictures, by eye: a headlight at the camera and a lamp above it, whose shadow is hard,
+published images, by eye: a headlight at the camera and a lamp above it, whose shadow is hard,
 overexposed, without antialiasing. The camera turns around the object with the orientation, and the
 lamp with the camera.
 """
@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from objdisc_jax.render import shapes, vectors
-from objdisc_jax.render.shapes import FAR, Meeting
+from objdisc_jax.render.shapes import FAR, Intersection
 from objdisc_jax.render.vectors import Vec
 
 VERSION = 1
-"""Bumped whenever the pictures change."""
+"""Bumped whenever the images change."""
 
 FACTORS = {
     "floor_hue": np.arange(10) / 10,
@@ -48,13 +48,13 @@ _CAPSULE = 0.74 / 0.36 - 1  # from its centre to those of its ends, in radii
 
 
 def factors(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n 6"]:
-    """Returns which value each factor has in the pictures of some numbers."""
+    """Returns which value each factor has in the images of some numbers."""
     lengths = [len(values) for values in FACTORS.values()]
     return np.stack(np.unravel_index(numbers, lengths), axis=-1)
 
 
 def labels(numbers: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 6"]:
-    """Returns the values of the factors in the pictures of some numbers."""
+    """Returns the values of the factors in the images of some numbers."""
     chosen = factors(numbers)
     columns = [values[chosen[:, i]] for i, values in enumerate(FACTORS.values())]
     return np.stack(columns, axis=-1)
@@ -69,7 +69,7 @@ def render(
         chosen: which value each factor has.
 
     Returns:
-        The picture, and where its object is (1) or not (0).
+        The image, and where its object is (1) or not (0).
     """
     floor, wall, thing = (_hue(chosen[i] / 10) for i in range(3))
     scale = jnp.asarray(FACTORS["scale"], jnp.float32)[chosen[3]]
@@ -87,12 +87,12 @@ def render(
     centre = Vec(jnp.zeros(()), jnp.zeros(()), scale * jnp.asarray(_CENTRE)[chosen[4]])
     inverse = 1 / width
 
-    def meet_object(origin: Vec, towards: Vec) -> Meeting:
+    def intersect_object(origin: Vec, towards: Vec) -> Intersection:
         local = (origin - centre) * inverse
         local = local.map(lambda v: jnp.broadcast_to(v, towards.x.shape))
-        return jax.lax.switch(chosen[4], _MEET, local, towards * inverse)
+        return jax.lax.switch(chosen[4], _INTERSECT, local, towards * inverse)
 
-    found = meet_object(eye, direction)
+    found = intersect_object(eye, direction)
     t_room, n_room, part = _room(eye, direction)
     on_object = found.t < t_room
     t = jnp.minimum(found.t, t_room)
@@ -101,7 +101,7 @@ def render(
 
     point = eye + direction * t + normal * 1e-3
     towards = lamp.map(lambda v: jnp.broadcast_to(v, t.shape))
-    lit = jnp.where(on_object | (meet_object(point, towards).t >= FAR), 1.0, 0.0)
+    lit = jnp.where(on_object | (intersect_object(point, towards).t >= FAR), 1.0, 0.0)
     facing = jnp.maximum(-normal.dot(direction), 0)
     key = jnp.maximum(normal.dot(lamp), 0) * lit
     shine = jnp.where(on_object, _SHINE * jnp.clip(4 * (facing * key - 0.35), 0, 1), 0)
@@ -135,14 +135,14 @@ def _ahead(origin: jax.Array, direction: jax.Array, distance: float = _BACK) -> 
     return jnp.where(forwards, (distance - origin) / jnp.where(forwards, direction, 1.0), FAR)
 
 
-def _meet_capsule(origin: Vec, direction: Vec) -> Meeting:
+def _intersect_capsule(origin: Vec, direction: Vec) -> Intersection:
     """An upright capsule of radius 1."""
     ends = [
-        shapes.meet_sphere(Vec(origin.x, origin.y, origin.z - z), direction)
+        shapes.intersect_sphere(Vec(origin.x, origin.y, origin.z - z), direction)
         for z in (-_CAPSULE, _CAPSULE)
     ]
     tall = 1 / _CAPSULE
-    side = shapes.meet_cylinder(
+    side = shapes.intersect_cylinder(
         Vec(origin.x, origin.y, origin.z * tall), Vec(direction.x, direction.y, direction.z * tall)
     )
     point = origin + direction * side.t
@@ -152,18 +152,23 @@ def _meet_capsule(origin: Vec, direction: Vec) -> Meeting:
     for end in ends:
         normal = vectors.where(end.t < t, end.normal, normal)
         t = jnp.minimum(t, end.t)
-    return Meeting(t, normal, jnp.zeros_like(side.part))
+    return Intersection(t, normal, jnp.zeros_like(side.part))
 
 
-def _meet_tall_cylinder(origin: Vec, direction: Vec) -> Meeting:
+def _intersect_tall_cylinder(origin: Vec, direction: Vec) -> Intersection:
     """An upright cylinder of radius 1, as tall as those of the data set."""
     tall = float(_WIDTH[1] / _CENTRE[1])
-    return shapes.meet_cylinder(
+    return shapes.intersect_cylinder(
         Vec(origin.x, origin.y, origin.z * tall), Vec(direction.x, direction.y, direction.z * tall)
     )
 
 
-_MEET = (shapes.meet_box, _meet_tall_cylinder, shapes.meet_sphere, _meet_capsule)
+_INTERSECT = (
+    shapes.intersect_box,
+    _intersect_tall_cylinder,
+    shapes.intersect_sphere,
+    _intersect_capsule,
+)
 
 
 def _hue(hue: jax.Array) -> Vec:

@@ -53,10 +53,10 @@ def cells(point: Vec) -> jax.Array:
     nearest = jnp.full_like(point.x, 9.0)
     for corner in range(8):
         cell = base + Vec(*(jnp.asarray(float(corner >> axis & 1)) for axis in range(3)))
-        place = Vec(
+        corner_point = Vec(
             *(0.25 + 0.5 * _hash(cell.x + shift, cell.y, cell.z) for shift in (0.0, 57.0, 113.0))
         )
-        away = cell + place - point
+        away = cell + corner_point - point
         nearest = jnp.minimum(nearest, away.dot(away))
     return jnp.clip(1.3 * jnp.sqrt(nearest), 0, 1)
 
@@ -102,7 +102,7 @@ def look(
     Args:
         pattern: number in `PATTERNS`.
         point: in scene units.
-        scale: repetitions a unit.
+        scale: repetitions per unit.
         offset: where in the pattern to look.
         footprint: units that a pixel covers; patterns finer than that fade into their mean.
     """
@@ -150,8 +150,13 @@ def _hash(x: jax.Array, y: jax.Array, z: jax.Array) -> jax.Array:
 
 def _soft(x: jax.Array, width: float) -> jax.Array:
     """Rises from 0 to 1 where x changes its sign."""
-    share = jnp.clip(0.5 + 0.5 * x / width, 0, 1)
-    return share * share * (3 - 2 * share)
+    return smoothstep(0.5 + 0.5 * x / width)
+
+
+def smoothstep(x: jax.Array) -> jax.Array:
+    """Rises smoothly from 0 to 1 as x does."""
+    x = jnp.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def _to_lattice(x: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from objdisc_jax import sharding
 from objdisc_jax.errors import ConfigError, UserError
-from objdisc_jax.training import sharding
 
 CONNECT_SECONDS = 300
 """How long processes wait for each other at the start; the nodes of a cluster start unevenly."""
@@ -30,10 +30,21 @@ FINISH_SECONDS = 600
 class _Place(NamedTuple):
     """Where a process stands among the others: the arguments of `jax.distributed.initialize`."""
 
-    coordinator_address: str
+    coordinator_address: str | None
     num_processes: int
     process_id: int
-    local_device_ids: Any = None
+    local_device_ids: list[int] | None = None
+
+
+_CLUSTERS = (
+    ("SLURM_NTASKS", "SLURM_PROCID", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID")),
+    (
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_RANK",
+        ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ),
+)
+"""What tells a process how many there are and which it is, and what JAX wants to know besides."""
 
 
 @contextlib.contextmanager
@@ -166,19 +177,19 @@ def _place(
 
 
 def _place_in_cluster() -> _Place | None:
-    # JAX has no public way to ask for the cluster without joining it.
-    from jax._src.clusters import ClusterEnv
+    """Where SLURM or Open MPI has put this process, if it is one of several there.
 
-    found = ClusterEnv.auto_detect_unset_distributed_params(
-        None, None, None, None, None, CONNECT_SECONDS
-    )
-    coordinator, num_processes, process_id, devices = found
-    if coordinator is None or num_processes is None or process_id is None or num_processes < 2:
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if devices is not None and visible != [""] and len(visible) == 1:
-        devices = [0]  # the cluster has given each process a GPU that is its only one
-    return _Place(coordinator, num_processes, process_id, devices)
+    The coordinator's address is left to JAX, which knows these clusters.
+    """
+    for size, rank, others in _CLUSTERS:
+        if all(name in os.environ for name in (size, rank, *others)):
+            num_processes, process_id = int(os.environ[size]), int(os.environ[rank])
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            # The cluster may give each process a GPU that is its only one.
+            devices = [0] if visible != [""] and len(visible) == 1 else None
+            place = _Place(None, num_processes, process_id, devices)
+            return place if num_processes > 1 else None
+    return None
 
 
 def _end(error: BaseException, place: _Place) -> None:
@@ -191,10 +202,11 @@ def _end(error: BaseException, place: _Place) -> None:
         message = "" if isinstance(error.code, int | None) else str(error.code)
     elif not _is_of_communication(error):
         message = traceback.format_exc()
-    elif place.coordinator_address and not jax.distributed.is_initialized():
+    elif not jax.distributed.is_initialized():
+        where = f" at {place.coordinator_address}" if place.coordinator_address else ""
         message = (
             f"error: process {place.process_id} of {place.num_processes} could not connect with "
-            f"the others at {place.coordinator_address} within {CONNECT_SECONDS} s "
+            f"the others{where} within {CONNECT_SECONDS} s "
             f"({_first_line(error)}). Check that all {place.num_processes} were started, that "
             "process 0 runs on that host, and that the port is free and open."
         )

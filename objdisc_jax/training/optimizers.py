@@ -1,7 +1,9 @@
-"""Optimisers and learning-rate schedules from the config."""
+"""Optimisers of optax by name, learning rates, and groups of parameters, from the config."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,105 +12,181 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
-Groups = Mapping[str, tuple[str, ...]]
-"""Groups of parameters: what the paths of each begin with. All others are the rest."""
+from objdisc_jax.errors import ConfigError
+from objdisc_jax.names import closest
+
+REST = "rest"
+"""The group of the parameters that are in no other."""
+
+Schedule = Callable[[ArrayLike], ArrayLike]
 
 
-def schedule_factor(config: ConfigDict, step: ArrayLike) -> Float[Array, ""]:
-    """The factor of the learning rate at a step, from a `schedule` block.
+def schedule(block: ConfigDict, num_train_steps: int) -> Schedule:
+    """The factor of the learning rate as a function of the step, from a `schedule` block.
 
-    Every schedule is multiplied by a linear warm-up min(1, (step + offset) / warmup_steps), whose
+    It is multiplied by a linear warm-up min(1, (step + offset) / warmup_steps), whose
     `warmup_offset` is 0 for the published Slot Attention and 1 for the published SLATE.
     `exponential` halves every `decay_steps`; `cosine` falls along half a cosine and stays 0 from
     `decay_steps` on.
     """
-    step = jnp.asarray(step, jnp.float32)
-    warmup = 1.0
-    if config.warmup_steps:
-        warmup = jnp.minimum(1.0, (step + config.warmup_offset) / config.warmup_steps)
-    decay = 1.0
-    if config.name == "exponential":
-        decay = 0.5 ** (step / config.decay_steps)
-    elif config.name == "cosine":
-        progress = jnp.minimum(step / config.decay_steps, 1.0)
-        decay = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-    return jnp.asarray(warmup * decay, jnp.float32)
+    warmup, decay = (_steps(block[key], num_train_steps) for key in ("warmup_steps", "decay_steps"))
+    decays: dict[str, Schedule] = {
+        "constant": optax.constant_schedule(1.0),
+        "exponential": optax.exponential_decay(1.0, max(decay, 1), 0.5),
+        "cosine": optax.cosine_decay_schedule(1.0, max(decay, 1)),
+    }
+    rising = optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
+    return lambda step: rising(step + block.warmup_offset) * decays[block.name](step)
 
 
-def learning_rate(
-    config: ConfigDict, step: ArrayLike, group: str | None = None
-) -> Float[Array, ""]:
-    """The learning rate of the update made at a step, of a group or of the rest.
+def _steps(value: float, num_train_steps: int) -> int:
+    """A number of steps; up to 1 it is a share of all."""
+    return round(value * num_train_steps if value <= 1 else value)
 
-    What a group's block leaves open is as for the rest.
+
+def learning_rates(config: ConfigDict) -> dict[str, Schedule]:
+    """The learning rate of every group of parameters as a function of the step.
+
+    A group's is its multiplier times that of the rest, along its own schedule if it names one.
     """
-    rate, schedule = config.optimizer.learning_rate, config.schedule
-    if group is not None:
-        own = config.optimizer.groups[group]
-        rate = rate if own.learning_rate is None else own.learning_rate
-        schedule = schedule if own.schedule.name is None else own.schedule
-    return rate * schedule_factor(schedule, step)
+
+    def rate(factor: float, block: ConfigDict) -> Schedule:
+        factors = schedule(block, config.num_train_steps)
+        return lambda step: factor * factors(step)
+
+    peak, groups = config.optimizer.learning_rate, config.optimizer.groups
+    return {REST: rate(peak, config.schedule)} | {
+        name: rate(
+            peak * group.multiplier, group.schedule if group.schedule.name else config.schedule
+        )
+        for name, group in groups.items()
+    }
 
 
-def optimizer(config: ConfigDict, groups: Groups | None = None) -> optax.GradientTransformation:
-    """The gradient transformation of a config: clipping, Adam or RMSprop, rates, plateau.
+def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """The gradient transformation of a config: clip, optimiser, decay, learning rates.
 
-    The gradient is clipped by its norm over all groups. RMSprop is PyTorch's: epsilon outside the
-    root, no bias correction. The groups are of no consequence to the state.
+    `update` takes the keyword arguments `step` and `scale`, a factor of all learning rates. The
+    gradient is clipped by its norm over all groups that are not frozen; these have no state.
+
+    Raises:
+        ConfigError: optax has no such optimiser, or that has no such argument.
     """
     settings = config.optimizer
-    if settings.name == "adam":
-        scale = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=settings.eps)
-    else:
-        scale = optax.scale_by_rms(decay=settings.b2, eps=settings.eps, eps_in_sqrt=False)
-    clip = optax.identity()
+    parts = [_named(settings)]
     if settings.clip_norm is not None:
-        clip = optax.clip_by_global_norm(settings.clip_norm)
-    parts = [clip, scale, _scale_by_rates(config, groups or {})]
-    if config.plateau.enabled:
-        parts.append(_scale_by_plateau())
-    return optax.chain(*parts)
-
-
-def at_step(opt_state: Any, step: int) -> Any:
-    """A chain's state with its learning rates as of a step; moments and plateau stay."""
-    count = jnp.int32(step)
-    return tuple(
-        part._replace(count=count) if isinstance(part, optax.ScaleByScheduleState) else part
-        for part in opt_state
+        parts.insert(0, optax.clip_by_global_norm(settings.clip_norm))
+    by_group = {}
+    for name, rate in learning_rates(config).items():
+        decay = settings.weight_decay
+        if name != REST:
+            decay *= settings.groups[name].decay_multiplier
+        # The optimiser has been given the rate 1, so its updates already point downhill.
+        decayed = optax.add_decayed_weights(-decay, _are_matrices) if decay else optax.identity()
+        by_group[name] = optax.chain(decayed, _scale_by_rate(rate))
+    parts.append(optax.partition(by_group, lambda params: labels(config, params)))
+    trained = optax.chain(*parts)
+    frozen = {name for name, group in settings.groups.items() if group.multiplier == 0}
+    if not frozen:
+        return optax.with_extra_args_support(trained)
+    return optax.partition(
+        {True: optax.set_to_zero(), False: trained},
+        lambda params: jax.tree.map(lambda name: name in frozen, labels(config, params)),
     )
 
 
-def _scale_by_rates(config: ConfigDict, groups: Groups) -> optax.GradientTransformation:
-    """Multiplies every group's updates by −1 times its learning rate."""
+def labels(config: ConfigDict, params: PyTree) -> PyTree[str]:
+    """The group of every parameter.
 
-    def init(params: PyTree) -> optax.ScaleByScheduleState:
+    Raises:
+        ConfigError: a parameter is in two groups.
+    """
+
+    def label(path: jax.tree_util.KeyPath, _: Any) -> str:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = [
+            group
+            for group, block in config.optimizer.groups.items()
+            if re.fullmatch(block.pattern, name)
+        ]
+        if len(found) > 1:
+            raise ConfigError(
+                f"optimizer.groups: the parameter {name} matches the patterns of "
+                f"{' and '.join(found)}. A parameter is in one group at most: narrow one pattern."
+            )
+        return found[0] if found else REST
+
+    return jax.tree.map_with_path(label, params)
+
+
+def check_groups(config: ConfigDict, params: PyTree) -> None:
+    """Checks that every group has parameters.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or as `labels`.
+    """
+    used = jax.tree.leaves(labels(config, params))
+    for name, group in config.optimizer.groups.items():
+        if name in used:
+            continue
+        paths = [
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, _ in jax.tree.leaves_with_path(params)
+        ]
+        raise ConfigError(
+            f"optimizer.groups.{name}.pattern: {group.pattern!r} matches "
+            f"the whole path of no parameter. There are {', '.join(paths[:8])}, ..."
+        )
+
+
+def _named(settings: ConfigDict) -> optax.GradientTransformation:
+    """The optimiser with a learning rate of 1; that of a step is a factor behind it."""
+    make: Any = optax
+    for part in settings.name.split("."):
+        make = getattr(make, part, None)
+    parameters = inspect.signature(make).parameters if callable(make) else {}
+    if "learning_rate" not in parameters:
+        known = [name for name in dir(optax) if _takes_a_rate(getattr(optax, name))]
+        raise ConfigError(
+            f"optimizer.name: optax has no optimiser {settings.name!r}"
+            f"{closest(settings.name, known)}. There are {', '.join(known)}, and those of "
+            "optax.contrib, as in 'contrib.muon'."
+        )
+    arguments = {key: value for key, value in settings.kwargs.items() if value is not None}
+    for key in arguments:
+        if key not in parameters:
+            raise ConfigError(
+                f"optimizer.kwargs.{key}: optax.{settings.name} has no such argument"
+                f"{closest(key, parameters)}. It has {', '.join(parameters)}."
+            )
+    return cast(Callable[..., Any], make)(learning_rate=1.0, **arguments)
+
+
+def _takes_a_rate(member: Any) -> bool:
+    if not callable(member) or isinstance(member, type):
+        return False
+    return "learning_rate" in inspect.signature(member).parameters
+
+
+def _are_matrices(params: PyTree) -> PyTree[bool]:
+    return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+
+def _scale_by_rate(rate: Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by a learning rate of the step that the update is told."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del params
-        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+        factor = extra["scale"] * rate(extra["step"])
+        return jax.tree.map(lambda x: factor * x, updates), state
 
-    def update(updates: PyTree, state: Any, params: PyTree | None = None):
-        del params
-        rates = {name: learning_rate(config, state.count, name) for name in (None, *groups)}
-
-        def scaled(path, x):
-            return -rates[_group(path, groups)] * x
-
-        updates = jax.tree.map_with_path(scaled, updates)
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
-
-    return optax.GradientTransformation(init, update)
-
-
-def _group(path: jax.tree_util.KeyPath, groups: Groups) -> str | None:
-    name = jax.tree_util.keystr(path, simple=True, separator=".")
-    for group, beginnings in groups.items():
-        if any(name == part or name.startswith(f"{part}.") for part in beginnings):
-            return group
-    return None
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 class Plateau(NamedTuple):
-    """How validation goes, for halving the rate when it no longer gets better.
+    """How validation goes, for lowering the rates when it no longer gets better.
+
+    optax's own counts a loss below 0, as GNM's, as better when it is a little worse.
 
     Attributes:
         scale: factor of all learning rates.
@@ -120,45 +198,28 @@ class Plateau(NamedTuple):
     best: Float[Array, ""]
     num_bad: Int[Array, ""]
 
+    @classmethod
+    def initial(cls) -> "Plateau":
+        """Before the first validation."""
+        return cls(jnp.float32(1.0), jnp.float32(jnp.inf), jnp.int32(0))
 
-def _scale_by_plateau() -> optax.GradientTransformation:
-    """Multiplies updates by the plateau's scale, which `after_validation` changes."""
+    def after(self, loss: float, settings: ConfigDict) -> "Plateau":
+        """When a scheduled validation has found this loss.
 
-    def init(params: PyTree) -> Plateau:
-        del params
-        return Plateau(jnp.float32(1.0), jnp.float32(jnp.inf), jnp.int32(0))
-
-    def update(updates: PyTree, state: Any, params: PyTree | None = None):
-        del params
-        return jax.tree.map(lambda x: state.scale * x, updates), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def plateau_scale(opt_state: Any) -> Array | float:
-    """The factor that a plateau has left of the learning rates; 1 where there is none."""
-    return opt_state[-1].scale if isinstance(opt_state[-1], Plateau) else 1.0
-
-
-def after_validation(config: ConfigDict, opt_state: Any, loss: float) -> Any:
-    """The optimiser's state when a scheduled validation has found this loss.
-
-    With `plateau.enabled` the rates are multiplied by `factor` when more than `patience`
-    validations in a row were not better than the best by a relative `threshold`.
-    """
-    settings = config.plateau
-    if not settings.enabled:
-        return opt_state
-    *others, plateau = opt_state
-    found = jnp.float32(loss)
-    is_better = found < plateau.best - settings.threshold * jnp.abs(plateau.best)
-    # At first `best` is infinite, and so is the difference's second part.
-    is_better |= jnp.isinf(plateau.best)
-    num_bad = jnp.where(is_better, 0, plateau.num_bad + 1)
-    is_over = num_bad > settings.patience
-    new = Plateau(
-        jnp.where(is_over, plateau.scale * settings.factor, plateau.scale),
-        jnp.where(is_better, found, plateau.best),
-        jnp.where(is_over, 0, num_bad),
-    )
-    return (*others, jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, plateau))
+        The scale is multiplied by `factor` when more than `patience` validations in a row were not
+        better than the best by a relative `threshold`.
+        """
+        if not settings.enabled:
+            return self
+        found = jnp.float32(loss)
+        is_better = found < self.best - settings.threshold * jnp.abs(self.best)
+        # At first `best` is infinite, and so is the difference's second part.
+        is_better |= jnp.isinf(self.best)
+        num_bad = jnp.where(is_better, 0, self.num_bad + 1)
+        is_over = num_bad > settings.patience
+        new = Plateau(
+            jnp.where(is_over, self.scale * settings.factor, self.scale),
+            jnp.where(is_better, found, self.best),
+            jnp.where(is_over, 0, num_bad),
+        )
+        return jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new, self)

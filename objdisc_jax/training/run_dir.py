@@ -1,30 +1,26 @@
 """Run directories: what makes one, and getting a trained model back out of it."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-from absl import logging
 from flax import nnx
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from objdisc_jax import __version__
+from objdisc_jax import __version__, models
 from objdisc_jax import config as configs
 from objdisc_jax.errors import ConfigError, UserError
-from objdisc_jax.files import write_atomically
+from objdisc_jax.files import InUse, locked, write_atomically
 from objdisc_jax.models import base
-from objdisc_jax.training import distributed
+from objdisc_jax.training import distributed, frozen
 from objdisc_jax.training.checkpoint import Checkpoints, has_checkpoints
 from objdisc_jax.training.step import TrainState, initial_state
 
@@ -37,65 +33,59 @@ class TrainedModel(NamedTuple):
 
     Attributes:
         config: the config it was built from.
+        model: the model, with shapes in place of its parameters.
         graphdef: its static description.
-        params: its parameters.
+        params: all its parameters, averaged over training if `optimizer.ema_decay` says so.
         step: the training step of the checkpoint.
     """
 
     config: ConfigDict
+    model: base.Model
     graphdef: nnx.GraphDef
     params: base.Params
     step: int
 
 
 @contextlib.contextmanager
-def opened(workdir: Path, config: ConfigDict) -> Iterator[None]:
+def opened(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE) -> Iterator[None]:
     """Makes a run directory, or checks that an existing one holds a run of this config.
 
     The primary process writes the config and what the run is made on, and keeps other runs out
     while the context lasts. A run without a checkpoint begins anew.
 
+    Args:
+        workdir: the run directory.
+        config: the experiment.
+        parts: the model's frozen parts.
+
     Raises:
         UserError: the directory cannot be made or written, is in use, or holds a run of another
-            config.
+            config or other frozen parts.
     """
     if has_checkpoints(workdir):
         configs.check_resumable(configs.load(workdir), config, workdir)
+        frozen.check(parts, workdir)
     if not distributed.is_primary():
         yield
         return
     with contextlib.ExitStack() as stack:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(workdir))
+            stack.enter_context(locked(workdir / LOCK_FILE))
             configs.save(config, workdir)
+            frozen.record(parts, workdir)
             content = json.dumps(environment(), indent=2) + "\n"
             write_atomically(workdir / "environment.json", content)
+        except InUse as error:
+            raise UserError(
+                f"workdir: {workdir} is in use by another run ({error.holder}). Wait until it "
+                "ends, stop it, or name another directory with --workdir."
+            ) from error
         except OSError as error:
             raise UserError(
                 f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory "
                 "with --workdir."
             ) from error
-        yield
-
-
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Keeps a directory for this run; the system lets go of it when the process ends, however."""
-    with (workdir / LOCK_FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"workdir: {workdir} is in use by another run ({file.read().strip()}). Wait until "
-                "it ends, stop it, or name another directory with --workdir."
-            ) from error
-        except OSError as error:  # some network file systems have no locks
-            logging.warning("%s cannot be locked (%s): start no second run in it.", workdir, error)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
         yield
 
 
@@ -130,10 +120,42 @@ def git_commit() -> str | None:
     return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
-def abstract_state(config: ConfigDict) -> tuple[nnx.GraphDef, TrainState]:
-    """A model's static description, and the shapes of its training state; computes nothing."""
-    graphdef, params = base.split(nnx.eval_shape(lambda: configs.build_model(config)))
-    return graphdef, jax.eval_shape(lambda p: initial_state(config, p), params)
+def build_model(config: ConfigDict) -> base.Model:
+    """The model of a config, initialised from its seed.
+
+    Raises:
+        ConfigError: a setting of the model block is not allowed.
+    """
+    return models.create(config.model, rngs=nnx.Rngs(config.seed))
+
+
+class Abstract(NamedTuple):
+    """What is known of a config's model before anything is computed.
+
+    Attributes:
+        model: the model, with shapes in place of its parameters.
+        graphdef: its static description.
+        state: shapes of its training state.
+        frozen: shapes of its frozen parts.
+    """
+
+    model: base.Model
+    graphdef: nnx.GraphDef
+    state: TrainState
+    frozen: base.Params
+
+
+def abstract(config: ConfigDict) -> Abstract:
+    """What a config's model and its training state will look like; computes nothing.
+
+    Raises:
+        ConfigError: a setting of the model or of the optimiser is not allowed.
+    """
+    model = nnx.eval_shape(lambda: build_model(config))
+    graphdef, params = base.split(model)
+    trained, frozen = base.partition(params, model)
+    state = jax.eval_shape(lambda params: initial_state(config, params), trained)
+    return Abstract(model, graphdef, state, frozen)
 
 
 def load_trained(
@@ -150,8 +172,8 @@ def load_trained(
             slots, say).
 
     Raises:
-        UserError: the directory holds no run or no such checkpoint, the checkpoint is damaged, or
-            the parameters of `config` have other shapes.
+        UserError: the directory holds no run or no such checkpoint, the checkpoint is damaged, the
+            parameters of `config` have other shapes, or a frozen part has changed.
     """
     saved = configs.load(workdir)
     if not has_checkpoints(workdir):
@@ -159,15 +181,18 @@ def load_trained(
             f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
             f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
         )
-    graphdef, like = abstract_state(saved)
-    checkpoints = Checkpoints(workdir, create=False)
-    step = checkpoints.find(which)
-    state, _ = checkpoints.restore(step, like, sharding)
-    checkpoints.close()
+    run = abstract(saved)
+    with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
+        step = checkpoints.find(which)
+        state, _ = checkpoints.restore(step, run.state, sharding)
+    wanted = run
     if config is not None:
-        graphdef, wanted = abstract_state(config)
-        _check_shapes(like.params, wanted.params, workdir)
-    return TrainedModel(config or saved, graphdef, state.params, step)
+        wanted = abstract(config)
+        _check_shapes(run.state.params, wanted.state.params, workdir)
+    parts = frozen.load(wanted.model, wanted.frozen)
+    frozen.check(parts, workdir)
+    params = state.averaged | jax.device_put(parts.params, sharding)
+    return TrainedModel(config or saved, wanted.model, wanted.graphdef, params, step)
 
 
 def _check_shapes(trained: base.Params, wanted: base.Params, workdir: Path) -> None:

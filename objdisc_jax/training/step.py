@@ -1,4 +1,4 @@
-"""The training state and the jitted update."""
+"""The training state, and the jitted update."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 from objdisc_jax.models import base
-from objdisc_jax.training import optim
+from objdisc_jax.preprocessing import prepare_batch
+from objdisc_jax.training import optimizers
 
-Batch = dict[str, Array]
+Fields = dict[str, Array]
 Scalars = dict[str, Array]
 
 
@@ -23,100 +24,102 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: number of updates made.
-        params: the model's parameters.
+        params: the model's parameters, less its frozen parts.
         opt_state: the optimiser's state.
+        plateau: the learning rates' factor that follows validations.
+        ema: moving average of the parameters; empty without `optimizer.ema_decay`.
     """
 
     step: Int[Array, ""]
     params: base.Params
     opt_state: Any
+    plateau: optimizers.Plateau
+    ema: base.Params
+
+    @property
+    def averaged(self) -> base.Params:
+        """The parameters that are evaluated, shown and exported."""
+        return self.ema or self.params
 
 
 def initial_state(config: ConfigDict, params: base.Params, step: int = 0) -> TrainState:
-    """The state before the first update, or at a step with a fresh optimiser."""
-    opt_state = optim.at_step(optim.optimizer(config).init(params), step)
-    return TrainState(jnp.int32(step), params, opt_state)
+    """The state before the first update, or at a step with a fresh optimiser.
 
-
-def prepare_images(
-    image: UInt8[Array, "b h w 3"],
-    resolution: tuple[int, int],
-    input_range: tuple[float, float],
-) -> Float[Array, "b h2 w2 3"]:
-    """Scales bytes to a model's input range, then resizes to its resolution.
-
-    Bilinear with half-pixel centres and no antialiasing, as the published pipelines do.
+    Raises:
+        ConfigError: the optimiser's settings do not fit the parameters.
     """
-    low, high = input_range
-    scaled = low + (high - low) * (image.astype(jnp.float32) / 255.0)
-    shape = (len(image), *resolution, image.shape[-1])
-    return jax.image.resize(scaled, shape, method="bilinear", antialias=False)
-
-
-def resize_labels(
-    segmentation: UInt8[Array, "b h w"], resolution: tuple[int, int]
-) -> UInt8[Array, "b h2 w2"]:
-    """Resizes label maps to a model's resolution, nearest neighbour with half-pixel centres."""
-    return jax.image.resize(segmentation, (len(segmentation), *resolution), method="nearest")
+    optimizers.check_groups(config, params)
+    opt_state = optimizers.optimizer(config).init(params)
+    # A copy, because the update reuses the buffers of both.
+    ema = {} if config.optimizer.ema_decay is None else jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.int32(step), params, opt_state, optimizers.Plateau.initial(), ema)
 
 
 def make_train_step(
     config: ConfigDict, graphdef: nnx.GraphDef
-) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
-    """The jitted update `(state, batch) -> (state, scalars)`; the old state's buffers are reused.
+) -> Callable[[TrainState, Fields, base.Params], tuple[TrainState, Scalars]]:
+    """The jitted update `(state, fields, frozen) -> (state, scalars)`.
 
-    The scalars are `loss` and the model's own, `grad_norm`, `learning_rate` (and that of every
-    group of parameters), and `finite`: whether loss and gradient norm are.
+    It reuses the old state's buffers. `fields` are those of the data set that the model names,
+    `frozen` the parameters of the model's frozen parts. The scalars are `loss` and the model's own,
+    `grad_norm`, `learning_rate` (and that of every group of parameters), and `finite`: whether loss
+    and gradient norm are.
 
     All randomness comes from the config's seed and the step, so a run that is continued draws
-    what an undisturbed one draws. With `num_microbatches` n the batch is computed in n parts with
-    the same noise, and gives the same update but for rounding and dropout.
+    what an undisturbed one draws. With gradient accumulation the batch is computed in
+    `num_microbatches` parts with the same noise, and gives the same update but for rounding and
+    dropout.
     """
-    num_parts = config.num_microbatches
-    seed = config.seed
+    num_microbatches, seed, decay = config.num_microbatches, config.seed, config.optimizer.ema_decay
+    transform, rates = optimizers.optimizer(config), optimizers.learning_rates(config)
 
-    def loss_of_part(params, image, noise, dropout_key, step):
-        model = base.merge(graphdef, params)
-        loss, scalars = model.loss(image, noise, step=step, dropout_key=dropout_key)
+    def loss_of(params, batch, noise, dropout_key, step, frozen):
+        model = base.merge(graphdef, params | frozen)
+        loss, scalars = model.loss(batch, noise, step=step, dropout_key=dropout_key)
         return jnp.mean(loss), jax.tree.map(jnp.mean, {"loss": loss, **scalars})
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
-        noise_key, dropout_key = jax.random.split(
-            jax.random.fold_in(jax.random.key(seed), state.step)
-        )
-        model = base.merge(graphdef, state.params)
-        image = prepare_images(batch["image"], model.resolution, model.input_range)
-        noise = model.noise(noise_key, len(image))
-        gradient = jax.grad(loss_of_part, has_aux=True)
-        if num_parts == 1:
-            grads, scalars = gradient(state.params, image, noise, dropout_key, state.step)
+    def train_step(
+        state: TrainState, fields: Fields, frozen: base.Params
+    ) -> tuple[TrainState, Scalars]:
+        step, params = state.step, state.params
+        noise_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+        model = base.merge(graphdef, params | frozen)
+        batch = prepare_batch(fields, model)
+        noise = model.noise(noise_key, len(batch))
+        gradient = jax.grad(loss_of, has_aux=True)
+        if num_microbatches == 1:
+            grads, scalars = gradient(params, batch, noise, dropout_key, step, frozen)
         else:
-            # Each part takes every n-th example, so that all devices have a share of it.
-            parts = jax.tree.map(
-                lambda x: rearrange(x, "(b n) ... -> n b ...", n=num_parts), (image, noise)
+            # Each takes every n-th example, so that all devices have a share of it.
+            microbatches = jax.tree.map(
+                lambda x: rearrange(x, "(b n) ... -> n b ...", n=num_microbatches), (batch, noise)
             )
-            keys = jax.random.split(dropout_key, num_parts)
+            keys = jax.random.split(dropout_key, num_microbatches)
 
-            def add_part(total, part):
-                (image, noise), key = part
-                found = gradient(state.params, image, noise, key, state.step)
+            def add(total, microbatch):
+                (batch, noise), key = microbatch
+                found = gradient(params, batch, noise, key, step, frozen)
                 return jax.tree.map(jnp.add, total, found), None
 
-            first = jax.tree.map(lambda x: x[0], (parts, keys))
-            shapes = jax.eval_shape(lambda: gradient(state.params, *first[0], first[1], state.step))
+            one = jax.tree.map(lambda x: x[0], (microbatches, keys))
+            shapes = jax.eval_shape(lambda: gradient(params, *one[0], one[1], step, frozen))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            total, _ = jax.lax.scan(add_part, zeros, (parts, keys))
-            grads, scalars = jax.tree.map(lambda x: x / num_parts, total)
+            total, _ = jax.lax.scan(add, zeros, (microbatches, keys))
+            grads, scalars = jax.tree.map(lambda x: x / num_microbatches, total)
         scalars["grad_norm"] = optax.tree.norm(grads)
         scalars["finite"] = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
-        scale = optim.plateau_scale(state.opt_state)
-        scalars["learning_rate"] = scale * optim.learning_rate(config, state.step)
-        for group in model.optimizer_groups:
-            rate = scale * optim.learning_rate(config, state.step, group)
-            scalars[f"learning_rate_{group}"] = rate
-        transform = optim.optimizer(config, model.optimizer_groups)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), scalars
+        scale = state.plateau.scale
+        for group, rate in rates.items():
+            suffix = "" if group == optimizers.REST else f"_{group}"
+            scalars[f"learning_rate{suffix}"] = scale * rate(step)
+        updates, opt_state = transform.update(
+            grads, state.opt_state, params, step=step, scale=scale
+        )
+        new: Any = optax.apply_updates(params, updates)
+        ema: Any = state.ema
+        if decay is not None:  # the first steps count for less, as far from where it will be
+            share = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+            ema = optax.incremental_update(new, ema, share)
+        return TrainState(step + 1, new, opt_state, state.plateau, ema), scalars
 
     return jax.jit(train_step, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""Pictures: label colours, panels of image rows, overlays, training curves, PNG files.
+"""Images: label colours, panels of image rows, overlays, training curves, PNG files.
 
 Everything here takes and returns NumPy arrays (RGB uint8) on the host and knows nothing of models.
 """

@@ -36,7 +36,7 @@ def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathL
     Args:
         metrics_file: JSON lines, each with `step`, `seconds` since the start of training, and any
             of `train/loss`, `val/loss`, `train/fg_ari`, `val/fg_ari`.
-        output_png: picture to write or replace.
+        output_png: image to write or replace.
 
     Raises:
         ValueError: if the metrics file is missing, or a line other than the last is broken.
@@ -60,9 +60,9 @@ def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathL
             _dress(axis, legend="upper right" if title == "loss" else "lower right")
     axes[-1, 0].set_xlabel("step")
     axes[-1, 1].set_xlabel(f"wall clock ({unit})")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(Path(output_png), picture.getvalue())
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(Path(output_png), image.getvalue())
 
 
 def _read(path: Path) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Images on their way to a picture: to uint8, and enlarged so that small ones can be seen."""
+"""Images on their way to an image: to uint8, and enlarged so that small ones can be seen."""
 
 import numpy as np
 from jaxtyping import UInt8

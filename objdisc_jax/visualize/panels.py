@@ -1,4 +1,4 @@
-"""Panels: named rows of pictures, one column an example, composed into one labelled image."""
+"""Panels: named rows of images, one column an example, composed into one labelled image."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class _Row(NamedTuple):
 def panel(
     rows: Mapping[str, ArrayLike], min_tile: int = 100
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Composes named rows of pictures, examples side by side, names on the left.
+    """Composes named rows of images, examples side by side, names on the left.
 
     Images smaller than `min_tile` pixels are enlarged by a whole factor, so that a 35x35 image can
     be looked at; rows of different resolution are brought to the largest.
@@ -97,7 +97,7 @@ def _check_examples(lines: list[_Row]) -> None:
 
 
 def _tile_size(lines: list[_Row], min_tile: int) -> tuple[int, int]:
-    """Height and width of the largest row's pictures times the smallest sufficient factor."""
+    """Height and width of the largest row's images times the smallest sufficient factor."""
     height, width = max((line.tiles.shape[1:3] for line in lines), key=np.prod)
     factor = max(1, -(-min_tile // min(height, width)))
     return factor * height, factor * width

@@ -1,4 +1,4 @@
-"""PNG files, written whole or not at all: a reader or a killed run never leaves half a picture."""
+"""PNG files, written whole or not at all: a reader or a killed run never leaves half an image."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from objdisc_jax.visualize.palette import palette
 
 
 def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes an RGB picture; folders that are missing are made.
+    """Writes an RGB image; folders that are missing are made.
 
     Args:
         path: file to write or replace.
@@ -24,7 +24,7 @@ def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) ->
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(
-            f"image: got {image.dtype} {image.shape}; a picture is uint8 [h, w, 3]. "
+            f"image: got {image.dtype} {image.shape}; an image is uint8 [h, w, 3]. "
             "Compose several with objdisc_jax.visualize.panel, paint labels with colorize."
         )
     _write(Path(path), Image.fromarray(image))

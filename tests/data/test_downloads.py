@@ -368,7 +368,7 @@ def test_clevrtex_parts_are_unpacked_side_by_side(run, server, tmp_path):
 
 def test_other_clevrtex_variant_is_an_error(run, server, tmp_path):
     server.files["/clevrtex_camo.tar.gz"] = _tar({"0/CLEVRTEX_vbg_000000.png": b"picture"})
-    assert "no pictures of ClevrTex camo" in _error(run("download_clevrtex.sh", "camo"))
+    assert "no images of ClevrTex camo" in _error(run("download_clevrtex.sh", "camo"))
     assert not (tmp_path / "data" / "clevrtex").exists()
 
 

@@ -1,4 +1,4 @@
-"""Data sets in folders: lists of pictures, their cache, and what can be wrong with them."""
+"""Data sets in folders: lists of images, their cache, and what can be wrong with them."""
 
 import json
 import logging
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import cache, folder, loader, pictures, datasets
+from objdisc_jax.data import cache, datasets, folder, images, loader
+from objdisc_jax.data.datasets import clevrtex
 from objdisc_jax.data.errors import BadImageError, DataError
-from tests.data import examples
+from objdisc_jax.data.walk import walk
 
 
 @pytest.fixture
@@ -19,12 +20,10 @@ def make(tmp_path):
     """Makes a data set's small folder; returns its config and what the folder holds."""
 
     def make(name, num_images=24, **changes):
-        config = datasets.get(name).default_config()
+        module = datasets.get(name)
+        config = module.default_config()
         config.update(path=str(tmp_path / name), num_workers=0, **changes)
-        declaration = datasets.get(name).declare(config)
-        writers = examples.layouts(declaration)
-        (write,) = writers.values()
-        return config, write(tmp_path / name, declaration, num_images)
+        return config, module.write_example(tmp_path / name, num_images, **changes)
 
     return make
 
@@ -35,33 +34,55 @@ def _with(config, **changes):
     return config
 
 
-def _picture(config, dataset, position):
+def _image_file(config, dataset, position):
     return dataset.reader.path(int(dataset.indices[position]))
 
 
-def test_pictures_are_listed_by_path_without_hidden_ones(tmp_path):
+def test_images_are_listed_by_path_without_hidden_ones(tmp_path):
     for name in ("b/2.png", "b/1.png", "a.png", ".hidden/3.png", "b/._1.png", "b/1.txt", "ä.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "circle").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "b")
     (tmp_path / "folder.png").mkdir()
-    found = [os.fsdecode(name) for name in folder.list_pictures(tmp_path, r".*\.png").names]
+    found = [os.fsdecode(name) for name in folder.list_images(tmp_path, r".*\.png")[0]]
     assert found in (["a.png", f"{b}/1.png", f"{b}/2.png", "ä.png"] for b in ("b", "link"))
+
+
+def test_walk_counts_what_it_leaves_out(tmp_path, monkeypatch):
+    for name in ("1.PNG", "in/2.jpg", "in/notes.txt", ".hidden/3.png", "locked/4.png", "out/5.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "circle").symlink_to("circle")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith(b"locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    exclude = [tmp_path / "out", tmp_path / "none"]
+    found = walk(tmp_path, images.NAMES, exclude=exclude, skip_unreadable=True)
+    assert found.files == [b"1.PNG", b"in/2.jpg"]
+    assert found.left_out == {"hidden": 1, "unreadable folders": 1, "of another kind": 2}
+    with pytest.raises(PermissionError):
+        walk(tmp_path, images.NAMES)
 
 
 def test_list_is_cached_until_a_folder_changes(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "1.png").touch()
-    first = folder.list_pictures(tmp_path, r".*\.png").names
+    first = folder.list_images(tmp_path, r".*\.png")[0]
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_walk", None)  # not needed a second time
-        np.testing.assert_array_equal(folder.list_pictures(tmp_path, r".*\.png").names, first)
+        patch.setattr(folder, "walk", None)  # not needed a second time
+        np.testing.assert_array_equal(folder.list_images(tmp_path, r".*\.png")[0], first)
     (tmp_path / "in" / "2.png").touch()
     os.utime(tmp_path / "in")
-    assert len(folder.list_pictures(tmp_path, r".*\.png").names) == 2
+    assert len(folder.list_images(tmp_path, r".*\.png")[0]) == 2
     shutil.rmtree(tmp_path / "in")
-    assert len(folder.list_pictures(tmp_path, r".*\.png").names) == 0
+    assert len(folder.list_images(tmp_path, r".*\.png")[0]) == 0
 
 
 def test_damaged_cache_is_made_anew():
@@ -91,10 +112,10 @@ def test_nothing_is_written_into_the_data_folder(make, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_folder_without_pictures_is_an_error(make):
+def test_folder_without_images_is_an_error(make):
     config, _ = make("clevrtex")
     config.variant = "camo"
-    with pytest.raises(DataError, match=r"no picture whose name matches CLEVRTEX_camo"):
+    with pytest.raises(DataError, match=r"no image whose name matches CLEVRTEX_camo"):
         loader.load(config, "train")
 
 
@@ -109,8 +130,8 @@ def test_clevrtex_splits_are_tenths_in_the_order_of_the_numbers(make, tmp_path, 
         list(range(3, 6)),
         list(range(6, 31)),
     ]
-    assert _picture(config, splits["train"], -1).stem == f"CLEVRTEX_{variant}_000030"
-    assert _picture(config, splits["test"], 0).stem == f"CLEVRTEX_{variant}_000000"
+    assert _image_file(config, splits["train"], -1).stem == f"CLEVRTEX_{variant}_000030"
+    assert _image_file(config, splits["test"], 0).stem == f"CLEVRTEX_{variant}_000000"
     assert "31 of the" in caplog.text  # not all that were published
 
 
@@ -124,7 +145,7 @@ def test_clevrtex_outd_has_a_test_split_alone(make):
 def test_clevrtex_that_lies_there_twice_is_an_error(make, tmp_path):
     config, _ = make("clevrtex")
     shutil.copytree(tmp_path / "clevrtex" / "clevrtex_full", tmp_path / "clevrtex" / "copy")
-    with pytest.raises(DataError, match=r"same picture twice: .*CLEVRTEX_full_000000.png"):
+    with pytest.raises(DataError, match=r"same image twice: .*CLEVRTEX_full_000000.png"):
         loader.load(config, "train")
 
 
@@ -148,7 +169,7 @@ def test_clevrtex_counts_are_read_again_when_a_folder_changes(make, monkeypatch,
     assert len(loader.load(config, "train")) == 20
 
 
-def test_clevr_without_scenes_of_test_pictures_cannot_filter_them(make):
+def test_clevr_without_scenes_of_test_images_cannot_filter_them(make):
     config, _ = make("clevr_v1")
     assert len(loader.load(config, "test"))
     with pytest.raises(DataError, match=r"no scene file .*CLEVR_test_scenes.json.*none for test"):
@@ -157,7 +178,7 @@ def test_clevr_without_scenes_of_test_pictures_cannot_filter_them(make):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "cannot be read"), ('{"scenes": []}', "has no scene of the picture CLEVR_val_000000")],
+    [("{", "cannot be read"), ('{"scenes": []}', "has no scene of the image CLEVR_val_000000")],
 )
 def test_clevr_scene_file_that_does_not_fit_is_an_error(make, tmp_path, content, message):
     config, _ = make("clevr_v1", max_objects=3)
@@ -166,7 +187,7 @@ def test_clevr_scene_file_that_does_not_fit_is_an_error(make, tmp_path, content,
         loader.load(config, "val")
 
 
-def test_clevr_published_crop_repeats_the_box_of_other_pictures(make):
+def test_clevr_published_crop_repeats_the_box_of_other_images(make):
     config, example = make("clevr_v1", published_crop=True)
     batch = loader.load(config, "train").read([0])
     np.testing.assert_array_equal(batch["image"][0], example.image[0, 29:221, 64:256])
@@ -180,12 +201,12 @@ def test_split_whose_folder_is_missing_is_an_error(make, tmp_path):
         loader.load(config, "val")
 
 
-def test_image_folder_takes_pictures_of_any_size_and_kind(tmp_path):
+def test_image_folder_takes_images_of_any_size_and_kind(tmp_path):
     rng = np.random.default_rng(0)
     sizes = {"wide.jpg": (40, 90), "tall.png": (90, 40), "small.gif": (7, 9), "grey.tif": (50, 50)}
     for name, size in sizes.items():
-        picture = Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8))
-        picture.convert("L" if "grey" in name else "RGB").save(tmp_path / name)
+        image = Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8))
+        image.convert("L" if "grey" in name else "RGB").save(tmp_path / name)
     config = datasets.get("image_folder").default_config()
     config.update(path=str(tmp_path), resolution=(32, 48))
     splits = [loader.load(config, split) for split in ("train", "val", "test")]
@@ -196,18 +217,18 @@ def test_image_folder_takes_pictures_of_any_size_and_kind(tmp_path):
 
 def test_image_folder_cuts_the_models_proportions_out_of_the_middle(tmp_path):
     for number in range(3):
-        picture = np.zeros((40, 100, 3), np.uint8)
-        picture[:, 30:70] = 200
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        image = np.zeros((40, 100, 3), np.uint8)
+        image[:, 30:70] = 200
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     config = datasets.get("image_folder").default_config()
     config.update(path=str(tmp_path), resolution=(20, 20))
     assert (loader.load(config, "train").read([0])["image"] == 200).all()
 
 
-def test_image_folder_keeps_pictures_in_their_splits_when_others_come(tmp_path):
+def test_image_folder_keeps_images_in_their_splits_when_others_come(tmp_path):
     def members():
         splits = {split: loader.load(config, split) for split in ("train", "val", "test")}
-        return {_picture(config, s, i).name: k for k, s in splits.items() for i in range(len(s))}
+        return {_image_file(config, s, i).name: k for k, s in splits.items() for i in range(len(s))}
 
     config = datasets.get("image_folder").default_config()
     config.path = str(tmp_path)
@@ -219,13 +240,13 @@ def test_image_folder_keeps_pictures_in_their_splits_when_others_come(tmp_path):
     assert sum(after[name] != split for name, split in before.items()) <= 2
 
 
-def test_picture_is_turned_upright_and_scaled_to_8_bits(tmp_path):
+def test_image_is_turned_upright_and_scaled_to_8_bits(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (30, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    assert pictures.read_rgb(tmp_path / "turned.jpg").size == (10, 30)
+    assert images.read_rgb(tmp_path / "turned.jpg").size == (10, 30)
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    assert np.asarray(pictures.read_rgb(tmp_path / "deep.png"))[0, 0].tolist() == [156] * 3
+    assert np.asarray(images.read_rgb(tmp_path / "deep.png"))[0, 0].tolist() == [156] * 3
 
 
 def test_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
@@ -234,7 +255,7 @@ def test_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=rf"{tmp_path.name}.* cannot be read: Permission denied"):
-        folder.list_pictures(tmp_path, "x")
+        folder.list_images(tmp_path, "x")
 
 
 def test_user_without_home_goes_on_without_cache(monkeypatch, caplog):
@@ -247,18 +268,18 @@ def test_user_without_home_goes_on_without_cache(monkeypatch, caplog):
     assert "cannot be written" in caplog.text
 
 
-def test_image_folder_with_too_few_pictures_is_an_error(tmp_path):
+def test_image_folder_with_too_few_images_is_an_error(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     config = datasets.get("image_folder").default_config()
     config.path = str(tmp_path)
-    with pytest.raises(DataError, match=r"has 1 picture\(s\)"):
+    with pytest.raises(DataError, match=r"has 1 image\(s\)"):
         loader.load(config, "train")
 
 
 def test_missing_mask_is_an_error(make):
     config, _ = make("clevrtex")
     dataset = loader.load(config, "train")
-    mask = dataset.reader.segmentation_file(_picture(config, dataset, 0))
+    mask = dataset.reader.segmentation_file(_image_file(config, dataset, 0))
     mask.unlink()
     with pytest.raises(BadImageError, match=rf"no file .*{mask.name}"):
         dataset.read([0])
@@ -268,16 +289,16 @@ def test_missing_mask_is_an_error(make):
 def test_mask_whose_palette_was_expanded_is_an_error(make, mode):
     config, _ = make("clevrtex")
     dataset = loader.load(config, "train")
-    mask = dataset.reader.segmentation_file(_picture(config, dataset, 0))
+    mask = dataset.reader.segmentation_file(_image_file(config, dataset, 0))
     Image.open(mask).convert(mode).save(mask)
     with pytest.raises(BadImageError, match=rf"of mode {mode}, but must have mode P"):
         dataset.read([0])
 
 
-def test_picture_of_another_size_is_an_error(make):
+def test_image_of_another_size_is_an_error(make):
     config, _ = make("clevrtex")
     dataset = loader.load(config, "train")
-    Image.new("RGB", (480, 320)).save(_picture(config, dataset, 0))
+    Image.new("RGB", (480, 320)).save(_image_file(config, dataset, 0))
     with pytest.raises(BadImageError, match=r"has 320 rows and 480 columns, but .* \(240, 320\)"):
         dataset.read([0])
 
@@ -287,12 +308,12 @@ def _truncate(file):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_truncated_picture_stops_training_with_a_remedy(make, num_workers):
+def test_truncated_image_stops_training_with_a_remedy(make, num_workers):
     config, _ = make("sketchy")
     dataset = loader.load(config, "train")
-    _truncate(_picture(config, dataset, 7))
+    _truncate(_image_file(config, dataset, 7))
     batches = loader.train_batches(dataset, batch_size=4, seed=0, num_workers=num_workers)
-    name = _picture(config, dataset, 7).name
+    name = _image_file(config, dataset, 7).name
     with pytest.raises(DataError, match=rf"(?s){name} cannot be read.*on_bad_image=skip") as error:
         for _, _ in zip(range(6), batches, strict=False):
             pass
@@ -300,11 +321,11 @@ def test_truncated_picture_stops_training_with_a_remedy(make, num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_skipped_picture_is_replaced_by_another_logged_and_counted(make, caplog, num_workers):
+def test_skipped_image_is_replaced_by_another_logged_and_counted(make, caplog, num_workers):
     config, _ = make("sketchy", on_bad_image="skip")
     dataset = loader.load(config, "train")
     for position in (7, 8, 12):
-        _truncate(_picture(config, dataset, position))
+        _truncate(_image_file(config, dataset, position))
     with caplog.at_level(logging.WARNING):
         batches = loader.train_batches(
             dataset, batch_size=len(dataset), seed=0, num_workers=num_workers
@@ -320,23 +341,23 @@ def test_skipped_picture_is_replaced_by_another_logged_and_counted(make, caplog,
     logged = [record.getMessage() for record in caplog.records]
     assert len(logged) == 3  # though two epochs met them
     assert "(3 skipped so far)" in logged[-1]
-    assert any(_picture(config, dataset, 12).name in line for line in logged)
+    assert any(_image_file(config, dataset, 12).name in line for line in logged)
 
 
-def test_skipped_picture_is_left_out_of_scores(make):
+def test_skipped_image_is_left_out_of_scores(make):
     config, _ = make("sketchy", on_bad_image="skip")
     dataset = loader.load(config, "train")
-    _truncate(_picture(config, dataset, 7))
+    _truncate(_image_file(config, dataset, 7))
     (batch,) = loader.eval_batches(dataset, batch_size=len(dataset))
     np.testing.assert_array_equal(np.flatnonzero(~batch["valid"]), [7])
     assert batch["index"][7] == -1
 
 
-def test_many_bad_pictures_side_by_side_are_skipped(make):
+def test_many_bad_images_side_by_side_are_skipped(make):
     config, _ = make("sketchy", 90, on_bad_image="skip")
     dataset = loader.load(config, "train")
     for position in range(30):
-        _truncate(_picture(config, dataset, position))
+        _truncate(_image_file(config, dataset, position))
     batch, skipped = dataset.read_or_replace(np.arange(30), replace=True)
     assert set(skipped) == set(range(30))
     assert batch["valid"].all()
@@ -344,26 +365,36 @@ def test_many_bad_pictures_side_by_side_are_skipped(make):
     assert batch["index"].min() >= 30
 
 
+def test_masks_are_opened_only_where_they_are_asked_for(make, tmp_path):
+    config, _ = make("clevrtex")
+    dataset = loader.load(config, "train")
+    for mask in tmp_path.rglob("*_flat.png"):
+        mask.unlink()
+    assert next(loader.train_batches(dataset, batch_size=4, seed=0))["valid"].all()
+    with pytest.raises(BadImageError, match="no file"):
+        next(loader.train_batches(dataset, batch_size=4, seed=0, fields=("segmentation",)))
+
+
 def test_labels_of_another_variant_are_never_skipped(make):
     config, _ = make("clevrtex", on_bad_image="skip")
     dataset = loader.load(config, "train")
     mask = Image.new("P", (320, 240), 11)
-    mask.putpalette(examples.PALETTE)
-    mask.save(dataset.reader.segmentation_file(_picture(config, dataset, 0)))
+    mask.putpalette(clevrtex.PALETTE)
+    mask.save(dataset.reader.segmentation_file(_image_file(config, dataset, 0)))
     with pytest.raises(DataError, match=r"labels from 11 to 11.*between 0 and 10"):
-        next(loader.train_batches(dataset, batch_size=len(dataset), seed=0))
+        next(loader.eval_batches(dataset, batch_size=len(dataset)))
 
 
-def test_only_bad_pictures_are_an_error(make):
+def test_only_bad_images_are_an_error(make):
     config, _ = make("sketchy", 40, on_bad_image="skip")
     dataset = loader.load(config, "train")
     for position in range(len(dataset)):
-        _truncate(_picture(config, dataset, position))
+        _truncate(_image_file(config, dataset, position))
     with pytest.raises(DataError, match="20 images that were tried"):
         next(loader.train_batches(dataset, batch_size=2, seed=0))
 
 
-def test_unknown_way_with_bad_pictures_is_an_error(make):
+def test_unknown_way_with_bad_images_is_an_error(make):
     config, _ = make("sketchy")
     with pytest.raises(
         DataError, match=r"data\.on_bad_image: got 'ignore'; allowed are raise, skip"

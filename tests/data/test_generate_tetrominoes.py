@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import hdf5_writer, loader, datasets
+from objdisc_jax.data import datasets, hdf5_writer, loader
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from tests.data.examples import with_small_disk

@@ -1,8 +1,11 @@
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import hdf5, loader, datasets
+from objdisc_jax.data import datasets, hdf5, loader
+from objdisc_jax.data.declaration import Field
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
 from tests.data import examples
@@ -13,8 +16,7 @@ def published(tmp_path):
     """The config of a small Tetrominoes file in the published layout."""
     config = datasets.get("tetrominoes").default_config()
     config.path = str(tmp_path / "published.h5")
-    declaration = datasets.get("tetrominoes").declare(config)
-    examples.write_published(tmp_path / "published.h5", declaration, 20)
+    examples.write_published(datasets.get("tetrominoes").declare(config), 20)
     return config
 
 
@@ -45,7 +47,7 @@ def test_published_file_is_compressed_and_automatically_chunked(published):
 
 @pytest.mark.parametrize("options", [{}, {"chunks": True}, {"shuffle": True}])
 @pytest.mark.parametrize("isal", ["installed", "absent"])
-def test_pictures_are_the_same_however_they_are_stored(published, monkeypatch, options, isal):
+def test_images_are_the_same_however_they_are_stored(published, monkeypatch, options, isal):
     if isal == "absent":
         monkeypatch.setattr(hdf5, "isal_zlib", None)
     expected = loader.load(published, "train").read([3, 1])
@@ -228,3 +230,57 @@ def test_group_in_place_of_an_array_is_an_error(published):
 def test_wrong_array_error_names_what_was_found(published, key, values, found):
     _change(published, **{key: values})
     assert f"'{key}' is {found}, but must be" in _error(published)
+
+
+def _with_boxes(config, dtype="float32"):
+    """The training split, with the number of records times boxes [2, 4] as a declared field."""
+    dataset = loader.load(config, "train")
+    fields = {"boxes": Field(dtype, (2, 4))}
+    declaration = dataclasses.replace(dataset.declaration, fields=fields, sources={"boxes": "xy"})
+    reader = declaration.reader(declaration)
+    return dataclasses.replace(dataset, declaration=declaration, reader=reader)
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.float64, ">i4"])
+def test_declared_field_is_read_in_its_own_type(published, stored):
+    boxes = np.arange(160).reshape(20, 2, 4).astype(stored)
+    _change(published, xy=boxes)
+    batch = _with_boxes(published).read([3, -1], ("boxes",))
+    expected = np.stack([boxes[3], np.zeros((2, 4))]).astype(np.float32)
+    np.testing.assert_array_equal(batch["boxes"], expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "no array 'xy'; it holds image, mask"),
+        (np.zeros((20, 4)), r"'xy' is float64 of shape \(20, 4\), .* uint8 of shape \(20, 2, 4\)"),
+        (np.zeros((20, 2, 4)), "'xy' is float64 of shape .*, but must be uint8"),
+    ],
+)
+def test_array_that_is_not_the_declared_field_is_an_error(published, values, message):
+    _change(published, xy=values)
+    with pytest.raises(DataError, match=message):
+        _with_boxes(published, "uint8").read([0], ("image",))
+
+
+def test_damaged_segmentation_matters_only_to_those_who_ask_for_it(published):
+    _change(published, segmentation=np.full((20, 35, 35), 9, np.uint8))
+    dataset = loader.load(published, "train")
+    assert set(dataset.read([0], ("image",))) == {"image", "valid", "index"}
+    with pytest.raises(DataError, match="labels from 9 to 9"):
+        dataset.read([0])
+
+
+def test_lacking_field_error_says_who_needs_it_and_what_there_is(published):
+    dataset = loader.load(published, "train")
+    dataset.check_fields(("image", "segmentation"), "model 'x'")
+    with pytest.raises(DataError) as error:
+        dataset.check_fields(("image", "boxes"), "model 'x'")
+    assert str(error.value) == (
+        "model 'x' needs the field 'boxes', but data set 'tetrominoes' has image, segmentation. "
+        "Declare it in the data set's `fields`, or choose another data set."
+    )
+    batches = loader.train_batches(dataset, batch_size=4, seed=0, fields=("boxes",))
+    with pytest.raises(DataError, match="the field 'boxes'"):
+        next(batches)

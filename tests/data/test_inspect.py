@@ -1,12 +1,11 @@
-"""What a user sees of new data: facts of the splits, and pictures with their masks."""
+"""What a user sees of new data: facts of the splits, and images with their masks."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import inspect, loader, datasets
+from objdisc_jax.data import datasets, inspect, loader
 from tests.conftest import tiny_experiment
-from tests.data import examples
 from tests.test_cli import call
 
 
@@ -32,8 +31,7 @@ def test_every_split_is_described(tetrominoes, tmp_path, capsys):
 def test_filter_and_background_show(tmp_path):
     config = datasets.get("objects_room").default_config()
     config.update(path=str(tmp_path / "room.h5"), max_objects=2)
-    declaration = datasets.get("objects_room").declare(config)
-    example = examples.write_ours(tmp_path / "room.h5", declaration, 40)
+    example = datasets.get("objects_room").write_example(tmp_path / "room.h5", 40)
     dataset = loader.load(config, "train")
     line = inspect.describe(dataset).split()
     assert line[1:3] == [str(len(dataset)), str(len(example.splits["train"]))]
@@ -64,8 +62,7 @@ def test_unreadable_images_are_counted_and_left_out(tmp_path, capsys):
     config = tiny_experiment("unused").unlock()
     config.data = datasets.get("sketchy").default_config()
     config.data.update(path=str(tmp_path / "sketchy"), num_workers=0)
-    declaration = datasets.get("sketchy").declare(config.data)
-    examples.write_sketchy(tmp_path / "sketchy", declaration, 60)
+    datasets.get("sketchy").write_example(tmp_path / "sketchy", 60)
     for file in sorted((tmp_path / "sketchy" / "train").rglob("*.png"))[::2]:
         Image.new("RGB", (128, 128), (200, 200, 200)).save(file)
     for file in sorted((tmp_path / "sketchy" / "train").rglob("*.png"))[1::2]:
@@ -82,8 +79,7 @@ def test_other_splits_are_described_where_one_cannot_be_loaded(tmp_path, capsys)
     config = tiny_experiment("unused").unlock()
     config.data = datasets.get("clevr_v1").default_config()
     config.data.update(path=str(tmp_path / "clevr"), max_objects=9, num_workers=0)
-    declaration = datasets.get("clevr_v1").declare(config.data)
-    examples.write_clevr(tmp_path / "clevr", declaration, 12)
+    datasets.get("clevr_v1").write_example(tmp_path / "clevr", 12)
     inspect.inspect(config, tmp_path / "sheet.png", seconds=0.1)
     out = capsys.readouterr().out
     assert "test     There is no scene file" in out

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from objdisc_jax.data import loader, datasets
+from objdisc_jax.data import datasets, loader
 from objdisc_jax.data.errors import DataError
 
 # Four workers are more than some test machines have cores.
@@ -156,12 +156,12 @@ def test_set_without_masks_has_no_segmentation(dataset):
 
 
 class _Probe:
-    """A reader whose pictures tell what the process that reads them is like."""
+    """A reader whose images tell what the process that reads them is like."""
 
-    def read(self, record):
+    def read(self, record, names):
         image = np.zeros((35, 35, 3), np.uint8)
         image[0, 0] = "jax" in sys.modules, torch.get_num_threads(), "torch" in sys.modules
-        return image, np.zeros((35, 35), np.uint8)
+        return {"image": image}
 
 
 def test_workers_never_import_jax_and_use_one_thread(dataset):
@@ -191,7 +191,7 @@ def test_data_error_of_a_worker_arrives_with_its_message_alone(config, tmp_path)
 class _Crashing:
     """A reader that takes its process down, as lack of memory would."""
 
-    def read(self, record):
+    def read(self, record, names):
         os._exit(1)
 
 
@@ -206,7 +206,7 @@ def test_program_that_leaves_an_iterator_open_ends_cleanly(tetrominoes_file, tmp
     script = tmp_path / "script.py"
     script.write_text(
         f"""
-from objdisc_jax.data import loader, datasets
+from objdisc_jax.data import datasets, loader
 
 if __name__ == "__main__":
     config = datasets.get("tetrominoes").default_config()

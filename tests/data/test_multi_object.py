@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from objdisc_jax.data import multi_object, datasets
+from objdisc_jax.data import datasets, multi_object
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from tests.data import tfrecords
@@ -248,7 +248,7 @@ def test_wall_edge_may_be_tilted_a_little():
 
 
 def test_all_entities_in_use_leave_no_place_to_move():
-    # Even where the picture alone says otherwise.
+    # Even where the image alone says otherwise.
     labels = _ball(_ball(_room((0, 63)), 3, 40, 20, 5), 6, 45, 40, 5)
     np.testing.assert_array_equal(_canonical(labels), labels)
     assert _canonical(labels, num_entities=10).max() == 7

@@ -1,4 +1,4 @@
-"""Raw Sketchy episodes, and the pictures made of them."""
+"""Raw Sketchy episodes, and the images made of them."""
 
 import io
 import subprocess
@@ -18,7 +18,7 @@ SQUARES = ("full", "c0", "c1", "c2", "c3", "c4", "c5")
 
 
 def _jpeg(columns=960, rows=600, seed=0):
-    """A smooth random picture."""
+    """A smooth random image."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), np.uint8)
     encoded = io.BytesIO()
     Image.fromarray(small).resize((columns, rows)).save(encoded, "JPEG")
@@ -81,7 +81,7 @@ def test_folder_without_episodes_is_an_error(tmp_path, folder, found):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """The folder of an episode with two time steps; in the second the views are swapped."""
     root = tmp_path_factory.mktemp("sketchy")
     _write(root / "raw.tfrecords", _step(), _step(left=RIGHT, right=LEFT))
@@ -90,8 +90,8 @@ def pictures(tmp_path_factory):
     return root / "train" / "ep000012"
 
 
-def test_each_time_step_has_fourteen_pictures(pictures):
-    assert {path.name for path in pictures.iterdir()} == {
+def test_each_time_step_has_fourteen_images(images):
+    assert {path.name for path in images.iterdir()} == {
         f"ep000012_t{step:03d}_{view}_{square}.png"
         for step in range(2)
         for view in ("fl", "fr")
@@ -112,12 +112,12 @@ def test_each_time_step_has_fourteen_pictures(pictures):
         ("c5", 96, 320, 352),
     ],
 )
-def test_pictures_are_the_published_crops(pictures, view, top, square, row, column, edge):
+def test_images_are_the_published_crops(images, view, top, square, row, column, edge):
     for step, jpeg in enumerate([LEFT, RIGHT] if view == "fl" else [RIGHT, LEFT]):
         frame = np.asarray(Image.open(io.BytesIO(jpeg)))
         cut = frame[top + row : top + row + edge, 144 + column : 144 + column + edge]
         expected = Image.fromarray(cut).resize((128, 128), Image.Resampling.BILINEAR)
-        written = Image.open(pictures / f"ep000012_t00{step}_{view}_{square}.png")
+        written = Image.open(images / f"ep000012_t00{step}_{view}_{square}.png")
         assert written.mode == "RGB"
         np.testing.assert_array_equal(written, expected)
 
@@ -182,7 +182,7 @@ def test_script_goes_on_with_what_is_missing(raw, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("change", ["another episode", "pictures of unknown origin"])
+@pytest.mark.parametrize("change", ["another episode", "images of unknown origin"])
 def test_output_of_other_episodes_is_an_error(raw, tmp_path, change):
     output = tmp_path / "processed"
     if change == "another episode":
@@ -193,7 +193,7 @@ def test_output_of_other_episodes_is_an_error(raw, tmp_path, change):
     before = [*output.rglob("*")]
     ended = _run("--input", raw, "--output", output)
     assert ended.returncode == 1
-    assert "pictures of other episodes" in ended.stderr
+    assert "images of other episodes" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [*output.rglob("*")] == before
 
@@ -202,7 +202,7 @@ def test_output_that_cannot_be_written_is_an_error(raw, tmp_path):
     (tmp_path / "file").touch()
     ended = _run("--input", raw, "--output", tmp_path / "file")
     assert ended.returncode == 1
-    assert "cannot be written" in ended.stderr
+    assert "could not be written" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

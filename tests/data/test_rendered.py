@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import conversion, loader, datasets
-from objdisc_jax.data.errors import DataError
+from objdisc_jax import files
+from objdisc_jax.data import conversion, datasets, loader, outputs
 from objdisc_jax.data.datasets.clevrtex import NUM_IMAGES
+from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import multi_dsprites
 from objdisc_jax.render import clevr, clevrtex, shapes3d
 from objdisc_jax.training import loop
@@ -104,8 +105,8 @@ def test_configs_of_clevr_train_on_rendered_scenes(clevr_file, tmp_path, name):
             "batch_size": 4,
             "num_train_steps": 2,
             "eval.batch_size": 4,
-            "pictures.every": 2,
-            "pictures.num_images": 2,
+            "visualize.every": 2,
+            "visualize.num_images": 2,
         },
     )
     loop.train(config, tmp_path)
@@ -208,7 +209,7 @@ def test_shapes3d_file_is_read_and_shows_its_labels(tmp_path):
 def test_multi_dsprites_file_is_read_and_obeys_its_variant(variant, tmp_path):
     path = tmp_path / "sprites.h5"
     script = _script("generate_multi_dsprites")
-    script.generate(str(path), variant=variant, num_images=60, seed=4, overwrite=False)
+    script.generate(output=str(path), variant=variant, num_images=60, seed=4, overwrite=False)
     arrays, attributes = _datasets(path)
     assert (attributes["seed"], attributes["variant"]) == (4, variant)
     for key, values in multi_dsprites.generate(variant, 4, 20, 30).items():
@@ -241,7 +242,7 @@ def test_sprites_are_as_large_as_those_of_dsprites():
         assert small == pytest.approx(area / 4, rel=0.1)
 
 
-def test_sprites_stay_inside_the_picture():
+def test_sprites_stay_inside_the_image():
     for shape in (1, 2, 3):
         for x in (0.0, 1.0):
             for angle in multi_dsprites.ORIENTATIONS:
@@ -285,11 +286,11 @@ def test_clevrtex_folder_is_complete_after_interruptions(tmp_path, monkeypatch):
     assert not (tmp_path / "clevrtex_outd").exists()
     with pytest.raises(DataError, match="of other arguments"):
         _render_clevrtex(tmp_path, seed=6)
-    partial = tmp_path / ".clevrtex_outd.partial" / "0"
+    partial = tmp_path / ".clevrtex_outd.parts" / "0"
     lost = partial / "CLEVRTEX_outd_000002.json"  # as if another kind of machine had left it out
     lost.unlink()
     with (
-        conversion.locked(tmp_path / "clevrtex_outd"),
+        files.locked(tmp_path / ".clevrtex_outd.lock"),
         pytest.raises(DataError, match="Another command is writing"),
     ):
         _render_clevrtex(tmp_path)
@@ -302,7 +303,7 @@ def test_clevrtex_folder_is_complete_after_interruptions(tmp_path, monkeypatch):
     _render_clevrtex(tmp_path, num_images=4, overwrite=True)
     assert len([*folder.rglob("*.png")]) == 8
     assert [*tmp_path.iterdir()] == [folder]
-    (folder / "generator.json").unlink()  # like a published set
+    (folder / outputs.MANIFEST).unlink()  # like a published set
     with pytest.raises(DataError, match="does not overwrite it"):
         _render_clevrtex(tmp_path, overwrite=True)
     assert len([*folder.rglob("*.png")]) == 8

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from objdisc_jax.data import conversion, hdf5_writer, loader, repacking, datasets, splits
+from objdisc_jax.data import conversion, datasets, hdf5_writer, loader, repacking, splits
 from objdisc_jax.data.errors import DataError
 
 SCRIPT = Path(__file__).parents[2] / "data_scripts" / "repack_hdf5.py"
@@ -70,7 +70,7 @@ def _repack(dataset, path, output, **options):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "num_records", "pictures"),
+    ("dataset", "num_records", "images"),
     [
         ("tetrominoes", 25, ("image", "segmentation")),
         ("clevr_with_masks", 3, ("image", "segmentation")),
@@ -81,7 +81,7 @@ def _repack(dataset, path, output, **options):
 )
 @pytest.mark.parametrize("block_bytes", [1, 1 << 15, 1 << 24])
 def test_repacked_file_holds_the_same_records(
-    tmp_path, monkeypatch, dataset, num_records, pictures, block_bytes
+    tmp_path, monkeypatch, dataset, num_records, images, block_bytes
 ):
     monkeypatch.setattr(repacking, "_BLOCK_BYTES", block_bytes)
     arrays, expected = _published(dataset, num_records)
@@ -93,7 +93,7 @@ def test_repacked_file_holds_the_same_records(
         assert set(written) == set(expected)
         for key, values in expected.items():
             np.testing.assert_array_equal(written[key][()], values, strict=True)
-        for key in pictures:
+        for key in images:
             assert written[key].chunks == (1, *expected[key].shape[1:])
     assert {path.name for path in tmp_path.iterdir()} == {"published.h5", "new.h5"}
 
@@ -183,7 +183,7 @@ def _error(dataset, path, output):
         ({"image": np.zeros((5, 35, 35), np.uint8)}, "must hold integers and have 4 axes"),
         ({"mask": None}, "no array 'mask'"),
         ({"mask": np.zeros((5, 4, 35, 35, 1), np.float32)}, "'mask' is float32 of shape (5, 4, 35"),
-        ({"mask": np.zeros((5, 4, 35, 35, 1), np.uint8)}, "no partition of the picture"),
+        ({"mask": np.zeros((5, 4, 35, 35, 1), np.uint8)}, "no partition of the image"),
         ({"segmentation": np.full((5, 35, 35), 256)}, "labels from 256 to 256, not 0 to 255"),
     ],
 )

@@ -8,7 +8,7 @@ from objdisc_jax.data.synthetic import tetrominoes
 RED, GREEN, BLUE, YELLOW, MAGENTA, CYAN = range(6)
 
 # Measured from genuine records of the published data set: numbers of the shapes, colours, rows and
-# columns of the pieces; CRC-32 of the picture's bytes and of the four mask planes' bytes.
+# columns of the pieces; CRC-32 of the image's bytes and of the four mask planes' bytes.
 GENUINE = [
     ([6, 5, 15], [YELLOW, GREEN, BLUE], [(22, 0), (11, 19), (24, 20)], 0x61A31253, 0xF2ED7A38),
     ([9, 14, 5], [YELLOW, CYAN, YELLOW], [(12, 3), (17, 20), (0, 19)], 0xD715F7A7, 0x5B17FD50),
@@ -19,7 +19,7 @@ GENUINE = [
     ([12, 7, 18], [GREEN, CYAN, MAGENTA], [(2, 0), (13, 1), (0, 23)], 0x089D9492, 0xE9317156),
     ([10, 3, 2], [GREEN, MAGENTA, CYAN], [(16, 5), (25, 16), (1, 25)], 0x9CC07527, 0x1B99B6B6),
 ]
-# How often the grey levels 63, 95, 127, 159, 191, 223 and 255 occur in ten genuine pictures.
+# How often the grey levels 63, 95, 127, 159, 191, 223 and 255 occur in ten genuine images.
 GENUINE_LEVELS = [564, 188, 752, 1692, 752, 188, 564]
 
 
@@ -78,7 +78,7 @@ def test_pieces_have_100_pixels_so_none_overlap(records):
     assert (np.array(areas) == 100).all()
 
 
-def test_mask_planes_partition_the_picture(records):
+def test_mask_planes_partition_the_image(records):
     assert set(np.unique(records["mask"])) == {0, 255}
     assert (records["mask"].sum(1, dtype=np.int64) == 255).all()
     np.testing.assert_array_equal(records["mask"][..., 0].argmax(1), records["segmentation"])

@@ -19,7 +19,7 @@ from objdisc_jax.errors import UserError
 from objdisc_jax.models import base
 from objdisc_jax.training import runs, sharding
 from objdisc_jax.training.loop import train
-from objdisc_jax.evaluation.evaluate import evaluate
+from objdisc_jax.training.evaluate import evaluate
 from objdisc_jax.training.step import initial_state
 from tests.conftest import tiny_experiment
 from tests.interop.variants import both, inputs, settings

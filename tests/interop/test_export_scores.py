@@ -17,7 +17,7 @@ from objdisc_jax.models import base
 from objdisc_jax.training import runs
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.training.loop import train
-from objdisc_jax.evaluation.evaluate import evaluate
+from objdisc_jax.training.evaluate import evaluate
 
 SPLITS = {"train": range(0, 640), "test": range(640, 960), "val": range(960, 1000)}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from objdisc_jax.render import camera, caster, clevr, shapes
+from objdisc_jax.render import camera, caster, clevr, lighting, shapes
 from objdisc_jax.render.scene import Objects, Scene
 from objdisc_jax.render.vectors import vec
 
@@ -23,7 +23,7 @@ def _axes(eye):
 
 
 def _project(eye, points):
-    """The published camera model, for 320x240 pictures, in float64."""
+    """The published camera model, for 320x240 images, in float64."""
     right, up, back = _axes(eye)
     offset = points - eye
     depth = -offset @ back
@@ -40,16 +40,16 @@ def _scene(names, sizes, positions, yaws, eye=clevr.CAMERA):
         yaw=jnp.array(yaws, jnp.float32),
         surface=clevr.plain(jnp.full((count, 3), 0.5), jnp.zeros(count)),
     )
-    lamps = jnp.array(caster.LAMP_POSITIONS, jnp.float32)
+    lights = jnp.array(lighting.LIGHT_POSITIONS, jnp.float32)
     ground = clevr.plain(jnp.full(3, 0.8), jnp.zeros(()))
-    return Scene(objects, jnp.int32(count), jnp.array(eye, jnp.float32), lamps, ground)
+    return Scene(objects, jnp.int32(count), jnp.array(eye, jnp.float32), lights, ground)
 
 
 @jax.jit
 def _labels(scene):
     y, x = jnp.mgrid[: RESOLUTION[0], : RESOLUTION[1]].reshape(2, -1) + 0.5
     directions = camera.rays(scene.camera, x, y, RESOLUTION)
-    hit = caster.first_hit(scene, clevr.STUDIO, vec(scene.camera), directions)
+    hit = caster.first_hit(scene, clevr.SETTINGS, vec(scene.camera), directions)
     depth = camera.depth_of(scene.camera, directions, hit.t)
     return hit.label.reshape(RESOLUTION), depth.reshape(RESOLUTION)
 
@@ -83,10 +83,10 @@ def test_rays_go_to_the_points_that_are_projected_there():
     np.testing.assert_allclose(rays, towards, atol=1e-5)
 
 
-@pytest.mark.parametrize("place", [(0, 0), (2.5, -2.0), (-2.8, 2.4)])
-def test_area_of_a_sphere_is_that_of_its_ellipse(place):
-    scene = _scene(["sphere"], [0.7], [(*place, 0.7)], [0])
-    eye, centre = np.array(clevr.CAMERA), np.array([*place, 0.7])
+@pytest.mark.parametrize("position", [(0, 0), (2.5, -2.0), (-2.8, 2.4)])
+def test_area_of_a_sphere_is_that_of_its_ellipse(position):
+    scene = _scene(["sphere"], [0.7], [(*position, 0.7)], [0])
+    eye, centre = np.array(clevr.CAMERA), np.array([*position, 0.7])
     distance = np.linalg.norm(centre - eye)
     alpha = np.arcsin(0.7 / distance)
     theta = np.arccos(_project(eye, centre)[2] / distance)
@@ -97,15 +97,17 @@ def test_area_of_a_sphere_is_that_of_its_ellipse(place):
     assert area == pytest.approx(np.pi * long * short, rel=0.01)
 
 
-@pytest.mark.parametrize(("place", "yaw"), [((0, 0), 0.3), ((2.5, -2.0), 1.1), ((-2.0, 2.4), 4.0)])
-def test_area_of_a_cube_is_that_of_its_outline(place, yaw):
-    scene = _scene(["cube"], [0.7], [(*place, 0.7)], [yaw])
+@pytest.mark.parametrize(
+    ("position", "yaw"), [((0, 0), 0.3), ((2.5, -2.0), 1.1), ((-2.0, 2.4), 4.0)]
+)
+def test_area_of_a_cube_is_that_of_its_outline(position, yaw):
+    scene = _scene(["cube"], [0.7], [(*position, 0.7)], [yaw])
     corner = np.stack(np.meshgrid(*[(-1, 1)] * 3), -1).reshape(-1, 1, 3) * (1 - shapes.ROUNDING)
     ball = np.random.default_rng(0).standard_normal((1, 4000, 3))
     ball *= shapes.ROUNDING / np.linalg.norm(ball, axis=-1, keepdims=True)
     points = 0.7 * (corner + ball).reshape(-1, 3)
     cos, sin = np.cos(yaw), np.sin(yaw)
-    points = points @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + [*place, 0.7]
+    points = points @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + [*position, 0.7]
     outline = ConvexHull(_project(np.array(clevr.CAMERA), points)[:, :2])
     area = np.sum(_labels(scene)[0] == 1)
     assert area == pytest.approx(outline.volume, rel=0.01)
@@ -137,20 +139,20 @@ def test_depth_of_the_ground_is_that_of_its_points():
         assert depth[row, col] == pytest.approx(-eye[2] / ray[2], rel=1e-4)
 
 
-def test_shadows_lie_away_from_the_lamps_and_end():
-    studio = dataclasses.replace(clevr.STUDIO, resolution=(60, 80))
+def test_shadows_lie_away_from_the_lights_and_end():
+    settings = dataclasses.replace(clevr.SETTINGS, resolution=(60, 80))
     x = jnp.linspace(-4, 4, 161)
     points = vec(jnp.stack([x, jnp.zeros_like(x), jnp.zeros_like(x)], -1))
     scene = _scene(["sphere"], [0.35], [(0, 0, 0.35)], [0])
-    lights = caster._lights(scene, studio, points, jnp.zeros(161, jnp.int32))
-    free = caster._lights(
+    lights = lighting.incident_lights(scene, settings, points, jnp.zeros(161, jnp.int32))
+    free = lighting.incident_lights(
         dataclasses.replace(scene, num_objects=jnp.int32(0)),
-        studio,
+        settings,
         points,
         jnp.zeros(161, jnp.int32),
     )
     key = np.asarray(lights[0].strength / free[0].strength)
-    # The key lamp stands at x > 0, so the shadow is at x < 0 and reaches under the sphere.
+    # The key light stands at x > 0, so the shadow is at x < 0 and reaches under the sphere.
     assert key[np.argmin(np.abs(x + 0.25))] < 0.2
     assert (key[np.asarray(x) > 0.6] == 1).all()
     assert (key[np.asarray(x) < -1.5] == 1).all()

@@ -89,14 +89,14 @@ def test_normals_point_out_of_the_surface(name, rays):
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_clearance_is_negative_where_the_line_hits(name, rays):
+def test_silhouette_distance_is_negative_where_the_line_hits(name, rays):
     origin, direction = rays
-    clearance, t = shapes.SHAPES[name][1](vec(jnp.asarray(origin)), vec(jnp.asarray(direction)))
+    distance, t = shapes.SHAPES[name][1](vec(jnp.asarray(origin)), vec(jnp.asarray(direction)))
     _, points = _samples(*rays)
     depth = -INSIDE[name](points).min(1)
     clear = np.abs(depth) > (0.1 if name == "cube" else 0.05)
-    np.testing.assert_array_equal((np.asarray(clearance) < 0)[clear], (depth > 0)[clear])
-    # Lamps stand high: of lines that are steep the closest point is by the solid.
-    near = (np.abs(clearance) < 0.3) & (np.abs(direction[:, 2]) > 0.4)
+    np.testing.assert_array_equal((np.asarray(distance) < 0)[clear], (depth > 0)[clear])
+    # Lights stand high: of lines that are steep the closest point is by the solid.
+    near = (np.abs(distance) < 0.3) & (np.abs(direction[:, 2]) > 0.4)
     point = origin + np.asarray(t)[:, None] * direction
     assert (np.linalg.norm(point, axis=-1) < 2.7)[near].all()

@@ -11,16 +11,16 @@ from objdisc_jax.visualize.curves import _curve, _read
 
 
 def draw(tmp_path, lines):
-    """The picture of some metrics, as an array."""
-    metrics, output = tmp_path / "metrics.jsonl", tmp_path / "pictures" / "curves.png"
+    """The image of some metrics, as an array."""
+    metrics, output = tmp_path / "metrics.jsonl", tmp_path / "images" / "curves.png"
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     plot_curves(metrics, output)
-    with Image.open(output) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
+    with Image.open(output) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
-def count(picture, color):
-    return (abs(picture - color).sum(-1) < 8).sum()
+def count(image, color):
+    return (abs(image - color).sum(-1) < 8).sum()
 
 
 BLUE, ORANGE = (0x2C, 0x51, 0xC6), (0xD9, 0x5F, 0x20)
@@ -34,10 +34,10 @@ def test_both_curves_are_drawn(tmp_path):
     validation = [
         {"step": n, "seconds": n / 9, "val/loss": 0.3, "val/fg_ari": n / 90} for n in (0, 40, 80)
     ]
-    picture = draw(tmp_path, training(90) + validation)
-    assert picture.shape[0] > 600
-    assert picture.shape[1] > 1000
-    top, bottom = np.array_split(picture, 2)
+    image = draw(tmp_path, training(90) + validation)
+    assert image.shape[0] > 600
+    assert image.shape[1] > 1000
+    top, bottom = np.array_split(image, 2)
     assert count(top, BLUE) > 300
     assert count(top, ORANGE) > 300
     assert count(bottom, ORANGE) > 300

@@ -9,25 +9,25 @@ def test_background_stays_and_segments_are_tinted_and_outlined():
     image = np.full((20, 30, 3), 100, np.uint8)
     labels = np.zeros((20, 30), np.uint8)
     labels[5:15, 5:15] = 2
-    picture = overlay(image, labels, alpha=0.5)
-    assert picture.dtype == np.uint8
-    assert picture.shape == image.shape
-    np.testing.assert_array_equal(picture[labels == 0], 100)
-    np.testing.assert_array_equal(picture[5, 5:15], [COLORS[1]] * 10)
-    np.testing.assert_array_equal(picture[10, 10], np.round((100 + np.array(COLORS[1])) / 2))
+    tinted = overlay(image, labels, alpha=0.5)
+    assert tinted.dtype == np.uint8
+    assert tinted.shape == image.shape
+    np.testing.assert_array_equal(tinted[labels == 0], 100)
+    np.testing.assert_array_equal(tinted[5, 5:15], [COLORS[1]] * 10)
+    np.testing.assert_array_equal(tinted[10, 10], np.round((100 + np.array(COLORS[1])) / 2))
 
 
 def test_touching_segments_are_outlined_on_both_sides():
     labels = np.repeat([[1, 2]], 5, axis=1).repeat(8, axis=0)
-    picture = overlay(np.zeros((8, 10, 3)), labels, alpha=0)
-    np.testing.assert_array_equal(picture[4, 3:7], [[0] * 3, COLORS[0], COLORS[1], [0] * 3])
+    tinted = overlay(np.zeros((8, 10, 3)), labels, alpha=0)
+    np.testing.assert_array_equal(tinted[4, 3:7], [[0] * 3, COLORS[0], COLORS[1], [0] * 3])
 
 
 def test_outlines_grow_with_the_image():
     labels = np.zeros((600, 800), np.uint8)
     labels[:, 400:] = 1
-    picture = overlay(np.zeros((600, 800, 3)), labels, alpha=0)
-    np.testing.assert_array_equal(np.flatnonzero(picture[300].any(-1)), [400, 401, 402, 403])
+    tinted = overlay(np.zeros((600, 800, 3)), labels, alpha=0)
+    np.testing.assert_array_equal(np.flatnonzero(tinted[300].any(-1)), [400, 401, 402, 403])
 
 
 def test_batch_equals_single_images():

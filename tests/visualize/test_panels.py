@@ -15,17 +15,17 @@ def rows(batch=3, size=35, slots=4):
     }
 
 
-def contains(picture, tile):
-    """Whether a tile occurs in a picture exactly."""
-    windows = np.lib.stride_tricks.sliding_window_view(picture, tile.shape)[:, :, 0]
+def contains(image, tile):
+    """Whether a tile occurs in an image exactly."""
+    windows = np.lib.stride_tricks.sliding_window_view(image, tile.shape)[:, :, 0]
     first = (windows[:, :, 0, 0] == tile[0, 0]).all(-1)
     return any((windows[y, x] == tile).all() for y, x in np.argwhere(first))
 
 
 def test_small_images_are_enlarged_in_whole_blocks():
-    picture = panel(rows())
-    assert picture.dtype == np.uint8
-    assert contains(picture, rows()["input"][2].repeat(3, 0).repeat(3, 1))
+    image = panel(rows())
+    assert image.dtype == np.uint8
+    assert contains(image, rows()["input"][2].repeat(3, 0).repeat(3, 1))
 
 
 def test_large_images_keep_their_size():
@@ -48,15 +48,15 @@ def test_names_are_drawn():
 
 
 def test_slots_are_marked_with_the_colours_of_their_labels():
-    picture = panel({"slot": np.ones((1, 2, 100, 100, 3))})
-    marked = [(picture == color).all(-1).sum() for color in COLORS[:3]]
+    image = panel({"slot": np.ones((1, 2, 100, 100, 3))})
+    marked = [(image == color).all(-1).sum() for color in COLORS[:3]]
     assert marked == [500, 500, 0]
 
 
 def test_rows_of_different_resolution_are_brought_to_the_largest():
     coarse = np.arange(2 * 5 * 5 * 3, dtype=np.uint8).reshape(2, 5, 5, 3)
-    picture = panel({"coarse": coarse, "fine": np.zeros((2, 110, 110, 3), np.uint8)})
-    assert contains(picture, coarse[1].repeat(22, 0).repeat(22, 1))
+    image = panel({"coarse": coarse, "fine": np.zeros((2, 110, 110, 3), np.uint8)})
+    assert contains(image, coarse[1].repeat(22, 0).repeat(22, 1))
 
 
 @pytest.mark.parametrize(

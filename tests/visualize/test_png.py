@@ -5,22 +5,22 @@ from PIL import Image
 from objdisc_jax.visualize import colorize, png, save_labels, save_png
 
 
-def test_picture_comes_back_equal(tmp_path):
+def test_image_comes_back_equal(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
     save_png(tmp_path / "new" / "folder" / "a.png", image)
-    with Image.open(tmp_path / "new" / "folder" / "a.png") as picture:
-        np.testing.assert_array_equal(picture, image)
+    with Image.open(tmp_path / "new" / "folder" / "a.png") as written:
+        np.testing.assert_array_equal(written, image)
 
 
 def test_labels_come_back_equal_and_are_seen_in_their_colours(tmp_path):
     labels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     save_labels(tmp_path / "a.png", labels)
-    with Image.open(tmp_path / "a.png") as picture:
-        np.testing.assert_array_equal(picture, labels)
-        np.testing.assert_array_equal(picture.convert("RGB"), colorize(labels))
+    with Image.open(tmp_path / "a.png") as written:
+        np.testing.assert_array_equal(written, labels)
+        np.testing.assert_array_equal(written.convert("RGB"), colorize(labels))
 
 
-def test_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_image(tmp_path, monkeypatch):
     image = np.zeros((4, 4, 3), np.uint8)
     save_png(tmp_path / "a.png", image)
 
@@ -31,8 +31,8 @@ def test_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_png(tmp_path / "a.png", image + 1)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
-    with Image.open(tmp_path / "a.png") as picture:
-        np.testing.assert_array_equal(picture, image)
+    with Image.open(tmp_path / "a.png") as written:
+        np.testing.assert_array_equal(written, image)
 
 
 def test_wrong_arrays_are_errors(tmp_path):

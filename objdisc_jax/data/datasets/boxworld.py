@@ -1,4 +1,4 @@
-"""BoxWorld: pictures of a grid of coloured keys, locks and boxes, with segmentations.
+"""BoxWorld: images of a grid of coloured keys, locks and boxes, with segmentations.
 
 Read from the HDF5 file of the published PyTorch code (`image`, `segmentation_mask`,
 `num_objects`), whose generator is not public. Size and number of labels are those of the file at
@@ -7,15 +7,12 @@ hand: 19 labels, or 10 in the variant in which key and lock are one object.
 
 import ml_collections
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.splits import consecutive
 
-SPLITS = {
-    "train": range(0, 200_000),
-    "val": range(200_000, 215_000),
-    "test": range(215_000, 230_000),
-}
+SPLITS = consecutive(train=200_000, val=15_000, test=15_000)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -28,10 +25,13 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared_fields(config),
         reader=hdf5.Hdf5Reader,
-        fields={**hdf5.FIELDS, "segmentation": "segmentation_mask"},
+        sources={"segmentation": "segmentation_mask"},
         image_size=None,
         splits=SPLITS,
         num_entities=19,
         largest_num_objects=18,
         download_command=f"cp YOUR_BOXWORLD_FILE {config.path}",
     )
+
+
+write_example = examples.writer(default_config, declare)

@@ -7,16 +7,13 @@ of the look-alikes that `data_scripts/render_clevr.py` renders. The crop is the 
 
 import ml_collections
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields, size_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.splits import consecutive
 
 SIZE = (240, 320)
-SPLITS = {
-    "train": range(0, 70_000),
-    "val": range(70_000, 85_000),
-    "test": range(85_000, 100_000),
-}
+SPLITS = consecutive(train=70_000, val=15_000, test=15_000)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -47,8 +44,10 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         ),
         counts_background=config.published_filter,
         reader=hdf5.Hdf5Reader,
-        fields=hdf5.FIELDS,
         splits=SPLITS,
         num_entities=11,
         largest_num_objects=10,
     )
+
+
+write_example = examples.writer(default_config, declare)

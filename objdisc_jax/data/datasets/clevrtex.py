@@ -1,9 +1,9 @@
-"""ClevrTex: 240x320 pictures of three to ten textured objects, with segmentations.
+"""ClevrTex: 240x320 images of three to ten textured objects, with segmentations.
 
 Read from the published folders, or those that `data_scripts/render_clevrtex.py` makes
 (`clevrtex_full/0/CLEVRTEX_full_000000.png`, ...), wherever they lie below the data folder.
 Splits are those of the authors, by position in the order of the
-pictures' numbers: the first tenth is for the test, the next for validation. Crop (the true centre)
+images' numbers: the first tenth is for the test, the next for validation. Crop (the true centre)
 and resizing are theirs, too: Pillow, bilinear with antialiasing.
 """
 
@@ -17,9 +17,10 @@ import ml_collections
 import numpy as np
 from absl import logging
 from jaxtyping import Int64
+from PIL import Image
 from tqdm import tqdm
 
-from objdisc_jax.data import cache
+from objdisc_jax.data import cache, examples
 from objdisc_jax.data.config import check_choice, shared_config, shared_fields, size_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
@@ -27,6 +28,8 @@ from objdisc_jax.data.folder import FolderReader, Names
 from objdisc_jax.data.splits import scaled_splits
 
 SIZE = (240, 320)
+PALETTE = [0, 0, 0, 255, 0, 0, 0, 128, 0, 0, 0, 255, 255, 255, 0, 141, 211, 199, 255, 255, 179]
+"""Of the published masks (other sets differ in nothing but the indices)."""
 NUM_IMAGES = {
     "full": 50_000,
     "pbg": 20_000,
@@ -43,9 +46,9 @@ def default_config() -> ml_collections.ConfigDict:
     # full | pbg (plain background) | vbg (plain objects) | grassbg | camo | outd. The last, other
     # shapes and materials, has a test split alone.
     config.variant = "full"
-    # Rows and columns to which pictures are brought; an experiment sets it to the model's.
+    # Rows and columns to which images are brought; an experiment sets it to the model's.
     config.resolution = (128, 128)
-    # Rows and columns of the stored pictures; rendered ones may be smaller, for small models.
+    # Rows and columns of the stored images; rendered ones may be smaller, for small models.
     config.image_size = SIZE
     return config
 
@@ -63,7 +66,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
             f"python data_scripts/render_clevrtex.py --variant {variant} --output {config.path}",
         ),
         reader=ClevrTexReader,
-        fields={"image": rf"CLEVRTEX_{variant}_\d{{6}}\.png"},
+        sources={"image": rf"CLEVRTEX_{variant}_\d{{6}}\.png"},
         resize=tuple(config.resolution),
         splits=_splits(variant, NUM_IMAGES[variant]),
         num_entities=11,
@@ -83,47 +86,40 @@ def _splits(variant: str, num_images: int) -> dict[str, range]:
 
 
 class ClevrTexReader(FolderReader):
-    """Reads pictures and, of the same name, palette masks and scene files."""
+    """Reads images and, of the same name, palette masks and scene files."""
 
     def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
-        """Puts the pictures into the order of their numbers."""
+        """Puts the images into the order of their numbers."""
         files = np.array([os.path.basename(name) for name in names.tolist()])
         order = np.argsort(files, kind="stable")
         twice = np.flatnonzero(files[order][1:] == files[order][:-1])
         if len(twice):
             first, second = map(os.fsdecode, names[order[twice[0] :][:2]].tolist())
             raise DataError(
-                f"The folder {self.declaration.absolute_path} has the same picture twice: {first} "
+                f"The folder {self.declaration.absolute_path} has the same image twice: {first} "
                 f"and {second}. Remove one copy of the data set from it, or name one copy's folder "
                 "with --config.data.path."
             )
         published = max(split.stop for split in self.declaration.splits.values())
         if len(names) != published:
             logging.warning(
-                "%s holds %d of the %d published pictures; the splits are tenths of those.",
+                "%s holds %d of the %d published images; the splits are tenths of those.",
                 self.declaration.absolute_path,
                 len(names),
                 published,
             )
         return names[order], scaled_splits(self.declaration.splits, len(names))
 
-    def segmentation_file(self, picture: Path) -> Path:
-        """Returns the file with a picture's segmentation."""
-        return picture.with_name(f"{picture.stem}_flat.png")
+    def segmentation_file(self, image: Path) -> Path:
+        """Returns the file with an image's segmentation."""
+        return image.with_name(f"{image.stem}_flat.png")
 
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns the number of objects in each record, background not counted."""
-        times = self.times()
-
-        def compute() -> cache.Arrays:
-            return {"times": times, "num_objects": self._read_object_counts()}
-
-        def is_current(arrays: cache.Arrays) -> bool:
-            return np.array_equal(arrays["times"], times)
-
-        key = ("ClevrTex object counts", str(self.declaration.absolute_path))
-        key = (*key, self.declaration.fields["image"])
-        return cache.cached(key, compute, is_current)["num_objects"][records]
+        key = (str(self.declaration.absolute_path), self.declaration.source("image"))
+        return cache.cached_while(
+            ("ClevrTex object counts", *key), self.times(), self._read_object_counts
+        )[records]
 
     def _read_object_counts(self) -> Int64[np.ndarray, " n"]:
         """Reads all scene files, many at a time."""
@@ -149,3 +145,25 @@ class ClevrTexReader(FolderReader):
             except DataError:
                 threads.shutdown(cancel_futures=True)
                 raise
+
+
+def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+    """Writes RGBA images, palette masks, another layer and scene files, in numbered folders."""
+    example = examples.draw(declaration, num_images)
+    variant = declaration.source("image").split("_")[1]
+    for record in range(num_images):
+        folder = declaration.absolute_path / f"clevrtex_{variant}" / str(record // 10)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = folder / f"CLEVRTEX_{variant}_{record:06d}"
+        image = Image.fromarray(example.image[record]).convert("RGBA")
+        image.save(f"{stem}.png")
+        image.resize((8, 6)).save(f"{stem}_albedo_0001.png")
+        mask = Image.fromarray(example.segmentation[record])
+        mask.putpalette(PALETTE)
+        mask.save(f"{stem}_flat.png")
+        scene = {"num_objects": int(example.num_objects[record]), "objects": []}
+        stem.with_suffix(".json").write_text(json.dumps(scene))
+    return example
+
+
+write_example = examples.writer(default_config, declare, _write)

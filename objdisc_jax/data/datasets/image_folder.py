@@ -1,28 +1,30 @@
-"""Any folder of pictures, of any sizes and kinds, without masks: your own data.
+"""Any folder of images, of any sizes and kinds, without masks: your own data.
 
 Subfolders are searched, too. The largest box of the model's proportions in the middle of each
-picture is brought to the model's size, with antialiasing. The names of pictures decide into which
+image is brought to the model's size, with antialiasing. The names of images decide into which
 split they go.
 """
 
-import re
+import dataclasses
 import zlib
 from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
+from PIL import Image
 
+from objdisc_jax.data import examples, images
 from objdisc_jax.data.config import shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.folder import FolderReader, Names
-from objdisc_jax.data.pictures import SUFFIXES
+from objdisc_jax.data.splits import consecutive
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Returns the pictures of a folder; eight tenths of them are for training."""
+    """Returns the images of a folder; eight tenths of them are for training."""
     config = shared_config("image_folder", path="data/images")
-    # Rows and columns to which pictures are brought; an experiment sets it to the model's.
+    # Rows and columns to which images are brought; an experiment sets it to the model's.
     config.resolution = (128, 128)
     return config
 
@@ -32,34 +34,45 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared_fields(config),
         reader=ImageFolderReader,
-        fields={"image": f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"},
+        sources={"image": images.NAMES},
         image_size=None,
         resize=tuple(config.resolution),
         splits=_splits(1_000_000),  # shares; the folder says how many there are
         has_masks=False,
-        download_command=f"cp -r YOUR_PICTURES {config.path}",
+        download_command=f"cp -r YOUR_IMAGES {config.path}",
     )
 
 
 def _splits(num_images: int) -> dict[str, range]:
     tenth = max(1, num_images // 10)
-    return {
-        "train": range(0, num_images - 2 * tenth),
-        "val": range(num_images - 2 * tenth, num_images - tenth),
-        "test": range(num_images - tenth, num_images),
-    }
+    return consecutive(train=num_images - 2 * tenth, val=tenth, test=tenth)
 
 
 class ImageFolderReader(FolderReader):
-    """Reads all pictures in a folder and below."""
+    """Reads all images in a folder and below."""
 
     def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
-        """Puts the pictures into the order of the checksums of their paths."""
+        """Puts the images into the order of the checksums of their paths."""
         if len(names) < 3:
             raise DataError(
-                f"The folder {self.declaration.absolute_path} has {len(names)} picture(s), but "
-                "training, validation and test need at least one each. Add pictures."
+                f"The folder {self.declaration.absolute_path} has {len(names)} image(s), but "
+                "training, validation and test need at least one each. Add images."
             )
-        # An order that the names alone decide: more pictures hardly move the others.
+        # An order that the names alone decide: more images hardly move the others.
         order = np.argsort([zlib.crc32(name) for name in names.tolist()], kind="stable")
         return names[order], _splits(len(names))
+
+
+def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+    """Writes images of two kinds in numbered folders, and another file beside them."""
+    example = examples.draw(declaration, num_images)
+    names = [f"{i // 10}/image {i % 10}{'.BMP' if i % 2 else '.png'}" for i in range(num_images)]
+    for name, image in zip(names, example.image, strict=True):
+        (declaration.absolute_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(declaration.absolute_path / name)
+    (declaration.absolute_path / "notes.txt").touch()
+    order = sorted(range(num_images), key=lambda i: (zlib.crc32(names[i].encode()), names[i]))
+    return dataclasses.replace(example, image=example.image[order])
+
+
+write_example = examples.writer(default_config, declare, _write)

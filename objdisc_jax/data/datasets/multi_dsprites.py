@@ -1,17 +1,17 @@
-"""Multi-dSprites: 64x64 pictures of one to five overlapping flat shapes, with segmentations.
+"""Multi-dSprites: 64x64 images of one to five overlapping flat shapes, with segmentations.
 
 Read from what `data_scripts/convert_tfrecords.py` makes of the published files (DeepMind's
-Multi-Object Datasets), which hold a million pictures each, or from the file that
+Multi-Object Datasets), which hold a million images each, or from the file that
 `data_scripts/generate_multi_dsprites.py` writes. The splits follow the papers: 60,000
 images to train on, the next 320 for the score.
 """
 
 import ml_collections
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import check_choice, conversion_commands, shared_config, shared_fields
-from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.datasets.tetrominoes import SPLITS
+from objdisc_jax.data.declaration import DatasetDeclaration
 
 NUM_ENTITIES = {"binarized": 4, "colored_on_grayscale": 6, "colored_on_colored": 5}
 
@@ -32,7 +32,6 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared,
         reader=hdf5.Hdf5Reader,
-        fields=hdf5.FIELDS,
         image_size=(64, 64),
         splits=SPLITS,
         num_entities=NUM_ENTITIES[variant],
@@ -45,3 +44,6 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
             f"--output {shared['path']}"
         ),
     )
+
+
+write_example = examples.writer(default_config, declare)

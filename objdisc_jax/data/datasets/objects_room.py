@@ -1,4 +1,4 @@
-"""Objects Room: 64x64 pictures of a room with up to six objects, with segmentations.
+"""Objects Room: 64x64 images of a room with up to six objects, with segmentations.
 
 Read from what `data_scripts/convert_tfrecords.py` makes of the published files (DeepMind's
 Multi-Object Datasets). Four labels are background: sky, floor and two halves of the wall. The
@@ -8,17 +8,14 @@ and test. Three small files test what training never showed.
 
 import ml_collections
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import check_choice, conversion_commands, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.splits import consecutive
 
 BACKGROUND = (0, 1, 2, 3)
 NUM_ENTITIES = {"train": 7, "empty_room": 4, "six_objects": 10, "identical_color": 10}
-SPLITS = {
-    "train": range(0, 980_000),
-    "val": range(980_000, 990_000),
-    "test": range(990_000, 1_000_000),
-}
+SPLITS = consecutive(train=980_000, val=10_000, test=10_000)
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -37,7 +34,6 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared,
         reader=hdf5.Hdf5Reader,
-        fields=hdf5.FIELDS,
         image_size=(64, 64),
         splits=SPLITS if variant == "train" else {"test": range(922)},
         num_entities=NUM_ENTITIES[variant],
@@ -47,3 +43,6 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
             f"objects_room_{file}.tfrecords", shared["path"], "objects_room", variant
         ),
     )
+
+
+write_example = examples.writer(default_config, declare)

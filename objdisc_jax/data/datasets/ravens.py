@@ -1,38 +1,35 @@
-"""RAVENS: 480x640 pictures of a robot at a table with three to eight objects, with segmentations.
+"""RAVENS: 480x640 images of a robot at a table with three to eight objects, with segmentations.
 
 Read from the two files of the published PyTorch code, `ravens_*_train.h5` and `ravens_*_test.h5`:
-three pictures a scene, from the front, the left and the right. The published code validated on the
+three images per scene, from the front, the left and the right. The published code validated on the
 test file; here the last 1,667 scenes of the training file are for validation. Labels 0 to 4 are
 ground, table, arm, and base and head of the gripper; objects are 5 to 12.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import ml_collections
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import check_choice, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.splits import consecutive
 
 VIEWS = 3
-SPLITS = {
-    "train": range(0, 65_001),
-    "val": range(65_001, 70_002),
-    "test": range(70_002, 85_002),
-}
+SPLITS = consecutive(train=65_001, val=5_001, test=15_000)
 NOTHING = 255
 """The label of a pixel at which the simulator's camera saw nothing."""
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Returns the pictures of all three cameras, cropped to the middle."""
+    """Returns the images of all three cameras, cropped to the middle."""
     config = shared_config("ravens", path="data/ravens")
-    # centre: the middle 480 x 500 of every picture | table: rows 232 to 470 and columns 50 to 590,
-    # of pictures from the front alone. Either is squeezed into the model's square.
+    # centre: the middle 480 x 500 of every image | table: rows 232 to 470 and columns 50 to 590,
+    # of images from the front alone. Either is squeezed into the model's square.
     config.crop = "centre"
     return config
 
@@ -43,8 +40,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared_fields(config),
         reader=RavensReader,
-        fields={
-            **hdf5.FIELDS,
+        sources={
             "image": "color",
             "segmentation": "segm",
             "num_objects": "num_objects_on_table",
@@ -78,7 +74,7 @@ class RavensReader:
         if scenes < 2:
             raise DataError(
                 f"The training file of data set 'ravens' in {self.declaration.absolute_path} has "
-                f"{self._num_training} pictures, but training and validation need three each. "
+                f"{self._num_training} images, but training and validation need three each. "
                 f"{self.declaration.how_to_fix()}"
             )
         share = len(SPLITS["val"]) * scenes // SPLITS["val"].stop
@@ -99,14 +95,12 @@ class RavensReader:
         counts = [file.object_counts(np.arange(file.num_records())) for file in self._opened()]
         return np.concatenate(counts)[records]
 
-    def read(
-        self, record: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
-        """Returns a record's cropped image and segmentation."""
+    def read(self, record: int, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns the fields of a record that are asked for."""
         training, test = self._opened()
         if record < self._num_training:
-            return training.read(record)
-        return test.read(record - self._num_training)
+            return training.read(record, names)
+        return test.read(record - self._num_training, names)
 
     def _opened(self) -> list["_RavensFile"]:
         """Returns the readers of the training and the test file."""
@@ -128,14 +122,40 @@ class RavensReader:
 
 
 class _RavensFile(hdf5.Hdf5Reader):
-    """One of the two files; the number of objects is that of a scene's three pictures."""
+    """One of the two files; the number of objects is that of a scene's three images."""
 
     records_per_count = VIEWS
 
-    def read(
-        self, record: int
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
-        image, segmentation = super().read(record)
-        if segmentation is not None:
-            segmentation = np.where(segmentation == NOTHING, 0, segmentation)
-        return image, segmentation
+    def read(self, record: int, names: Collection[str]) -> dict[str, np.ndarray]:
+        example = super().read(record, names)
+        if "segmentation" in example:
+            labels = example["segmentation"]
+            example["segmentation"] = np.where(labels == NOTHING, 0, labels)
+        return example
+
+
+def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+    """Writes the two files, with cameras that saw nothing and one count for each scene."""
+    example = examples.draw(dataclasses.replace(declaration, splits=SPLITS), num_images)
+    counts = np.repeat(example.num_objects[::VIEWS], VIEWS)[:num_images]
+    num_training = example.splits["val"].stop // VIEWS * VIEWS
+    for part, records in (("train", slice(num_training)), ("test", slice(num_training, None))):
+        labels = example.segmentation[records]
+        arrays = {
+            "color": example.image[records],
+            "segm": np.where(labels == 0, np.uint8(NOTHING), labels),
+            "num_objects_on_table": counts[records][::VIEWS],
+        }
+        file = declaration.absolute_path / f"ravens_robot_data_{part}.h5"
+        file.parent.mkdir(exist_ok=True)
+        examples.write_arrays(file, arrays)
+    step = declaration.splits["train"].step
+    ranges = {
+        "train": range(0, num_training - VIEWS, step),
+        "val": range(num_training - VIEWS, num_training, step),
+        "test": range(num_training, num_images, step),
+    }
+    return dataclasses.replace(example, num_objects=counts, splits=ranges)
+
+
+write_example = examples.writer(default_config, declare, _write)

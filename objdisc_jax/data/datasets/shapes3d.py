@@ -1,31 +1,30 @@
-"""3D Shapes: 64x64 pictures of one object in a room, every combination of six factors once.
+"""3D Shapes: 64x64 images of one object in a room, every combination of six factors once.
 
-Read from the published `3dshapes.h5` (or the same arrays chunked by picture, which
+Read from the published `3dshapes.h5` (or the same arrays chunked by image, which
 `data_scripts/repack_hdf5.py` makes of it), or from the file of rendered look-alikes that
 `data_scripts/render_shapes3d.py` writes. The file is in the order of the factors: its first
-pictures all have red floors. So the splits, of the sizes given, are cut from a fixed permutation.
+images all have red floors. So the splits, of the sizes given, are cut from a fixed permutation.
 """
+
+import dataclasses
 
 import ml_collections
 import numpy as np
 from jaxtyping import Int64
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.splits import consecutive
 
-SPLITS = {
-    "train": range(0, 400_000),
-    "val": range(400_000, 430_000),
-    "test": range(430_000, 480_000),
-}
+SPLITS = consecutive(train=400_000, val=30_000, test=50_000)
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """Returns all 480,000 pictures; each holds one object."""
+    """Returns all 480,000 images; each holds one object."""
     config = shared_config("shapes3d", path="data/3dshapes.h5")
     # The published code took the splits in the order of the file, so that it trained on other
-    # floors than it tested on, and left out the last 20,000 pictures. True repeats that.
+    # floors than it tested on, and left out the last 20,000 images. True repeats that.
     config.published_splits = False
     return config
 
@@ -36,7 +35,7 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared_fields(config),
         reader=Shapes3dReader,
-        fields={**hdf5.FIELDS, "image": "images"},
+        sources={"image": "images"},
         image_size=(64, 64),
         splits=SPLITS | ({"test": range(430_000, 460_000)} if published else {}),
         shuffle_seed=None if published else 0,
@@ -48,8 +47,23 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
 
 
 class Shapes3dReader(hdf5.Hdf5Reader):
-    """Reads pictures that all hold one object."""
+    """Reads images that all hold one object."""
 
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns ones."""
         return np.ones(len(records), np.int64)
+
+
+def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+    """Writes images and the values of their factors, and no number of objects."""
+    example = examples.draw(declaration, num_images)
+    arrays = {"images": example.image, "labels": np.zeros((num_images, 6))}
+    examples.write_arrays(declaration.absolute_path, arrays, example.splits)
+    if declaration.shuffle_seed is None:
+        return example
+    order = np.random.default_rng(declaration.shuffle_seed).permutation(num_images)
+    drawn = {split: np.sort(order[records]) for split, records in example.splits.items()}
+    return dataclasses.replace(example, splits=drawn)
+
+
+write_example = examples.writer(default_config, declare, _write)

@@ -1,4 +1,4 @@
-"""Tetrominoes: 35x35 pictures of three coloured tetrominoes on black.
+"""Tetrominoes: 35x35 images of three coloured tetrominoes on black.
 
 Read from the file that `data_scripts/generate_tetrominoes.py` writes, or from the published data
 (DeepMind's Multi-Object Datasets) as HDF5. The splits follow the papers: 60,000 images to train
@@ -7,7 +7,7 @@ on, the next 320 for the score.
 
 import ml_collections
 
-from objdisc_jax.data import hdf5
+from objdisc_jax.data import examples, hdf5
 from objdisc_jax.data.config import conversion_commands, shared_config, shared_fields
 from objdisc_jax.data.declaration import DatasetDeclaration
 
@@ -28,7 +28,6 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     return DatasetDeclaration(
         **shared_fields(config),
         reader=hdf5.Hdf5Reader,
-        fields=hdf5.FIELDS,
         image_size=(35, 35),
         splits=SPLITS,
         num_entities=4,
@@ -38,3 +37,6 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
         ),
         generate_command=f"python data_scripts/generate_tetrominoes.py --output {config.path}",
     )
+
+
+write_example = examples.writer(default_config, declare)

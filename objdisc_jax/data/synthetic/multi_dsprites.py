@@ -1,6 +1,6 @@
 """Multi-dSprites scenes as the published data set describes them, deterministic in (seed, index).
 
-A picture is 64x64, flat colours without antialiasing, with squares, ellipses and hearts that cover
+An image is 64x64, flat colours without antialiasing, with squares, ellipses and hearts that cover
 one another in the order of their numbers. Of dSprites they take six scales (0.5 to 1), forty
 orientations and 32x32 places. Three variants:
 
@@ -8,7 +8,7 @@ orientations and 32x32 places. Three variants:
 - `colored_on_grayscale`: 2 to 5 sprites of random HSV colours on random grey;
 - `colored_on_colored`: 1 to 4 sprites of random RGB colours on a random RGB colour.
 
-How the published pictures treat hidden sprites is not known. Here all of a picture's sprites are
+How the published images treat hidden sprites is not known. Here all of an image's sprites are
 drawn anew, colours excepted, until every one is seen in at least one pixel.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
-# Bumped whenever the pictures of a seed change.
+# Bumped whenever the images of a seed change.
 VERSION = 1
 SIZE = 64
 SHAPES = ("square", "ellipse", "heart")

@@ -1,12 +1,12 @@
 """Tetrominoes scenes as in the published data set, deterministic in (seed, index).
 
-A picture is 35x35 and black, with three pieces of four 5x5 blocks. What the published records
+An image is 35x35 and black, with three pieces of four 5x5 blocks. What the published records
 show, and what is drawn here:
 
 - the shape of a piece is one of 17 fixed tetrominoes (of the 19, the horizontal bar and
   `.#/.#/##` do not occur), uniform and independent;
 - its colour is one of six, uniform and independent; every block has the same bevelled pattern;
-- its position is uniform over all integer positions with the bounding box inside the picture;
+- its position is uniform over all integer positions with the bounding box inside the image;
   pieces may touch but never overlap. All three positions of a scene are drawn anew, shapes and
   colours kept, until no two pieces overlap: every placement without overlap is equally likely.
   (Placing one after another would run into scenes where the last piece fits nowhere.)
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-# Bumped whenever the pictures of a seed change.
+# Bumped whenever the images of a seed change.
 VERSION = 1
 SIZE = 35
 BLOCK = 5
@@ -67,7 +67,7 @@ _SCENES_PER_STREAM = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """What three pieces (k = 3) per picture are and where, in the order of the entities.
+    """What three pieces (k = 3) per image are and where, in the order of the entities.
 
     Attributes:
         shape: published number of each piece.
@@ -93,7 +93,7 @@ def generate(seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
     Returns:
         The arrays of the published data, with entity 0 the background:
             image: uint8 [n, 35, 35, 3];
-            mask: uint8 [n, 4, 35, 35, 1], 0 or 255, a partition of the picture;
+            mask: uint8 [n, 4, 35, 35, 1], 0 or 255, a partition of the image;
             x, y: float32 [n, 4], row (x) and column (y) of the bounding box's top left corner;
             shape: float32 [n, 4], numbers of `SHAPES`;
             color: float32 [n, 4, 3], RGB, 0 or 1;
@@ -130,7 +130,7 @@ def generate(seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
 def render(
     scenes: Scenes,
 ) -> tuple[UInt8[np.ndarray, "b 35 35 3"], UInt8[np.ndarray, "b 35 35"]]:
-    """Returns the pictures of scenes and the number of the entity at each pixel."""
+    """Returns the images of scenes and the number of the entity at each pixel."""
     num_scenes, num_pieces = scenes.shape.shape
     image = np.zeros((num_scenes, SIZE, SIZE, 3), np.uint8)
     segmentation = np.zeros((num_scenes, SIZE, SIZE), np.uint8)

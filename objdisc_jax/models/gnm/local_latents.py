@@ -1,19 +1,18 @@
-"""Latents of the cells of a grid, one possible object each: presence, place, depth, appearance."""
-
-from collections.abc import Sequence
+"""Latents of the cells of a grid, one possible object each: presence, position, depth, what."""
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from objdisc_jax.nn.conv import conv, convolution
 from objdisc_jax.models.gnm.distributions import Normal, RelaxedBernoulli
-from objdisc_jax.nn.initializers import uniform
 from objdisc_jax.models.gnm.layers import NormedConvs
+from objdisc_jax.models.gnm.settings import Settings
+from objdisc_jax.nn.conv import conv, convolution
+from objdisc_jax.nn.initializers import uniform
 
 PRES_SCALE = 8.8
 """Largest log odds of presence: its probability stays between 0.00015 and 0.99985."""
@@ -64,41 +63,27 @@ class LocalLatentNet(nnx.Module):
     """Distributions of every cell's latents from the features there.
 
     The same network serves the prior (on the global code) and the posterior (on the encoded image).
-
-    Args:
-        in_features: channels of the grid of features.
-        features: channels of the 1x1 convolutions before the heads.
-        what_size: size of z_what.
-        initial_size: the raw size that all glimpses begin with.
-        dtype: compute type; distributions are float32.
-        rngs: source of the initial values.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        *,
-        features: Sequence[int],
-        what_size: int,
-        initial_size: float,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        ones = (1,) * len(features)
-        self.trunk = NormedConvs(in_features, features, ones, ones, dtype=dtype, rngs=rngs)
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        dtype, channels = jnp.dtype(settings.dtype), settings.local_channels
+        ones = (1,) * len(channels)
+        self.trunk = NormedConvs(
+            settings.encoder_channels[-1], channels, ones, ones, dtype=dtype, rngs=rngs
+        )
 
         def head(size: int) -> nnx.Conv:
-            return conv(features[-1], size, 1, dtype=dtype, rngs=rngs)
+            return conv(channels[-1], size, 1, dtype=dtype, rngs=rngs)
 
-        self.pres, self.depth, self.what = head(1), head(2), head(2 * what_size)
-        # Places begin almost equal, in the middle of the cell.
+        self.pres, self.depth, self.what = head(1), head(2), head(2 * settings.what_size)
+        # Positions begin almost equal, in the middle of the cell.
         self.where = nnx.Conv(
-            features[-1],
+            channels[-1],
             8,
             (1, 1),
             kernel_init=uniform(0.01),
             bias_init=lambda key, shape, dtype=None, **_: (
-                jnp.zeros(shape, dtype).at[0].set(initial_size)
+                jnp.zeros(shape, dtype).at[0].set(settings.initial_size)
             ),
             conv_general_dilated=convolution,
             dtype=dtype,

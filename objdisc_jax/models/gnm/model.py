@@ -1,24 +1,20 @@
 """GNM: generative neurosymbolic machines (Jiang & Ahn 2020, arXiv 2010.12152)."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
-from ml_collections import ConfigDict
 
-from objdisc_jax.models.base import Model, Noise, Prediction
+from objdisc_jax.models.base import Batch, Model, Noise, Prediction
 from objdisc_jax.models.gnm.boxes import draw_boxes, to_boxes
 from objdisc_jax.models.gnm.distributions import Normal, uniform_noise
-from objdisc_jax.models.gnm.local_latents import LocalLatentNet, LocalLatents, to_transform
-from objdisc_jax.models.gnm.layers import NormedConvs, NormedMLP, SubPixelStack
 from objdisc_jax.models.gnm.glimpses import Scene, compose
+from objdisc_jax.models.gnm.layers import NormedConvs, NormedMLP, SubPixelStack
+from objdisc_jax.models.gnm.local_latents import LocalLatentNet, LocalLatents, to_transform
 from objdisc_jax.models.gnm.scene_latents import (
     AuxiliaryPriors,
     SceneLatents,
@@ -26,224 +22,64 @@ from objdisc_jax.models.gnm.scene_latents import (
     log_prior_ratio,
     sum_over_example,
 )
-from objdisc_jax.nn.schedules import Ramp, annealed
+from objdisc_jax.models.gnm.settings import Settings
 from objdisc_jax.models.gnm.struct_draw import StructDRAW
-
-
-def default_config() -> ConfigDict:
-    """The published 128x128 model; every key is an argument of `GNM`.
-
-    What is annealed is given as (first value, last value, first step, last step), a straight line
-    between the two steps.
-    """
-    config = ConfigDict()
-    config.name = "gnm"
-    config.resolution = (128, 128)  # height and width that images are resized to: a square
-    config.grid = (4, 4)  # rows and columns of cells, a possible object each
-    config.encoder_channels = (16, 16, 32, 32, 64, 64, 128, 128, 128)  # one entry a convolution
-    config.encoder_kernels = (4, 3, 4, 3, 4, 3, 4, 3, 4)  # sides of their kernels
-    config.encoder_strides = (2, 1, 2, 1, 2, 1, 2, 1, 2)  # their strides: resolution to grid
-    config.draw_steps = 4  # steps in which StructDRAW draws the global code
-    config.global_size = 32  # size of the global latent of each step
-    config.global_hidden = (512, 512)  # hidden layers of its prior and its posterior
-    config.global_decoder_hidden = (512, 1024)  # hidden layers from it to the grid
-    config.local_channels = (128, 128)  # layers from a cell's features to its latents
-    config.what_size = 64  # size of z_what, a glimpse's appearance
-    config.initial_size = -1.0  # raw size of all glimpses at first; σ of it is a part of the image
-    config.glimpse_channels = (128, 64, 32, 16, 8)  # layers that draw it, all but the last
-    config.glimpse_upscales = (2, 2, 2, 2, 2, 2)  # enlargements; their product is its side
-    config.background_size = 10  # size of z_bg
-    config.background_hidden = (512, 256)  # hidden layers of its posterior
-    config.background_prior_hidden = (128, 64)  # hidden layers of its prior
-    config.background_channels = (128, 64, 32, 16, 8)  # layers that draw it, all but the last
-    config.background_kernels = (1, 1, 1, 1, 1, 3)  # sides of their kernels
-    config.background_upscales = (4, 2, 4, 2, 2, 1)  # enlargements, 1 pixel to the whole side
-    config.sigma = 0.2  # standard deviation of a pixel around the rendered image
-    config.temperature = (1.0, 0.5, 1000, 20_000)  # of the relaxed presence
-    config.early_steps = 500  # so long, for rendering, presence and coverage are held down
-    config.early_pres = 0.99  # largest presence until then
-    config.early_alpha = 0.9  # what the foreground is taken to cover until then
-    # Auxiliary priors, fixed, beside the learned ones; depth, what and background: N(0, 1).
-    config.aux_pres = (0.1, 0.001, 0, 4000)  # probability of presence
-    config.aux_where_mean = (-1.5, 0.0, 0.0, 0.0)  # raw size, ratio of height to width, x, y
-    config.aux_where_std = (0.1, 0.3, 1.0, 1.0)  # their standard deviations
-    # Weights of the KL terms: to the learned priors, then to the auxiliary ones.
-    config.beta_pres = 1.0
-    config.beta_where = 1.0
-    config.beta_depth = 1.0
-    config.beta_what = 1.0
-    config.beta_bg = 1.0
-    config.beta_global = (0.0, 1.0, 0, 100_000)
-    config.beta_aux_pres = 1.0
-    config.beta_aux_where = (10.0, 1.0, 0, 500)
-    config.beta_aux_depth = 1.0
-    config.beta_aux_what = 1.0
-    config.beta_aux_bg = (50.0, 1.0, 0, 50_000)
-    config.dtype = "float32"  # compute type: float32 | bfloat16
-    return config
-
+from objdisc_jax.nn.schedules import annealed
 
 LOCAL = ("pres", "where", "depth", "what")
-COUNTS = ("draw_steps", "global_size", "what_size", "background_size")
-LAYERS = (
-    "resolution",
-    "grid",
-    "encoder_channels",
-    "encoder_kernels",
-    "encoder_strides",
-    "global_hidden",
-    "global_decoder_hidden",
-    "local_channels",
-    "glimpse_channels",
-    "glimpse_upscales",
-    "background_hidden",
-    "background_prior_hidden",
-    "background_channels",
-    "background_kernels",
-    "background_upscales",
-)
-RAMPS = ("temperature", "aux_pres", "beta_global", "beta_aux_where", "beta_aux_bg")
-"""Settings that are annealed."""
 
 
 class GNM(Model):
     """A scene as a grid of glimpses over a background, with a learned prior of whole scenes.
 
-    The arguments are the keys of `default_config`. Predictions take the means of all latents; the
-    loss samples them.
-
-    Raises:
-        ValueError: a setting is out of its range or two contradict each other; names them.
+    Predictions take the means of all latents; the loss samples them.
     """
 
     input_range = (0.0, 1.0)
+    settings: Settings
 
-    def __init__(
-        self,
-        *,
-        resolution: tuple[int, int],
-        grid: tuple[int, int],
-        encoder_channels: tuple[int, ...],
-        encoder_kernels: tuple[int, ...],
-        encoder_strides: tuple[int, ...],
-        draw_steps: int,
-        global_size: int,
-        global_hidden: tuple[int, ...],
-        global_decoder_hidden: tuple[int, ...],
-        local_channels: tuple[int, ...],
-        what_size: int,
-        initial_size: float,
-        glimpse_channels: tuple[int, ...],
-        glimpse_upscales: tuple[int, ...],
-        background_size: int,
-        background_hidden: tuple[int, ...],
-        background_prior_hidden: tuple[int, ...],
-        background_channels: tuple[int, ...],
-        background_kernels: tuple[int, ...],
-        background_upscales: tuple[int, ...],
-        sigma: float,
-        temperature: Ramp,
-        early_steps: int,
-        early_pres: float,
-        early_alpha: float,
-        aux_pres: Ramp,
-        aux_where_mean: tuple[float, float, float, float],
-        aux_where_std: tuple[float, float, float, float],
-        beta_pres: float,
-        beta_where: float,
-        beta_depth: float,
-        beta_what: float,
-        beta_bg: float,
-        beta_global: Ramp,
-        beta_aux_pres: float,
-        beta_aux_where: Ramp,
-        beta_aux_depth: float,
-        beta_aux_what: float,
-        beta_aux_bg: Ramp,
-        dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        settings = {**locals()}
-        del settings["self"], settings["rngs"]
-        check_settings(settings)
-        self.resolution = (resolution[0], resolution[1])
-        self.grid = (grid[0], grid[1])
-        self.sigma = sigma
-        self.temperature = as_ramp("temperature", temperature)
-        self.early = (early_steps, early_pres, early_alpha)
-        self.aux_pres = as_ramp("aux_pres", aux_pres)
-        self.aux_where = (tuple(aux_where_mean), tuple(aux_where_std))
-        self.betas = (
-            ("pres", beta_pres),
-            ("aux_pres", beta_aux_pres),
-            ("where", beta_where),
-            ("aux_where", as_ramp("beta_aux_where", beta_aux_where)),
-            ("what", beta_what),
-            ("aux_what", beta_aux_what),
-            ("depth", beta_depth),
-            ("aux_depth", beta_aux_depth),
-            ("bg", beta_bg),
-            ("aux_bg", as_ramp("beta_aux_bg", beta_aux_bg)),
-            ("global", as_ramp("beta_global", beta_global)),
-        )
-        dtype = jnp.dtype(dtype)
-        features = encoder_channels[-1]
-        cells = self.grid[0] * self.grid[1]
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        super().__init__(settings, rngs=rngs)
+        dtype, features = jnp.dtype(settings.dtype), settings.encoder_channels[-1]
+
+        def mlp(*sizes: int) -> NormedMLP:
+            return NormedMLP(sizes, dtype=dtype, rngs=rngs)
+
         self.encoder = NormedConvs(
-            3, encoder_channels, encoder_kernels, encoder_strides, dtype=dtype, rngs=rngs
-        )
-        self.struct_draw = StructDRAW(
-            features,
-            grid=self.grid,
-            num_steps=draw_steps,
-            latent_size=global_size,
-            hidden=global_hidden,
-            decoder_hidden=global_decoder_hidden,
+            3,
+            settings.encoder_channels,
+            settings.encoder_kernels,
+            settings.encoder_strides,
             dtype=dtype,
             rngs=rngs,
         )
-        self.local_net = LocalLatentNet(
-            features,
-            features=local_channels,
-            what_size=what_size,
-            initial_size=initial_size,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.struct_draw = StructDRAW(settings, rngs=rngs)
+        self.local_net = LocalLatentNet(settings, rngs=rngs)
         self.glimpse_decoder = SubPixelStack(
-            what_size,
-            (*glimpse_channels, 4),
-            (3,) * len(glimpse_upscales),
-            glimpse_upscales,
+            settings.what_size,
+            (*settings.glimpse_channels, 4),
+            (3,) * len(settings.glimpse_upscales),
+            settings.glimpse_upscales,
             dtype=dtype,
             rngs=rngs,
         )
-        sizes = (features * cells, *background_hidden, 2 * background_size)
-        self.bg_posterior = NormedMLP(sizes, dtype=dtype, rngs=rngs)
-        sizes = (draw_steps * global_size, *background_prior_hidden, 2 * background_size)
-        self.bg_prior = NormedMLP(sizes, dtype=dtype, rngs=rngs)
+        parameters = 2 * settings.background_size
+        image_size = features * settings.num_cells
+        self.bg_posterior = mlp(image_size, *settings.background_hidden, parameters)
+        code_size = settings.draw_steps * settings.global_size
+        self.bg_prior = mlp(code_size, *settings.background_prior_hidden, parameters)
         self.bg_decoder = SubPixelStack(
-            background_size,
-            (*background_channels, 3),
-            background_kernels,
-            background_upscales,
+            settings.background_size,
+            (*settings.background_channels, 3),
+            settings.background_kernels,
+            settings.background_upscales,
             dtype=dtype,
             rngs=rngs,
         )
-        self.what_size, self.bg_size = what_size, background_size
 
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Uniform noise of presence; standard normals of all other latents."""
-        cells = self.grid[0] * self.grid[1]
-        draw = self.struct_draw
-        sizes = {
-            "global": (draw.num_steps, draw.latent_size),
-            "pres": (cells, 1),
-            "where": (cells, 4),
-            "depth": (cells, 1),
-            "what": (cells, self.what_size),
-            "background": (self.bg_size,),
-        }
+        sizes = self.settings.noise_sizes
         keys = jax.random.split(key, len(sizes))
         return {
             name: (uniform_noise if name == "pres" else jax.random.normal)(k, (batch_size, *size))
@@ -277,7 +113,7 @@ class GNM(Model):
         local_noise = LocalLatents(**{name: noise[name] for name in LOCAL})
         return SceneLatents(
             code=code,
-            local=q_local.sample(local_noise, annealed(step, self.temperature)),
+            local=q_local.sample(local_noise, annealed(step, self.settings.temperature)),
             bg=q_bg.sample(noise["background"]),
             p_local=p_local,
             q_local=q_local,
@@ -296,46 +132,50 @@ class GNM(Model):
         x = self.bg_decoder(rearrange(bg, "b d -> b 1 1 d"))
         return jax.nn.sigmoid(x.astype(jnp.float32))
 
-    def render(self, latents: SceneLatents, step: Int[Array, ""]) -> Scene:
+    def decode_image(self, latents: SceneLatents, step: Int[Array, ""]) -> Scene:
         """The scene that latents describe."""
-        last, largest, alpha = self.early
-        is_early = (step > 0) & (step < last)
+        settings = self.settings
+        is_early = (step > 0) & (step < settings.early_steps)
         pres = latents.local.pres[..., 0]
-        pres = jnp.where(is_early, jnp.minimum(pres, largest), pres)
+        pres = jnp.where(is_early, jnp.minimum(pres, settings.early_pres), pres)
         return compose(
             self.glimpses(latents.local.what),
             pres,
             latents.local.depth[..., 0],
-            to_transform(latents.local.where, self.grid),
+            to_transform(latents.local.where, self.settings.grid),
             self.background(latents.bg),
-            fixed_alpha=alpha,
+            fixed_alpha=settings.early_alpha,
             is_early=is_early,
         )
 
     def kl_terms(self, latents: SceneLatents, step: Int[Array, ""]) -> dict[str, Float[Array, "b"]]:
-        """Every KL term times its weight, in nats an image."""
-        mean, std = (jnp.asarray(values) for values in self.aux_where)
-        priors = AuxiliaryPriors(pres=annealed(step, self.aux_pres), where=Normal(mean, std))
-        terms = kl_terms(latents, priors)
-        return {f"kl_{name}": annealed(step, beta) * terms[name] for name, beta in self.betas}
+        """Every KL term times its weight, in nats per image."""
+        settings = self.settings
+        mean, std = settings.aux_where_mean, settings.aux_where_std
+        where = Normal(*(jnp.asarray(values)[None, None] for values in (mean, std)))
+        priors = AuxiliaryPriors(pres=annealed(step, settings.aux_pres), where=where)
+        return {
+            f"kl_{name}": annealed(step, getattr(settings, f"beta_{name}")) * term
+            for name, term in kl_terms(latents, priors).items()
+        }
 
     def loss(
         self,
-        image: Float[Array, "b h w 3"],
+        batch: Batch,
         noise: Noise,
         *,
         step: Int[Array, ""],
         dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
-        """The negative ELBO in nats an image, summed over pixels and channels.
+        """The negative ELBO in nats per image, summed over pixels and channels.
 
         The scalars are `elbo`, `rec_loss` (the log likelihood: higher is better), `kl` and its
         parts, all but `rec_loss` with the weights of the step.
         """
         del dropout_key  # no dropout in this model
-        latents = self.infer(image, noise, step)
+        latents = self.infer(batch.image, noise, step)
         kls = self.kl_terms(latents, step)
-        rec_loss = self.pixel_log_prob(self.render(latents, step).image, image)
+        rec_loss = self.pixel_log_prob(self.decode_image(latents, step).image, batch.image)
         kl = sum(kls.values(), start=jnp.zeros_like(rec_loss))
         elbo = rec_loss - kl
         return -elbo, {"elbo": elbo, "rec_loss": rec_loss, "kl": kl, **kls}
@@ -343,20 +183,18 @@ class GNM(Model):
     def pixel_log_prob(
         self, recon: Float[Array, "b h w 3"], image: Float[Array, "b h w 3"]
     ) -> Float[Array, "b"]:
-        """Log density of images around rendered ones, in nats an image."""
-        return sum_over_example(Normal(recon, jnp.float32(self.sigma)).log_prob(image))
+        """Log density of images around decoded ones, in nats per image."""
+        return sum_over_example(Normal(recon, jnp.float32(self.settings.sigma)).log_prob(image))
 
-    def predict(
-        self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Int[Array, ""]
-    ) -> Prediction:
+    def predict(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> Prediction:
         """Reconstruction, masks and latents of images; the means of all latents, not a draw.
 
         The last mask is the background. `slots` are the cells' (what, raw where, depth, pres). The
         `extras`: `boxes` in pixels (top, bottom, left, right), `z_pres`, `z_depth`,
         `foreground` on black and `background`.
         """
-        latents = self.infer(image, without_noise(noise), step)
-        scene = self.render(latents, step)
+        latents = self.infer(batch.image, without_noise(noise), step)
+        scene = self.decode_image(latents, step)
         local = latents.local
         z_pres = local.pres[..., 0]
         uncovered = jnp.maximum(1.0 - jnp.sum(scene.masks, axis=1, keepdims=True), 0.0)
@@ -365,10 +203,10 @@ class GNM(Model):
             recon=scene.image,
             masks=masks / jnp.sum(masks, axis=1, keepdims=True),
             slots=jnp.concatenate([local.what, local.where, local.depth, local.pres], axis=-1),
-            background=self.grid[0] * self.grid[1],
+            background=self.settings.num_cells,
             count=jnp.sum(jnp.round(z_pres), axis=1).astype(jnp.int32),
             extras={
-                "boxes": to_boxes(to_transform(local.where, self.grid), self.resolution),
+                "boxes": to_boxes(to_transform(local.where, self.settings.grid), self.resolution),
                 "z_pres": z_pres,
                 "z_depth": local.depth[..., 0],
                 "foreground": scene.foreground,
@@ -376,24 +214,22 @@ class GNM(Model):
             },
         )
 
-    def panels(
-        self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Int[Array, ""]
-    ) -> dict[str, Array]:
+    def visualize(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> dict[str, Array]:
         """Boxes, background, foreground, the cells' glimpses, and scenes sampled from the prior.
 
         Boxes are green where an object is present and red where not. Glimpses are shown on white
         where they are transparent, at their own resolution.
         """
-        prediction = self.predict(image, noise, step=step)
+        prediction = self.predict(batch, noise, step=step)
         extras, z_pres = prediction.extras, prediction.extras["z_pres"]
-        glimpses = self.glimpses(prediction.slots[..., : self.what_size])
+        glimpses = self.glimpses(prediction.slots[..., : self.settings.what_size])
         opacity = glimpses[..., 3:] * z_pres[..., None, None, None]
         return {
-            "boxes": draw_boxes(image, extras["boxes"], z_pres > 0.5),
+            "boxes": draw_boxes(batch.image, extras["boxes"], z_pres > 0.5),
             "background": extras["background"],
             "foreground": jnp.clip(extras["foreground"], 0.0, 1.0),
             "from global code": jnp.clip(
-                self.reconstruct_from_global(image, without_noise(noise), step=step), 0.0, 1.0
+                self.reconstruct_from_global(batch.image, without_noise(noise), step=step), 0.0, 1.0
             ),
             "glimpse": glimpses[..., :3] * opacity + (1.0 - opacity),
             "sampled": jnp.clip(self.sample(noise, step=step), 0.0, 1.0),
@@ -403,7 +239,7 @@ class GNM(Model):
         self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Int[Array, ""]
     ) -> Float[Array, "b h w 3"]:
         """What the learned prior makes of an image's global code: its cells and background anew."""
-        return self.render(self.infer(image, noise, step, from_code=True), step).image
+        return self.decode_image(self.infer(image, noise, step, from_code=True), step).image
 
     def sample(
         self, noise: Noise, *, step: Int[Array, ""], temperature: float = 1.0
@@ -418,7 +254,7 @@ class GNM(Model):
         cooled = {name: temperature * x for name, x in noise.items() if name != "pres"}
         odds = temperature * (jnp.log(noise["pres"]) - jnp.log1p(-noise["pres"]))
         cooled["pres"] = jax.nn.sigmoid(odds)
-        return self.render(self.infer(None, cooled, step), step).image
+        return self.decode_image(self.infer(None, cooled, step), step).image
 
     def log_likelihood(
         self,
@@ -444,101 +280,17 @@ class GNM(Model):
         """
         if num_samples < 1:
             raise ValueError(f"num_samples: got {num_samples}; it must be at least 1.")
-        temperature = annealed(step, self.temperature)
+        temperature = annealed(step, self.settings.temperature)
 
         def log_weight(key: Array) -> Float[Array, "b"]:
             noise = self.noise(key, len(image))
             latents = self.infer(image, noise, step)
             pres_logits = latents.q_local.pres.sample_logits(noise["pres"], temperature)
             ratio = log_prior_ratio(latents, pres_logits, temperature)
-            return self.pixel_log_prob(self.render(latents, step).image, image) + ratio
+            return self.pixel_log_prob(self.decode_image(latents, step).image, image) + ratio
 
         log_weights = lax.map(log_weight, jax.random.split(key, num_samples))
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
-
-
-def as_ramp(key: str, values: Sequence[float]) -> Ramp:
-    """The four numbers of an annealed setting, which may be a list."""
-    if not isinstance(values, Sequence) or len(values) != 4:
-        shown = tuple(values) if isinstance(values, Sequence) else values
-        raise ValueError(
-            f"model.{key}: got {shown}; it is (first value, last value, first step, last "
-            "step). The same value twice keeps it constant: (1.0, 1.0, 0, 1)."
-        )
-    first, last, start, end = values
-    return first, last, int(start), int(end)
-
-
-def check_settings(settings: dict[str, Any]) -> None:
-    """Refuses layers that do not fit together, and values out of range.
-
-    Raises:
-        ValueError: names the setting.
-    """
-
-    def refuse_unless(fits: bool, key: str, allowed: str) -> None:
-        if not fits:
-            value = settings[key]
-            shown = tuple(value) if isinstance(value, Sequence) else value
-            raise ValueError(f"model.{key}: got {shown}; {allowed}.")
-
-    def same_length(layers: str, *others: str, more: int = 0) -> None:
-        wanted = len(settings[layers]) + more
-        for key in others:
-            if len(settings[key]) != wanted:
-                raise ValueError(
-                    f"model.{key}: got {len(settings[key])} layers, {tuple(settings[key])}; "
-                    f"model.{layers} {tuple(settings[layers])} asks for {wanted}."
-                )
-
-    if str(settings["dtype"]) not in ("float32", "bfloat16"):
-        raise ValueError(f"model.dtype: got {settings['dtype']!r}; allowed are float32, bfloat16.")
-    for key in ("resolution", "grid"):
-        refuse_unless(len(settings[key]) == 2, key, "it is a height and a width")
-    for key in COUNTS:
-        refuse_unless(settings[key] >= 1, key, "it must be at least 1")
-    for key in LAYERS:
-        refuse_unless(all(n >= 1 for n in settings[key]), key, "every number must be at least 1")
-    for key in ("encoder_channels", "local_channels"):
-        refuse_unless(len(settings[key]) >= 1, key, "there must be at least one layer")
-    same_length("encoder_channels", "encoder_kernels", "encoder_strides")
-    same_length("glimpse_channels", "glimpse_upscales", more=1)
-    same_length("background_channels", "background_kernels", "background_upscales", more=1)
-    for key in ("aux_where_mean", "aux_where_std"):
-        refuse_unless(len(settings[key]) == 4, key, "it has four numbers: size, ratio, x, y")
-    refuse_unless(settings["sigma"] > 0.0, "sigma", "standard deviations are positive")
-    positive = min(settings["aux_where_std"]) > 0.0
-    refuse_unless(positive, "aux_where_std", "standard deviations are positive")
-    for key in RAMPS:
-        as_ramp(key, settings[key])
-    for key, value in settings.items():
-        if key.startswith("beta_") and key not in RAMPS:
-            is_number = not isinstance(value, Sequence)
-            refuse_unless(is_number, key, f"it is one number; annealed are {', '.join(RAMPS)}")
-    refuse_unless(
-        min(settings["temperature"][:2]) > 0.0, "temperature", "its values must be above 0"
-    )
-    for key, values in (
-        ("aux_pres", settings["aux_pres"][:2]),
-        ("early_pres", [settings["early_pres"]]),
-        ("early_alpha", [settings["early_alpha"]]),
-    ):
-        refuse_unless(all(0.0 <= x <= 1.0 for x in values), key, "it lies from 0 to 1")
-    height, width = settings["resolution"]
-    for stride in settings["encoder_strides"]:
-        height, width = -(-height // stride), -(-width // stride)
-    if (height, width) != tuple(settings["grid"]):
-        raise ValueError(
-            f"model.grid: got {tuple(settings['grid'])}, but model.encoder_strides bring model."
-            f"resolution {tuple(settings['resolution'])} to {(height, width)}; change one of them."
-        )
-    side = math.prod(settings["background_upscales"])
-    if tuple(settings["resolution"]) != (side, side):
-        raise ValueError(
-            f"model.background_upscales: {tuple(settings['background_upscales'])} make a "
-            f"background of {side}x{side} pixels, but model.resolution is "
-            f"{tuple(settings['resolution'])}; their product must be its height and its width."
-        )
 
 
 def without_noise(noise: Noise) -> Noise:

@@ -50,7 +50,7 @@ class AuxiliaryPriors(NamedTuple):
 
 
 def kl_terms(latents: SceneLatents, priors: AuxiliaryPriors) -> dict[str, Float[Array, "b"]]:
-    """The KL terms of the ELBO in nats an image, to the learned and to the auxiliary priors."""
+    """The KL terms of the ELBO in nats per image, to the learned and to the auxiliary priors."""
     p, q = latents.p_local, latents.q_local
     aux_pres = RelaxedBernoulli.from_probs(priors.pres)
     # What a cell without an object would show is not held to the auxiliary priors.
@@ -74,7 +74,7 @@ def kl_terms(latents: SceneLatents, priors: AuxiliaryPriors) -> dict[str, Float[
 def log_prior_ratio(
     latents: SceneLatents, pres_logits: Float[Array, "b k 1"], temperature: ArrayLike
 ) -> Float[Array, "b"]:
-    """The log importance weight of a draw: log p(z) − log q(z | image), in nats an image.
+    """The log importance weight of a draw: log p(z) − log q(z | image), in nats per image.
 
     With the learned priors alone.
 

@@ -1,20 +1,70 @@
 """StructDRAW: a global scene code, drawn in steps on a grid of features (Jiang & Ahn 2020)."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from einops import rearrange
+from einops import rearrange, repeat
 from flax import nnx
 from jax import lax
+from jax.nn.initializers import zeros
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from objdisc_jax.nn.conv import conv
-from objdisc_jax.models.gnm.conv_lstm import ConvLSTMCell, LSTMState
 from objdisc_jax.models.gnm.distributions import Normal
 from objdisc_jax.models.gnm.layers import NormedMLP
+from objdisc_jax.models.gnm.settings import Settings
+from objdisc_jax.nn.conv import conv
+
+
+class LSTMState(NamedTuple):
+    """Hidden state h and cell state c, both float32."""
+
+    h: Float[Array, "b h w d"]
+    c: Float[Array, "b h w d"]
+
+
+class ConvLSTMCell(nnx.Module):
+    """LSTM (Hochreiter & Schmidhuber 1997) on a grid, with 1x1 kernels (Shi et al. 2015).
+
+    One convolution over [input, h] gives the gates, stacked in the order i, f, o, g:
+    c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g), h' = σ(o) ⊙ tanh(c'). The first state is learned.
+
+    Args:
+        in_features: channels of the input.
+        hidden_features: channels d of the state.
+        grid: its rows and columns.
+        dtype: compute type of the convolution; gates and states stay float32.
+        rngs: source of the initial values (PyTorch's default; the first state is zero).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        grid: tuple[int, int],
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        shape = (1, *grid, hidden_features)
+        self.h_0 = nnx.Param(zeros(rngs.params(), shape, jnp.float32))
+        self.c_0 = nnx.Param(zeros(rngs.params(), shape, jnp.float32))
+        gates = 4 * hidden_features
+        self.conv = conv(in_features + hidden_features, gates, 1, dtype=dtype, rngs=rngs)
+
+    def initial_state(self, batch_size: int) -> LSTMState:
+        """The learned first state."""
+        h, c = (repeat(x[...], "1 h w d -> b h w d", b=batch_size) for x in (self.h_0, self.c_0))
+        return LSTMState(h, c)
+
+    def __call__(self, inputs: Float[Array, "b h w c"], state: LSTMState) -> LSTMState:
+        """Returns the next state."""
+        gates = self.conv(jnp.concatenate([inputs, state.h], axis=-1))
+        i, f, o, g = jnp.split(gates.astype(jnp.float32), 4, axis=-1)
+        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return LSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
 
 
 @flax.struct.dataclass
@@ -39,46 +89,28 @@ class StructDRAW(nnx.Module):
 
     Step t: the prior of z_t reads the decoder's state; its posterior reads an encoder LSTM fed
     with [e, e − canvas, decoder's state]; z_t, decoded to the grid, and the canvas feed the decoder
-    LSTM, whose state is added to the canvas through a 3x3 convolution.
-
-    Args:
-        features: channels c of the encoded image, the canvas and the states.
-        grid: rows and columns.
-        num_steps: t.
-        latent_size: d.
-        hidden: widths of the hidden layers of prior and posterior.
-        decoder_hidden: those of the layers that decode z_t.
-        dtype: compute type; states, canvas and distributions are float32.
-        rngs: source of the initial values.
+    LSTM, whose state is added to the canvas through a 3x3 convolution. States, canvas and
+    distributions are float32.
     """
 
-    def __init__(
-        self,
-        features: int,
-        *,
-        grid: tuple[int, int],
-        num_steps: int,
-        latent_size: int,
-        hidden: Sequence[int],
-        decoder_hidden: Sequence[int],
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        self.grid, self.num_steps, self.latent_size = grid, num_steps, latent_size
-        self.features = features
-        size = features * grid[0] * grid[1]
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        self.settings = settings
+        dtype, features = jnp.dtype(settings.dtype), settings.encoder_channels[-1]
+        size = features * settings.num_cells
 
         def distribution_net() -> NormedMLP:
-            return NormedMLP((size, *hidden, 2 * latent_size), dtype=dtype, rngs=rngs)
+            sizes = (size, *settings.global_hidden, 2 * settings.global_size)
+            return NormedMLP(sizes, dtype=dtype, rngs=rngs)
 
         def lstm(num_inputs: int) -> ConvLSTMCell:
-            return ConvLSTMCell(num_inputs * features, features, grid=grid, dtype=dtype, rngs=rngs)
+            inputs = num_inputs * features
+            return ConvLSTMCell(inputs, features, grid=settings.grid, dtype=dtype, rngs=rngs)
 
         self.prior_net = distribution_net()
         self.posterior_net = distribution_net()
         self.encoder_lstm = lstm(3)
         self.decoder_lstm = lstm(2)
-        decoder_sizes = (latent_size, *decoder_hidden, size)
+        decoder_sizes = (settings.global_size, *settings.global_decoder_hidden, size)
         self.z_decoder = NormedMLP(decoder_sizes, last_bare=False, dtype=dtype, rngs=rngs)
         self.to_canvas = conv(features, features, 3, dtype=dtype, rngs=rngs)
 
@@ -91,8 +123,9 @@ class StructDRAW(nnx.Module):
             encoded: the encoded image; None draws from the prior.
             noise: standard normals.
         """
-        batch = len(noise)
-        canvas = jnp.zeros((batch, *self.grid, self.features), jnp.float32)
+        batch, settings = len(noise), self.settings
+        height, width = settings.grid
+        canvas = jnp.zeros((batch, height, width, settings.encoder_channels[-1]), jnp.float32)
 
         def step(carry: tuple[LSTMState, LSTMState, Array], noise: Array):
             encoder, decoder, canvas = carry
@@ -103,7 +136,6 @@ class StructDRAW(nnx.Module):
                 encoder = self.encoder_lstm(inputs, encoder)
                 posterior = Normal.from_features(self.posterior_net(_flat(encoder.h)))
             z = posterior.sample(noise)
-            height, width = self.grid
             decoded = rearrange(self.z_decoder(z), "b (c h w) -> b h w c", h=height, w=width)
             inputs = jnp.concatenate([decoded.astype(jnp.float32), canvas], axis=-1)
             decoder = self.decoder_lstm(inputs, decoder)
@@ -117,7 +149,7 @@ class StructDRAW(nnx.Module):
         )
         steps = rearrange(noise, "b t d -> t b d")
         # Unrolled: there are few steps, and XLA is slow on convolutions inside loops on a CPU.
-        (_, _, canvas), drawn = lax.scan(step, start, steps, unroll=self.num_steps)
+        (_, _, canvas), drawn = lax.scan(step, start, steps, unroll=settings.draw_steps)
         z, prior, posterior = jax.tree.map(lambda x: rearrange(x, "t b d -> b t d"), drawn)
         return GlobalCode(canvas, z, prior, posterior)
 

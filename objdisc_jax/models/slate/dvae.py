@@ -11,15 +11,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
 
 from objdisc_jax.models.slate.chunks import in_chunks
-from objdisc_jax.nn.conv import conv, pixel_shuffle
 from objdisc_jax.models.slate.hash_prng import gumbel
+from objdisc_jax.models.slate.settings import PATCH
+from objdisc_jax.nn.conv import conv, pixel_shuffle
 from objdisc_jax.nn.norms import group_norm
 
-PATCH = 4
-"""Side of the square of pixels that a token stands for."""
-
-Draws = UInt32[Array, "b 2 2"] | tuple[Float[Array, "b t v"], Float[Array, "b t v"]]
-"""Gumbel noise of the soft code and of the tokens: two seeds an example, or the draws."""
+GumbelNoise = UInt32[Array, "b 2 2"] | tuple[Float[Array, "b t v"], Float[Array, "b t v"]]
+"""Noise of the soft code and of the tokens: two seeds per example, or the Gumbel samples."""
 
 
 class ConvBlock(nnx.Module):
@@ -69,7 +67,7 @@ class Code(NamedTuple):
     """What an image is to the transformer and to the dVAE's decoder.
 
     Attributes:
-        tokens: `[b, t]`, drawn from the encoder's distribution, row by row, without gradient.
+        tokens: `[b, t]`, sampled from the encoder's distribution, row by row, without gradient.
         embedded: `[b, t, c]`, the first layer of the decoder on the relaxed one-hot code.
     """
 
@@ -132,7 +130,7 @@ class DVAE(nnx.Module):
         return _on_tokens(self.to_logits, features).astype(jnp.float32)
 
     def argmax(self, features: Float[Array, "b t c"]) -> Int[Array, "b t"]:
-        """The likeliest tokens."""
+        """The most likely tokens."""
 
         def chunk(first: Array, features: Array) -> Array:
             del first
@@ -141,9 +139,9 @@ class DVAE(nnx.Module):
         return in_chunks(chunk, features, width=self.vocab_size)
 
     def code(
-        self, features: Float[Array, "b t c"], draws: Draws, temperature: Array, *, hard: bool
+        self, features: Float[Array, "b t c"], noise: GumbelNoise, temperature: Array, *, hard: bool
     ) -> Code:
-        """Draws the tokens, and independently the decoder's relaxed code.
+        """Samples the tokens, and independently the decoder's relaxed code.
 
         The code is softmax((logits + g) / temperature) with Gumbel noise g (Jang et al. 2016, arXiv
         1611.01144); the tokens are argmax(logits + g') with g' of their own. Arrays `[b, t, v]` are
@@ -151,21 +149,21 @@ class DVAE(nnx.Module):
 
         Args:
             features: what `encode` returned.
-            draws: the noise.
+            noise: of the code and of the tokens.
             temperature: τ.
             hard: give the decoder the largest element's one-hot vector, with the gradient of the
                 relaxed one (straight through).
         """
-        explicit = draws if isinstance(draws, tuple) else ()
+        explicit = noise if isinstance(noise, tuple) else ()
 
-        def chunk(first: Array | int, features: Array, *noise: Array) -> Code:
+        def chunk(first: Array | int, features: Array, *samples: Array) -> Code:
             logits = self.logits(features)
-            if isinstance(draws, tuple):
-                soft, for_tokens = noise
+            if isinstance(noise, tuple):
+                soft, for_tokens = samples
             else:
                 shape = logits.shape[1:]
                 start = first * self.vocab_size
-                soft, for_tokens = (gumbel(draws[:, i], shape, start) for i in (0, 1))
+                soft, for_tokens = (gumbel(noise[:, i], shape, start) for i in (0, 1))
             tokens = jnp.argmax(lax.stop_gradient(logits) + for_tokens, axis=-1)
             relaxed = jax.nn.softmax((logits + soft) / temperature, axis=-1)
             if hard:

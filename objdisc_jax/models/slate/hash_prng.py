@@ -1,10 +1,10 @@
-"""Noise that costs little: bits hashed from a seed and a position, Gumbel draws, dropout.
+"""A hash-based random generator: random bits as a function of a seed and a position.
 
-SLATE draws far more numbers than it has activations elsewhere: a Gumbel variable for every token
-and word of the vocabulary, a dropout bit for every pair of tokens, head and block. JAX's
-cryptographic generator makes that half of a step on a CPU. A hash of the position is several times
-cheaper, fuses into whatever reads it, and any part of an array can be drawn on its own, so that
-nothing large has to be kept. Everything small is drawn with `jax.random`.
+Any part of an array can be drawn on its own, because bits are addressed by their position: SLATE's
+Gumbel noise, `[b, tokens, vocabulary]`, and its dropout masks, a bit for every pair of tokens, head
+and block, are computed where they are read, chunk by chunk, in the backward pass again, and are
+never whole in memory. A hash is also several times cheaper on a CPU than JAX's cryptographic
+generator, which would be half of a step. Everything small is drawn with `jax.random`.
 """
 
 import math

@@ -4,14 +4,14 @@ import dataclasses
 from types import MappingProxyType
 from typing import Self
 
-from objdisc_jax.models import settings
+from objdisc_jax import settings
 
 PATCH = 4
 """Side of the square of pixels that a token stands for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.SlotAttentionSettings):
     """By default the published 128x128 model."""
 
     recommended = MappingProxyType(
@@ -31,11 +31,8 @@ class Settings(settings.Settings):
         }
     )
 
-    num_slots: int = 7  # slots, the background's included
-    slot_size: int = 192  # size of a slot
-    num_iterations: int = 3  # iterations of attention; "implicit" adds the differentiated one
-    mlp_hidden_size: int = 192  # width of the slots' residual MLP
-    gradient: settings.Gradient = "implicit"
+    slot_size: int = 192
+    mlp_hidden_size: int = 192
     vocab_size: int = 4096  # tokens of the dVAE; 4x4 pixels are one
     dvae_features: int = 64  # channels of the dVAE
     d_model: int = 192  # size of a token's vector, and of the transformer
@@ -46,7 +43,6 @@ class Settings(settings.Settings):
     temperature_steps: int = 30_000  # steps between them, along half a cosine
     hard: bool = False  # one-hot codes for the dVAE's decoder, straight-through gradient
     rematerialize: bool = True  # compute activations again to save memory
-    dtype: settings.DType = "float32"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -55,12 +51,14 @@ class Settings(settings.Settings):
 
     def check(self) -> None:
         """Refuses settings out of range, and those that contradict each other."""
-        self.at_least(1, "num_slots", "slot_size", "num_iterations", "mlp_hidden_size")
+        super().check()
         self.at_least(1, "vocab_size", "dvae_features", "d_model", "num_heads")
         self.at_least(1, "num_decoder_blocks", "temperature_steps")
         self.between(0.0, 1.0, "dropout")
         if any(side % PATCH for side in self.resolution):
-            self.refuse("resolution", f"a token is {PATCH}x{PATCH} pixels: use multiples of {PATCH}")
+            self.refuse(
+                "resolution", f"a token is {PATCH}x{PATCH} pixels: use multiples of {PATCH}"
+            )
         if self.d_model % self.num_heads:
             self.refuse("num_heads", f"it must divide model.d_model, {self.d_model}")
         if self.dropout == 1.0:

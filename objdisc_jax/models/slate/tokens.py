@@ -1,4 +1,4 @@
-"""Tokens: their embedding, the loss of predicting them, and how the next one is chosen."""
+"""Tokens: their embedding, the loss of predicting them, and how the next one is sampled."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from objdisc_jax.models.slate.chunks import in_chunks
 
 
 class TokenEmbedding(nnx.Module):
-    """A learned vector for every token, and one for every place in the sequence.
+    """A learned vector for every token, and one for every position in the sequence.
 
     Row 0 of the dictionary and of the positions belong to the beginning of the sequence (BOS);
     token t has row t + 1.
@@ -34,7 +34,7 @@ class TokenEmbedding(nnx.Module):
         return self.dictionary[...][rows] + self.positions[...]
 
     def at(self, row: Int[Array, "b"], position: Int[Array, ""]) -> Float[Array, "b d"]:
-        """The vector of one place, by the dictionary's row."""
+        """The vector of one position, by the dictionary's row."""
         return self.dictionary[...][row] + self.positions[...][0, position]
 
 
@@ -52,20 +52,20 @@ def token_cross_entropy(
     return in_chunks(chunk, x, tokens, width=head.out_features)
 
 
-def choose(
+def sample_token(
     logits: Float[Array, "b v"],
     key: Array | None,
     temperature: float = 1.0,
     top_k: int | None = None,
 ) -> Int[Array, "b"]:
-    """The likeliest token of each row, or with a key a drawn one.
+    """The most likely token of each row, or with a key a sampled one.
 
     Args:
         logits: unnormalised log-probabilities.
-        key: of the draw; None takes the likeliest.
+        key: of the samples; None takes the argmax.
         temperature: divides the logits: below 1 favours likely tokens.
-        top_k: draw among so many likeliest only, and those as likely as the last of them; None for
-            all.
+        top_k: sample among so many most likely only, and those as likely as the last of them; None
+            for all.
     """
     if key is None:
         return jnp.argmax(logits, axis=-1)

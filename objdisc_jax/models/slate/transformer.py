@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from objdisc_jax.models.slate import hash_prng
 from objdisc_jax.models.slate.chunks import in_chunks
+from objdisc_jax.models.slate.settings import Settings
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.nn.norms import layer_norm
 
@@ -50,7 +51,7 @@ def attend(
     logits = jnp.einsum("bhqe,bhte->bhqt", queries, memory.keys, preferred_element_type=jnp.float32)
     if visible is not None:
         logits = jnp.where(visible, logits, -jnp.inf)
-    weights = noise.dropout(jax.nn.softmax(logits, axis=-1), rate, seed)
+    weights = hash_prng.dropout(jax.nn.softmax(logits, axis=-1), rate, seed)
     return jnp.einsum("bhqt,bhte->bhqe", weights.astype(queries.dtype), memory.values)
 
 
@@ -201,12 +202,12 @@ class TransformerBlock(nnx.Module):
         found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
         found = checkpoint_name(found, "attention")
         x = y if self.norm_first_residual else x
-        x = x + noise.dropout(attention.output(found), self.dropout, self_seed)
+        x = x + hash_prng.dropout(attention.output(found), self.dropout, self_seed)
         attention = self.cross_attention
         queries = attention.queries(self.cross_norm(x))
         found = attend(queries, context, None, self.dropout, cross_weights_seed)
-        x = x + noise.dropout(attention.output(found), self.dropout, cross_seed)
-        return x + noise.dropout(self._mlp(x), self.dropout, mlp_seed)
+        x = x + hash_prng.dropout(attention.output(found), self.dropout, cross_seed)
+        return x + hash_prng.dropout(self._mlp(x), self.dropout, mlp_seed)
 
     def step(
         self,
@@ -247,47 +248,24 @@ class TransformerBlock(nnx.Module):
 
 
 class TransformerDecoder(nnx.Module):
-    """Blocks that predict every token of a sequence from those before it and from a context.
+    """Blocks that predict every token of a sequence from those before it and from a context."""
 
-    Args:
-        features: size d of a position and of a context vector.
-        num_heads: number of heads.
-        num_blocks: number of blocks.
-        dropout: share that is dropped.
-        rematerialize: keep a block's input and its attention for the backward pass and compute the
-            rest again.
-        dtype: compute type.
-        rngs: source of the initial values.
-    """
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        num_heads: int,
-        num_blocks: int,
-        dropout: float,
-        rematerialize: bool,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        self.rematerialize = rematerialize
-        self.features = features
-        self.num_heads = num_heads
-        self.dtype = dtype
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        self.settings = settings
+        num_blocks = settings.num_decoder_blocks
         self.blocks = nnx.List(
             TransformerBlock(
-                features,
-                num_heads,
+                settings.d_model,
+                settings.num_heads,
                 gain=(3 * num_blocks) ** -0.5,
                 norm_first_residual=i == 0,
-                dropout=dropout,
-                dtype=dtype,
+                dropout=settings.dropout,
+                dtype=jnp.dtype(settings.dtype),
                 rngs=rngs,
             )
             for i in range(num_blocks)
         )
-        self.norm = layer_norm(features, rngs=rngs)
+        self.norm = layer_norm(settings.d_model, rngs=rngs)
 
     def contexts(self, context: Float[Array, "b k d"]) -> list[KeysValues]:
         """Keys and values of a context for the cross-attention of every block."""
@@ -307,7 +285,7 @@ class TransformerDecoder(nnx.Module):
         first, *others = self.blocks
         seeds = None
         if dropout_key is not None:
-            seeds = noise.seeds(dropout_key, len(self.blocks), SITES)
+            seeds = hash_prng.seeds(dropout_key, len(self.blocks), SITES)
         x = self._apply(first, x, context, None if seeds is None else seeds[0])
         if others:
             graphdef, *_ = nnx.split(others[0])
@@ -329,15 +307,16 @@ class TransformerDecoder(nnx.Module):
         def apply(x: Array, context: Array, seeds: Array | None) -> Array:
             return block(x, block.cross_attention.memory(context), seeds)
 
-        if self.rematerialize:
+        if self.settings.rematerialize:
             policy = jax.checkpoint_policies.save_only_these_names("attention")
             apply = jax.checkpoint(apply, policy=policy)
         return apply(x, context, seeds)
 
     def empty_cache(self, batch_size: int, num_tokens: int) -> list[KeysValues]:
         """Room for the keys and values of every block."""
-        shape = (batch_size, self.num_heads, num_tokens, self.features // self.num_heads)
-        zeros = jnp.zeros(shape, self.dtype)
+        num_heads, d_model = self.settings.num_heads, self.settings.d_model
+        shape = (batch_size, num_heads, num_tokens, d_model // num_heads)
+        zeros = jnp.zeros(shape, self.settings.dtype)
         return [KeysValues(zeros, zeros) for _ in self.blocks]
 
     def step(

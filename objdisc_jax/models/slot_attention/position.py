@@ -40,30 +40,23 @@ class PositionEmbedding(nnx.Module):
 
     Args:
         features: number of channels.
-        kind: `linear` maps (y, x, 1 − y, 1 − x) as the published models do; `fourier` maps those
-            four and the Fourier features, which tells neighbouring pixels apart much better.
-        num_frequencies: harmonics of the Fourier features.
+        num_frequencies: with 0, (y, x, 1 − y, 1 − x) is mapped as in the published models; with
+            more, that and so many harmonics of the Fourier features, which tell neighbouring pixels
+            apart much better.
         init: initialisation of the map, as for `linear`.
         rngs: source of the initial values.
-
-    Raises:
-        ValueError: `kind` is not one of the two.
     """
 
     def __init__(
         self,
         features: int,
         *,
-        kind: str = "linear",
-        num_frequencies: int = 12,
+        num_frequencies: int = 0,
         init: Init = "fan_in",
         rngs: nnx.Rngs,
     ):
-        if kind not in ("linear", "fourier"):
-            raise ValueError(f"model.position: got {kind!r}; allowed are 'linear' and 'fourier'.")
-        self.num_frequencies = num_frequencies if kind == "fourier" else 0
-        inputs = 4 + 4 * self.num_frequencies
-        self.dense = linear(inputs, features, init=init, rngs=rngs)
+        self.num_frequencies = num_frequencies
+        self.dense = linear(4 + 4 * num_frequencies, features, init=init, rngs=rngs)
 
     def __call__(self, yx: Float[Array, "*n 2"]) -> Float[Array, "*n c"]:
         """The embedding of coordinates in [0, 1]."""

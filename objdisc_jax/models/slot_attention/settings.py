@@ -4,18 +4,13 @@ import dataclasses
 import math
 from typing import Literal, Self
 
-from objdisc_jax.models import settings
+from objdisc_jax import settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.SlotAttentionSettings):
     """By default the published 128x128 model, whose weights have no LayerNorm in the encoder."""
 
-    num_slots: int = 7  # slots, the background's included
-    slot_size: int = 64  # size of a slot
-    num_iterations: int = 3  # iterations of attention; "implicit" adds the differentiated one
-    mlp_hidden_size: int = 128  # width of the slots' residual MLP
-    gradient: settings.Gradient = "implicit"
     encoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # one entry per convolution
     encoder_kernels: tuple[int, ...] = (5, 5, 5, 5)  # sides of their kernels
     encoder_strides: tuple[int, ...] = (1, 1, 1, 1)  # their strides
@@ -38,11 +33,10 @@ class Settings(settings.Settings):
     area_weight: float = 0.0  # final weight of the regulariser towards objects of one area
     area_ramp: tuple[int, int] = (60_000, 65_000)  # steps between which that rises from 0
     area_of_object: int = 81  # that area, in pixels
-    dtype: settings.DType = "float32"
 
     def check(self) -> None:
         """Refuses layers that do not fit together, and values out of range."""
-        self.at_least(1, "num_slots", "slot_size", "num_iterations", "mlp_hidden_size")
+        super().check()
         self.at_least(1, "encoder_channels", "decoder_grid", "area_of_object", "pixel_stride")
         self.same_length("encoder_channels", "encoder_kernels", "encoder_strides")
         for layers in ("encoder_channels", "decoder_channels"):

@@ -10,7 +10,7 @@ from objdisc_jax import config as configs
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.models import base
 from objdisc_jax.training import loop, runs, sharding
-from objdisc_jax.evaluation.evaluate import evaluate
+from objdisc_jax.training.evaluate import evaluate
 from objdisc_jax.training.step import initial_state, make_train_step
 from tests.conftest import tiny_experiment
 from tests.models.test_contract import SMALL

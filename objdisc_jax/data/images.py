@@ -1,6 +1,7 @@
-"""Reads picture files: colours, and palette pictures whose indices are labels."""
+"""Reads image files: colours, and palette images whose indices are labels."""
 
 import contextlib
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,36 +12,38 @@ from PIL import Image, ImageOps
 from objdisc_jax.data.errors import BadImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Of files that are taken for pictures."""
+"""Of files that are taken for images."""
 
+NAMES = f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"
+"""A regular expression for the names of such files."""
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 
 
 def read_rgb(file: Path) -> Image.Image:
-    """Reads a picture of any kind as RGB, upright; alpha is dropped.
+    """Reads an image of any kind as RGB, upright; alpha is dropped.
 
     Raises:
-        BadImageError: it is missing, truncated or no picture.
+        BadImageError: it is missing, truncated or no image.
     """
     with _explained(file), Image.open(file) as opened:
         upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I"):  # 16 bits a pixel, which convert("RGB") would clip
+        if upright.mode.startswith("I"):  # 16 bits per pixel, which convert("RGB") would clip
             upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
         return upright.convert("RGB")
 
 
 def read_labels(file: Path) -> Image.Image:
-    """Reads a segmentation kept as a palette picture, whose palette indices are the labels.
+    """Reads a segmentation kept as a palette image, whose palette indices are the labels.
 
     Raises:
-        BadImageError: it is missing, truncated, or not a palette picture (mode P).
+        BadImageError: it is missing, truncated, or not a palette image (mode P).
     """
     with _explained(file), Image.open(file) as opened:
         opened.load()
         if opened.mode != "P":
             raise BadImageError(
-                f"The mask {file} is a picture of mode {opened.mode}, but must have mode P: its "
+                f"The mask {file} is an image of mode {opened.mode}, but must have mode P: its "
                 "labels are the indices of a palette. Some program has replaced them by the "
                 "palette's colours. Restore it."
             )
@@ -48,10 +51,10 @@ def read_labels(file: Path) -> Image.Image:
 
 
 def centred_box(size: tuple[int, int], aspect: float) -> tuple[int, int, int, int]:
-    """Returns the largest box in the middle of a picture: left, top, right, bottom.
+    """Returns the largest box in the middle of an image: left, top, right, bottom.
 
     Args:
-        size: of the picture, columns and rows.
+        size: of the image, columns and rows.
         aspect: columns per row of the box.
     """
     columns, rows = size
@@ -72,6 +75,6 @@ def _explained(file: Path) -> Iterator[None]:
         raise BadImageError(f"There is no file {file}. Restore it.") from None
     except _UNREADABLE as error:
         raise BadImageError(
-            f"The picture {file} cannot be read ({error}): it may be truncated, damaged, or no "
-            "picture. Restore it."
+            f"The image {file} cannot be read ({error}): it may be truncated, damaged, or no "
+            "image. Restore it."
         ) from error

@@ -1,4 +1,4 @@
-"""What the settings of all models have in common; imports neither JAX nor torch."""
+"""What the settings of all models have in common; imports the standard library alone."""
 
 import dataclasses
 import types
@@ -6,13 +6,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from ml_collections import ConfigDict, config_dict
-
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.names import closest
 
-Gradient = Literal["implicit", "unrolled", "bo_qsa"]
-"""How gradients flow through Slot Attention; see `objdisc_jax.nn.slot_attention`."""
 DType = Literal["float32", "bfloat16"]
 """Compute type of a model; its parameters are float32."""
 
@@ -106,17 +102,20 @@ class Settings:
                 )
 
 
-def default_block(name: str, settings: type[Settings]) -> ConfigDict:
-    """The `model` block of a config: a model's name and its settings' defaults."""
-    block = ConfigDict({"name": name})
-    hints = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
-        value = getattr(settings(), field.name)
-        if value is None:
-            (kind,) = (one for one in typing.get_args(hints[field.name]) if one is not type(None))
-            value = config_dict.placeholder(typing.get_origin(kind) or kind)
-        block[field.name] = value
-    return block
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlotAttentionSettings(Settings):
+    """Settings of models with Slot Attention (`objdisc_jax.nn.slot_attention`)."""
+
+    num_slots: int = 7  # slots, the background's included
+    slot_size: int = 64  # size of a slot
+    num_iterations: int = 3  # iterations of attention; "implicit" adds the differentiated one
+    mlp_hidden_size: int = 128  # width of the slots' residual MLP
+    gradient: Literal["implicit", "unrolled", "bo_qsa"] = "implicit"  # how gradients flow
+    dtype: DType = "float32"
+
+    def check(self) -> None:
+        """Refuses sizes below 1."""
+        self.at_least(1, "num_slots", "slot_size", "num_iterations", "mlp_hidden_size")
 
 
 _MISFIT = object()
@@ -155,5 +154,6 @@ def _describe(hint: Any) -> str:
         return ", or ".join(_describe(one) for one in arguments)
     if typing.get_origin(hint) is tuple:
         of = getattr(arguments[0], "__name__", str(arguments[0]))
-        return f"it is a tuple of {'any number' if arguments[-1] is Ellipsis else len(arguments)} {of}"
+        length = "any number" if arguments[-1] is Ellipsis else len(arguments)
+        return f"it is a tuple of {length} of type {of}"
     return f"it is {'None' if hint is type(None) else f'of type {hint.__name__}'}"

@@ -1,0 +1,143 @@
+"""Frozen parts of a model: parameters that come from a file and are not trained."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.files import write_atomically
+from objdisc_jax.models import base
+from objdisc_jax.names import flatten
+
+FILE = "frozen.json"
+HUB_FILE = "model.safetensors"
+
+
+class Frozen(NamedTuple):
+    """The frozen parts of a model.
+
+    Attributes:
+        params: their parameters, by the part's name.
+        sources: where each part comes from (`source`) and what was found there (`sha256`).
+    """
+
+    params: base.Params
+    sources: dict[str, dict[str, str]]
+
+
+NONE = Frozen({}, {})
+
+
+def load(model: base.Model, like: base.Params) -> Frozen:
+    """Reads the frozen parts of a model from the files that it names.
+
+    Args:
+        model: the model, whose own parameters are not looked at.
+        like: the parts' shapes.
+
+    Raises:
+        ConfigError: a file is missing, cannot be read, or holds other parameters.
+    """
+    params, sources = {}, {}
+    for part, source in model.frozen.items():
+        file = _find(part, source)
+        try:
+            found = model.load_frozen(part, file)
+        except UserError:
+            raise
+        except Exception as error:  # safetensors, NumPy and the model each have errors of their own
+            raise ConfigError(
+                f"model: the frozen part {part!r} cannot be read from {file} ({error}). Name a "
+                "sound file, or copy it anew."
+            ) from error
+        params[part] = _checked(part, file, found, like[part])
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        sources[part] = {"source": source, "sha256": digest}
+    return Frozen(params, sources)
+
+
+def record(parts: Frozen, workdir: Path) -> None:
+    """Writes into a run directory where its model's frozen parts come from."""
+    if parts.sources:
+        write_atomically(workdir / FILE, json.dumps(parts.sources, indent=2) + "\n")
+
+
+def check(parts: Frozen, workdir: Path) -> None:
+    """Checks that frozen parts are those that a run was trained with, wherever they lie now.
+
+    Raises:
+        UserError: they are not.
+    """
+    file = workdir / FILE
+    if not parts.sources:
+        return
+    if not file.is_file():
+        raise UserError(
+            f"workdir: the run in {workdir} does not tell which frozen parts it was trained with: "
+            f"{file} is missing. Restore it, or train in another --workdir."
+        )
+    recorded = json.loads(file.read_text())
+    for part, now in parts.sources.items():
+        then = recorded.get(part, {})
+        if then.get("sha256") != now["sha256"]:
+            raise UserError(
+                f"model: the frozen part {part!r} from {now['source']} is not the one that the run "
+                f"in {workdir} was trained with, {then.get('source', 'none')}: its SHA-256 is "
+                f"{now['sha256']}, that of the run {then.get('sha256')}. Restore that file, or "
+                "train in another --workdir."
+            )
+
+
+def _find(part: str, source: str) -> Path:
+    """The file of a source: a path, or REPOSITORY or REPOSITORY/FILE on the Hugging Face Hub."""
+    file = Path(source).expanduser()
+    if file.is_file():
+        return file
+    organisation, _, rest = source.partition("/")
+    repository, _, name = rest.partition("/")
+    reason = "there is no such file"
+    if organisation and repository and not source.startswith((".", "~")):
+        try:
+            from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
+
+            return Path(hf_hub_download(f"{organisation}/{repository}", name or HUB_FILE))
+        except ImportError:
+            reason += ", and without the package huggingface_hub nothing can be downloaded"
+        except Exception as error:  # no network, no such repository, no such file, a full disk
+            reason += f", and from the Hugging Face Hub it cannot be had ({error})"
+    raise ConfigError(
+        f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there, "
+        "or name another."
+    )
+
+
+def _checked(part: str, file: Path, found: Mapping[str, Any], like: base.Params) -> base.Params:
+    """The parameters of a part, nested and of the types of `like`; every one accounted for."""
+    wanted = flatten(like)
+    problems = [f"  {name}: is missing" for name in sorted(wanted.keys() - found.keys())]
+    problems += [f"  {name}: is no parameter" for name in sorted(found.keys() - wanted.keys())]
+    problems += [
+        f"  {name}: has shape {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & found.keys())
+        if tuple(found[name].shape) != tuple(wanted[name].shape)
+    ]
+    if problems:
+        raise ConfigError(
+            f"model: {file} does not fit the frozen part {part!r}:\n" + "\n".join(problems) + "\n"
+            "Name the file of a part of this size and kind, or change the model's settings."
+        )
+
+    def nested(tree: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
+        return {
+            key: nested(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else jnp.asarray(found[f"{prefix}{key}"], value.dtype)
+            for key, value in tree.items()
+        }
+
+    return nested(like, "")
