@@ -32,7 +32,7 @@ def main() -> None:
     config.batch_size = arguments.batch_size or config.batch_size
     config.model.dtype = arguments.dtype or config.model.dtype
 
-    graphdef, state = runs.abstract_state(config)
+    graphdef, state = run_dir.abstract_state(config)
     shape = (config.batch_size, *config.model.resolution, 3)
     batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
     analysis = make_train_step(config, graphdef).lower(state, batch).compile().memory_analysis()

@@ -114,7 +114,7 @@ def measure_jax(arguments: argparse.Namespace) -> dict[str, Any]:
     jax.config.update("jax_default_matmul_precision", matmul)
     with tempfile.TemporaryDirectory() as folder:
         config = experiment(arguments, Path(folder) / "pictures.h5")
-        graphdef, shapes = runs.abstract_state(config)
+        graphdef, shapes = run_dir.abstract_state(config)
         batch_shape = (arguments.batch_size, *config.model.resolution, 3)
         image = np.random.default_rng(0).integers(0, 256, batch_shape, np.uint8)
         batch = {"image": jax.device_put(image)}
@@ -279,7 +279,7 @@ def count_flops(config: Any) -> float:
     config = config.copy_and_resolve_references()
     if "rematerialize" in config.model:
         config.model.rematerialize = False
-    graphdef, shapes = runs.abstract_state(config)
+    graphdef, shapes = run_dir.abstract_state(config)
     image = jax.ShapeDtypeStruct((config.batch_size, *config.model.resolution, 3), "uint8")
     scan = jax.lax.scan
     jax.lax.scan = functools.partial(scan, unroll=True)

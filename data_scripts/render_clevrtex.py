@@ -148,7 +148,7 @@ def _write_record(folder: pathlib.Path, description: dict[str, Any], rendering: 
     stem = _stem(folder, description["split"], description["image_index"])
     stem.parent.mkdir(exist_ok=True)
     mask = Image.fromarray(rendering.segmentation).convert("P")
-    mask.putpalette(clevrtex.PALETTE.astype("uint8").tobytes())
+    mask.putpalette(clevrtex.PALETTE)
     for image, ending in ((Image.fromarray(rendering.image), ".png"), (mask, "_flat.png")):
         buffer = io.BytesIO()
         image.save(buffer, "png", compress_level=1)

@@ -10,19 +10,9 @@ from pathlib import Path
 
 from absl import logging
 
-from objdisc_jax.errors import UserError
 
-
-class InUse(UserError):
-    """Another process holds a lock.
-
-    Attributes:
-        holder: that process, as in "process 12 on host".
-    """
-
-    def __init__(self, lock_file: Path, holder: str):
-        super().__init__(f"{lock_file} is locked by {holder}. Wait until it ends, or stop it.")
-        self.holder = holder
+class InUse(Exception):
+    """Another process holds a lock; the text says which, as in "process 12 on host"."""
 
 
 @contextlib.contextmanager
@@ -88,9 +78,9 @@ def locked(lock_file: Path, *, remove_after: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise InUse(lock_file, file.read().strip() or "another process") from error
+            raise InUse(file.read().strip() or "another process") from error
         except OSError as error:  # some network file systems have no locks
-            logging.warning("%s cannot be locked (%s): use it once at a time.", lock_file, error)
+            logging.warning("%s cannot be locked (%s): start no second run.", lock_file, error)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

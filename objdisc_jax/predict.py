@@ -12,7 +12,6 @@ Label map and overlay have the size of the image; what was cropped away is backg
 
 import argparse
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from PIL import Image
 from objdisc_jax import segmentation
 from objdisc_jax.cli import run
 from objdisc_jax.data.declaration import scaled_box
-from objdisc_jax.data.images import SUFFIXES, centred_box, read_rgb
+from objdisc_jax.data.images import NAMES, SUFFIXES, centred_box, read_rgb
 from objdisc_jax.data.walk import walk
 from objdisc_jax.errors import UserError
 
@@ -174,10 +173,9 @@ def _find(inputs: list[Path], output: Path) -> dict[str, Path]:
     """
     found: list[tuple[Path, Path]] = []
     left_out: Counter[str] = Counter()
-    pattern = f"(?i).*({'|'.join(map(re.escape, SUFFIXES))})"
     for entry in inputs:
         if entry.is_dir():
-            inside = walk(entry, pattern, exclude=[output], skip_unreadable=True)
+            inside = walk(entry, NAMES, exclude=[output], skip_unreadable=True)
             relative = [Path(os.fsdecode(name)) for name in inside.files]
             found += [(entry / path, path) for path in relative]
             left_out += inside.left_out

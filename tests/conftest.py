@@ -16,7 +16,8 @@ os.environ["XDG_CACHE_HOME"] = USER_CACHE.name
 import h5py
 import pytest
 
-from objdisc_jax.config import experiment
+from objdisc_jax import models
+from objdisc_jax.config import experiment, model_block
 from objdisc_jax.data import splits
 from objdisc_jax.data.synthetic import tetrominoes
 
@@ -75,3 +76,10 @@ def tiny_experiment(data_file):
         output="tanh",
     )
     return config.lock()
+
+
+def small_config(model):
+    """The experiment of a small model on Tetrominoes."""
+    config = experiment(model=model, data="tetrominoes")
+    config.model = model_block(model, models.settings_class(model).small())
+    return config

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from objdisc_jax import config as configs
-from tests.models.test_contract import SMALL
+from tests.conftest import small_config
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -27,8 +26,7 @@ def test_row_is_found_again_by_its_key(tmp_path):
 @pytest.mark.slow
 def test_every_block_of_a_loop_counts():
     def count(num_blocks):
-        config = configs.experiment(model="slate", data="clevr_with_masks")
-        config.model.update(SMALL["slate"])
+        config = small_config("slate")
         config.model.num_decoder_blocks = num_blocks
         config.batch_size = 2
         return training_speed.count_flops(config)

@@ -53,8 +53,8 @@ def without_key(source, file, key):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--config.batch_sice=4", r"no key 'batch_sice' Did you mean \"batch_size\""),
-        ("--config.model.num_slotz=4", r"no key 'num_slotz' Did you mean \"num_slots\""),
+        ("--config.batch_sice=4", r"no key 'batch_sice' \(did you mean 'batch_size'\?\)"),
+        ("--config.model.num_slotz=4", r"no key 'num_slotz' \(did you mean 'num_slots'\?\)"),
         ("--config.batch_size=many", r"--config\.batch_size=many: invalid literal for int"),
         ("--config.seed=-1", r"seed: got -1; it must be at least 0"),
         ("--config.eval.every=0", r"eval\.every: got 0; it must be at least 1"),

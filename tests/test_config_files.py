@@ -38,9 +38,9 @@ ENTRY_POINTS = {
 def _call(entry_point, folder, content):
     """Runs an entry point with a config file; its exit status and what it said."""
     (folder / "own.py").write_text(content)
+    arguments = [*ENTRY_POINTS[entry_point], "--config", "own.py"]
     done = subprocess.run(
-        [sys.executable, "-m", f"objdisc_jax.{entry_point}"]
-        + [*ENTRY_POINTS[entry_point], "--config", "own.py"],
+        [sys.executable, "-m", f"objdisc_jax.{entry_point}", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

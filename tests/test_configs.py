@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from objdisc_jax import config as configs
-from objdisc_jax import settings
 from objdisc_jax.data import datasets
+from objdisc_jax.models.base import Batch
+from objdisc_jax.training.run_dir import abstract, build_model
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -20,19 +21,20 @@ def config(request):
 
 
 def test_config_passes_the_checks_and_survives_saving(config):
-    settings.check(config)
+    configs.check(config)
     values = configs.to_dict(config)
     assert configs.to_dict(configs.from_dict(values)) == values
 
 
 def test_model_takes_images_of_the_config(config):
     def loss(rng):
-        model = configs.build_model(config)
-        noise = model.noise(rng, 1)
-        return model.loss(jnp.zeros((1, *model.resolution, 3)), noise, step=jnp.int32(0))
+        model = build_model(config)
+        batch = Batch({"image": jnp.zeros((1, *model.resolution, 3))})
+        return model.loss(batch, model.noise(rng, 1), step=jnp.int32(0))
 
     value, _ = jax.eval_shape(loss, jax.random.key(0))
     assert value.shape == (1,)
+    abstract(config)  # the optimiser fits the parameters
 
 
 def test_reader_that_resizes_gives_images_of_the_models_size(config):

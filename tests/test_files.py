@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from objdisc_jax import files
-from objdisc_jax.errors import UserError
 
 HOLD = """
 import sys
@@ -55,9 +54,14 @@ def test_folder_that_holds_something_is_kept(tmp_path):
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_error_removes_what_was_made_and_keeps_what_was_there(tmp_path, kind, error):
     (tmp_path / "thing").write_text("old")
-    with pytest.raises(error), files.replacing(tmp_path / "thing") as partial:
-        _fill(partial, kind)
-        raise error
+
+    def fail():
+        with files.replacing(tmp_path / "thing") as partial:
+            _fill(partial, kind)
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert [*tmp_path.iterdir()] == [tmp_path / "thing"]
     assert (tmp_path / "thing").read_text() == "old"
 
@@ -78,9 +82,8 @@ def test_lock_of_another_process_says_which_holds_it(tmp_path):
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(files.InUse) as error, files.locked(lock):
             pass
-        assert error.value.holder.startswith(f"process {holder.pid} on ")
+        assert str(error.value).startswith(f"process {holder.pid} on ")
         holder.stdin.close()
-    assert isinstance(error.value, UserError)
     with files.locked(lock, remove_after=True):
         assert lock.exists()
     assert not lock.exists()

@@ -11,8 +11,7 @@ from objdisc_jax.data import datasets
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import loop
-from tests.conftest import tiny_experiment
-from tests.models.test_contract import SMALL
+from tests.conftest import small_config, tiny_experiment
 from tests.training.test_train import changed
 
 
@@ -65,10 +64,8 @@ def test_every_image_gets_its_four_files_at_its_own_size(workdir, images, tmp_pa
 
 
 def test_count_and_extras_of_a_model_are_written(images, tetrominoes_file, tmp_path):
-    config = configs.experiment(model="gnm", data="tetrominoes")
-    with config.unlocked():
-        config.data.path = str(tetrominoes_file)
-        config.model.update(SMALL["gnm"])
+    config = small_config("gnm")
+    config.data.path = str(tetrominoes_file)
     weights = interop.create(configs.to_dict(config)["model"]).state_dict()
     torch.save(weights, tmp_path / "gnm.pt")
     convert.from_torch(tmp_path / "gnm.pt", config, tmp_path / "gnm")
@@ -108,10 +105,10 @@ def test_crop_of_the_data_scales_with_the_image(tmp_path, size, crop):
     config = datasets.get("clevr_with_masks").default_config()
     declaration = datasets.get("clevr_with_masks").declare(config)
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "image.png")
-    picture = predict._read(tmp_path / "image.png", "data", declaration, (48, 48))
-    assert picture.crop == crop
+    given = predict._read(tmp_path / "image.png", "data", declaration, (48, 48))
+    assert given.crop == crop
     # The model itself makes the training data's crops smaller, as it did in training.
-    assert picture.seen.shape == ((192, 192, 3) if size == (240, 320) else (48, 48, 3))
+    assert given.seen.shape == ((192, 192, 3) if size == (240, 320) else (48, 48, 3))
 
 
 def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop
 from objdisc_jax.data.synthetic import tetrominoes
-from tests.models.test_contract import SMALL
+from tests.conftest import small_config
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -19,9 +19,8 @@ README = Path(__file__).parent.parent / "README.md"
 def test_a_run_is_used_in_python_as_the_readme_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, own in (("slate", {"vocab_size": 64}), ("gnm", {})):
-        config = configs.experiment(model=name, data="tetrominoes")
-        with config.unlocked():
-            config.model.update(SMALL[name] | own)
+        config = small_config(name)
+        config.model.update(own)
         weights = interop.create(configs.to_dict(config)["model"]).state_dict()
         torch.save(weights, "weights.pt")
         convert.from_torch(Path("weights.pt"), config, Path(f"runs/{name}_tetrominoes"))

@@ -46,7 +46,7 @@ def test_spread_out_makes_unsure_pixels_background():
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_concentrated_takes_the_slot_that_surrounds_the_others(region):
+def test_largest_segment_takes_the_slot_that_surrounds_the_others(region):
     labels = segment(masks_of(scene(), 3), mode="largest_segment", region=region)
     np.testing.assert_array_equal(labels, np.where(scene() == 1, 0, scene() + 1)[None])
 
@@ -59,12 +59,12 @@ def test_hull_counts_and_not_the_number_of_pixels():
     np.testing.assert_array_equal(background[0], labels == 0)
 
 
-def test_area_and_distance_choose_differently():
+def test_area_and_diameter_choose_differently():
     """A row of pixels reaches further than the blocks below it, whose areas are larger."""
     labels = np.zeros((8, 20), int)
     labels[1:, :12] = 1
     labels[1:, 12:] = 2
-    for region, expected in (("area", 1), ("distance", 0)):
+    for region, expected in (("hull_area", 1), ("hull_diameter", 0)):
         result = segment(masks_of(labels, 3), mode="largest_segment", region=region)[0]
         np.testing.assert_array_equal(result == 0, labels == expected)
 
@@ -97,7 +97,9 @@ def test_both_adds_the_furthest_region_to_the_thresholded_one():
 def test_both_stops_where_the_thresholded_region_is_the_furthest():
     masks = masks_of(scene(), 3)
     masks[0, :, scene() == 1] = 1 / 3
-    np.testing.assert_array_equal(segment(masks, mode="both"), segment(masks, mode="low_confidence"))
+    np.testing.assert_array_equal(
+        segment(masks, mode="both"), segment(masks, mode="low_confidence")
+    )
 
 
 def test_images_of_a_batch_are_independent():
@@ -112,8 +114,14 @@ def test_images_of_a_batch_are_independent():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "largest"}, r"mode: got 'largest'; allowed are none, low_confidence, concentrated"),
-        ({"mode": "both", "region": "hull"}, r"region: got 'hull'; allowed are area, distance"),
+        (
+            {"mode": "largest"},
+            r"mode: got 'largest'; allowed are none, low_confidence, largest_",
+        ),
+        (
+            {"mode": "both", "region": "hull"},
+            r"region: got 'hull'; allowed are hull_area, hull_diameter",
+        ),
         ({"threshold": 127}, r"threshold: got 127"),
         ({"background": 3}, r"background: got 3; allowed is the index of one of the 3 masks"),
     ],

@@ -48,6 +48,9 @@ def experiment(*, model: str, data: str) -> ConfigDict:
         block[last] = defaults.group_config(**value) if path[-1:] == ["groups"] else value
     if "resolution" in config.data:  # a set whose reader resizes, to the size that the model takes
         config.data.resolution = config.model.get_ref("resolution")
+    config.lock()
+    for key in defaults.OPEN:
+        config.optimizer[key].unlock()
     return config
 
 
@@ -75,11 +78,10 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     Raises:
         ConfigError: it names a model or data set that doesn't exist, or has an unknown key.
     """
-    config = experiment(model=values["model"]["name"], data=values["data"]["name"]).lock()
+    config = experiment(model=values["model"]["name"], data=values["data"]["name"])
     try:
-        with config.optimizer.unlocked():
-            for key in defaults.OPEN:
-                config.optimizer[key] = ConfigDict(values["optimizer"][key])
+        for key in defaults.OPEN:
+            config.optimizer[key] = ConfigDict(values["optimizer"][key])
         config.update(values)
     except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(f"The saved config does not fit this version: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from objdisc_jax.files import write_atomically
+from objdisc_jax.files import replacing
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,18 +40,16 @@ def cached(
     """
     name = f"{hashlib.sha256(repr((VERSION, *key)).encode()).hexdigest()[:32]}.npz"
     try:
-        file = folder() / name
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+        with np.load(io.BytesIO((folder() / name).read_bytes())) as stored:
             arrays = dict(stored)
         if is_current(arrays):
             return arrays
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # none yet, or one that is damaged or of another version
     arrays = compute()
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, **arrays)
     try:
-        write_atomically(folder() / name, content.getvalue())
+        with replacing(folder() / name) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         logging.warning("The cache cannot be written (%s); going on without.", error)
     return arrays

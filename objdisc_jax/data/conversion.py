@@ -45,7 +45,7 @@ class Source(Generic[Item]):
     Attributes:
         identity: what distinguishes this conversion from any other; JSON.
         num_records: how many records to convert; there may be fewer.
-        items: yields what there is to decode from record number k on, one item a record.
+        items: yields what there is to decode from record number k on, one item per record.
         decode: turns the number of the first record and some items into arrays, [n, ...] each;
             called by several threads at once.
         block: how many records to decode at once.
@@ -119,7 +119,6 @@ def convert(
         DataError: an input is damaged or empty, or the file exists or cannot be written.
     """
     path = pathlib.Path(path).expanduser().absolute()
-    hdf5_writer.check_free(path, overwrite)
     identity = {"converter": VERSION, "layout": hdf5_writer.LAYOUT_VERSION, **source.identity}
     with (
         outputs.restartable(path, identity, parts="*.npz", overwrite=overwrite) as folder,
@@ -179,9 +178,7 @@ def generate(
     splits: Mapping[str, range] | None = None,
     attributes: Mapping[str, Any] | None = None,
     images: Collection[str] = hdf5_writer.IMAGES,
-    overwrite: bool = False,
-    workers: int = 1,
-    show_progress: bool = True,
+    **options: Any,
 ) -> None:
     """Writes a file of records that are made from their numbers alone, under a progress bar.
 
@@ -189,14 +186,12 @@ def generate(
         path: the file.
         num_records: how many.
         decode: as in `Source`; the items are the records' numbers.
-        made_by: the generator, its version and its arguments, which are attributes of the file.
+        made_by: the generator, its version and its arguments; attributes of the file, too.
         block: as in `Source`.
         splits: declared ones, which are scaled to the number of records; None states none.
         attributes: further ones of the file.
         images: as in `Source`.
-        overwrite: as in `convert`, as are the others.
-        workers: number of threads.
-        show_progress: whether to draw a progress bar.
+        **options: of `convert`.
 
     Raises:
         DataError: there are too few records to divide, or the file exists or cannot be written.
@@ -212,14 +207,7 @@ def generate(
         block=block,
         images=images,
     )
-    convert(
-        source,
-        path,
-        attributes=lambda _: stated,
-        overwrite=overwrite,
-        workers=workers,
-        show_progress=show_progress,
-    )
+    convert(source, path, attributes=lambda _: stated, **options)
 
 
 def _batched(blocks: Iterator[Records]) -> Iterator[list[Records]]:
@@ -288,8 +276,8 @@ def _joined(blocks: list[Records]) -> Records:
     def joined(pieces: list[Any]) -> np.ndarray | Packed:
         if not isinstance(pieces[0], Packed):
             return np.concatenate(pieces)
-        fields = [field.name for field in dataclasses.fields(Packed)]
-        return Packed(*(np.concatenate([getattr(p, name) for p in pieces]) for name in fields))
+        fields = vars(pieces[0])
+        return Packed(*(np.concatenate([vars(p)[name] for p in pieces]) for name in fields))
 
     return {key: joined([block[key] for block in blocks]) for key in blocks[0]}
 
@@ -299,8 +287,7 @@ def _save(part: pathlib.Path, records: Records) -> None:
     arrays: dict[str, np.ndarray] = {}
     for key, values in records.items():
         if isinstance(values, Packed):
-            for field in dataclasses.fields(Packed):
-                arrays[f"{key}:{field.name}"] = getattr(values, field.name)
+            arrays |= {f"{key}:{field}": array for field, array in vars(values).items()}
         else:
             arrays[key] = values
     with part.open("wb") as file:

@@ -1,12 +1,11 @@
 """One split of a data set: which records it has, and batches of them as NumPy arrays."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
 import ml_collections
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int
 
 from objdisc_jax.data import datasets
 from objdisc_jax.data.declaration import DatasetDeclaration, Field, Reader
@@ -26,13 +25,12 @@ _SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A split of a data set; it holds no open files and can be sent to other processes.
+    """A split of a data set; other processes that it is sent to open its files anew.
 
     Attributes:
         declaration: the data set.
         split: name of the split.
-        indices: the numbers, int64 [n], of the records that belong to the split and pass the
-            filter, ascending.
+        indices: numbers, int64 [n], of the split's records that pass the filter, ascending.
         image_size: rows and columns of the images.
         reader: reads the records.
     """
@@ -47,25 +45,15 @@ class Dataset:
         return len(self.indices)
 
     @property
-    def has_masks(self) -> bool:
-        """Whether there are segmentations."""
-        return self.declaration.has_masks
-
-    @property
     def fields(self) -> Mapping[str, Field]:
         """What there is of every example, by name."""
         fields = {"image": Field("uint8", (*self.image_size, 3))}
-        if self.has_masks:
+        if self.declaration.has_masks:
             fields["segmentation"] = Field("uint8", self.image_size)
         return {**fields, **self.declaration.fields}
 
     def check_fields(self, names: Collection[str], who: str) -> None:
-        """Raises a `DataError` if the set lacks a field.
-
-        Args:
-            names: of the fields.
-            who: needs them, as the error says: "model 'x'".
-        """
+        """Raises a `DataError` if the set lacks a field that `who`, say "model 'x'", needs."""
         for name in names:
             if name not in self.fields:
                 raise DataError(
@@ -94,7 +82,7 @@ class Dataset:
         names: Collection[str] | None = None,
         replace: bool,
     ) -> tuple[Batch, dict[int, str]]:
-        """Reads examples and, if the set skips bad images, tells those it skipped.
+        """Reads as `read` does and, if the set skips bad images, tells those it skipped.
 
         Args:
             positions: as for `read`.
@@ -103,25 +91,21 @@ class Dataset:
                 depends on the position alone. If not, its place becomes padding.
 
         Returns:
-            The batch, and what is wrong with the records that were skipped, by number.
-
-        Raises:
-            DataError: as for `read`; where bad images are skipped, only if too many are bad.
+            The batch, and what is wrong with the records that were skipped, by number. That very
+            many are skipped one after another is an error.
         """
         fields = self.fields
         names = fields if names is None else names
         self.check_fields(names, "A batch")
-        positions = np.asarray(positions, np.int64)
-        batch = {
-            "valid": np.zeros(len(positions), bool),
-            "index": np.full(len(positions), PADDING, np.int64),
-        } | {
-            name: np.zeros((len(positions), *fields[name].shape), fields[name].dtype)
-            for name in names
-        }
+        count = len(positions)
+        batch = {"valid": np.zeros(count, bool), "index": np.full(count, PADDING, np.int64)}
+        for name in names:
+            batch[name] = np.zeros((count, *fields[name].shape), fields[name].dtype)
         skipped: dict[int, str] = {}
-        for row in np.flatnonzero(positions != PADDING):
-            for record in map(int, self.indices[self._candidates(positions[row])]):
+        for row, position in enumerate(positions):
+            if position == PADDING:
+                continue
+            for record in self._candidates(position):
                 try:
                     example = self._read_one(record, names)
                 except BadImageError as error:
@@ -142,25 +126,24 @@ class Dataset:
                 )
         return batch, skipped
 
-    def _candidates(self, position: int) -> Int64[np.ndarray, " n"]:
-        """Returns a position, and those of its substitutes, drawn from the whole split."""
+    def _candidates(self, position: int) -> Iterator[int]:
+        """Yields the record at a position, and substitutes, drawn from the whole split."""
+        yield int(self.indices[position])
         others = np.random.default_rng(position).integers(len(self), size=_MOST_TRIES - 1)
-        return np.array([position, *others])
+        yield from self.indices[others].tolist()
 
-    def _read_one(self, record: int, names: Collection[str]) -> dict[str, Any]:
+    def _read_one(self, record: int, names: Collection[str]) -> dict[str, np.ndarray]:
         example = self.reader.read(record, names)
-        segmentation = example.get("segmentation")
-        num_entities = self.declaration.num_entities
-        if (
-            segmentation is not None
-            and not 0 <= segmentation.min() <= segmentation.max() < num_entities
-        ):
-            raise DataError(
-                f"The segmentation of record {record} of data set '{self.declaration.name}' has "
-                f"labels from {segmentation.min()} to {segmentation.max()}, but they must lie "
-                f"between 0 and {num_entities - 1}: the data may be of another variant. "
-                f"{self.declaration.how_to_fix()}"
-            )
+        if "segmentation" in example:
+            lowest, highest = example["segmentation"].min(), example["segmentation"].max()
+            num_entities = self.declaration.num_entities
+            if lowest < 0 or highest >= num_entities:
+                raise DataError(
+                    f"The segmentation of record {record} of data set '{self.declaration.name}' "
+                    f"has labels from {lowest} to {highest}, but they must lie between 0 and "
+                    f"{num_entities - 1}: the data may be of another variant. "
+                    f"{self.declaration.how_to_fix()}"
+                )
         return example
 
 
@@ -184,42 +167,31 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
             f"Data set '{declaration.name}' has no split '{split}'{closest(split, splits)}. "
             f"Ask for one of: {', '.join(splits)}."
         )
-    records = splits[split]
-    if not len(records):
+    indices = np.asarray(splits[split], np.int64)
+    if not len(indices):
         raise DataError(
             f"There is no image of split '{split}' of data set '{declaration.name}' in "
             f"{declaration.absolute_path}. {declaration.how_to_fix()}"
         )
-    indices = _filtered(declaration, reader, splits, split)
-    if not len(indices):
-        raise DataError(
-            f"No image is left in split '{split}' of data set '{declaration.name}': of its "
-            f"{len(records)} images, none has at most max_objects = "
-            f"{declaration.max_objects} objects. Raise --config.data.max_objects, or leave it "
-            "out to use all images."
-        )
-    if split == "test":
-        indices = indices[: declaration.num_test_images]
-    return Dataset(declaration, split, indices, reader.image_size(), reader)
-
-
-def _filtered(
-    declaration: DatasetDeclaration, reader: Reader, splits: Mapping[str, range], split: str
-) -> Int64[np.ndarray, " n"]:
-    """Returns the numbers of the split's records with at most `max_objects` objects."""
-    records = splits[split]
     if declaration.shuffle_seed is not None:
         num_records = max(members.stop for members in splits.values())
         order = np.random.default_rng(declaration.shuffle_seed).permutation(num_records)
-        indices = np.sort(order[np.asarray(records)])
-    else:
-        indices = np.asarray(records, np.int64)
-    if declaration.max_objects is None:
-        return indices
-    most = declaration.max_objects - declaration.counts_background
-    if declaration.largest_num_objects is None:
-        raise DataError(
-            f"Data set '{declaration.name}' does not tell how many objects its images have, so "
-            "they cannot be chosen by it. Leave out --config.data.max_objects."
-        )
-    return indices[reader.object_counts(indices) <= most]
+        indices = np.sort(order[indices])
+    if declaration.max_objects is not None:
+        if declaration.largest_num_objects is None:
+            raise DataError(
+                f"Data set '{declaration.name}' does not tell how many objects its images have, so "
+                "they cannot be chosen by it. Leave out --config.data.max_objects."
+            )
+        most = declaration.max_objects - declaration.counts_background
+        indices = indices[reader.object_counts(indices) <= most]
+        if not len(indices):
+            raise DataError(
+                f"No image is left in split '{split}' of data set '{declaration.name}': of its "
+                f"{len(splits[split])} images, none has at most max_objects = "
+                f"{declaration.max_objects} objects. Raise --config.data.max_objects, or leave it "
+                "out to use all images."
+            )
+    if split == "test":
+        indices = indices[: declaration.num_test_images]
+    return Dataset(declaration, split, indices, reader.image_size(), reader)

@@ -25,21 +25,16 @@ def scaled_box(box: Box, size: tuple[int, int], new_size: tuple[int, int]) -> Bo
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """What a batch has of every example under one name.
+    """What a batch has of every example under one name."""
 
-    Attributes:
-        dtype: of its values, as NumPy calls it: "float32".
-        shape: of one example's values.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: str  # of its values, as NumPy calls it: "float32"
+    shape: tuple[int, ...]  # of one example's values
 
 
 class Reader(Protocol):
     """Reads the records of one data set; sent to worker processes by pickling.
 
-    A reader opens its files when it first reads and never sends open files along.
+    A reader opens its files when they are first needed and never sends open files along.
     """
 
     def splits(self) -> Mapping[str, range]:
@@ -65,61 +60,42 @@ class Reader(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetDeclaration:
-    """Everything that is known of a data set before its files are opened.
+    """Everything that is known of a data set before its files are opened."""
 
-    Attributes:
-        name: name of the data set: that of its file in `objdisc_jax/data/datasets/`, or the path of
-            its module elsewhere.
-        path: its file or folder, relative to the working directory or absolute.
-        reader: makes the reader of such a declaration.
-        sources: names in the files, by their role, where they differ from it: of an HDF5 file's
-            arrays, or, as a regular expression, of image files.
-        fields: what there is of every example beside image and segmentation.
-        image_size: rows and columns of the stored images, in pixels; None if the files differ.
-        splits: ranges of record numbers. Folders that hold fewer images divide them in the same
-            proportions; HDF5 files of another size state their own as attributes.
-        shuffle_seed: if not None, a split's ranges count the records in the order of a
-            permutation with this seed, not that of the files.
-        crop: half-open ranges ((top, bottom), (left, right)) cut out of every image; None is all.
-        resize: rows and columns to which the reader brings the crop, antialiased. None leaves
-            that to the device: bilinear without antialiasing, as the published float pipelines do.
-        has_masks: whether the set has true segmentations.
-        num_entities: the largest number of labels in one segmentation, background included.
-        background_labels: the labels of a segmentation that are background. Where a file counts
-            visible entities instead of objects, these are subtracted.
-        largest_num_objects: the largest number of objects in one image, background not counted;
-            None if that is not known, and then images cannot be chosen by it.
-        download_command: produces the files from the published data; None if nothing does.
-        generate_command: produces the files without a download; None if nothing does.
-        max_objects: only images with at most this many objects are used; None means all.
-        counts_background: whether `max_objects` counts the background as an object, as the
-            published code did in places.
-        num_test_images: the test split ends after this many images; None means all.
-        any_size: whether the size of the stored images is a key of the config, `image_size`.
-        on_bad_image: what an image does that cannot be read: "raise" an error, or "skip".
-    """
-
-    name: str
-    path: str
+    name: str  # that of its file in `objdisc_jax/data/datasets/`, or its module's path elsewhere
+    path: str  # of its file or folder, relative to the working directory or absolute
     reader: Callable[["DatasetDeclaration"], Reader]
+    # Names in the files, by their role, where they differ from it: of an HDF5 file's arrays, or, as
+    # a regular expression, of image files.
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # What there is of every example beside image and segmentation.
     fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
-    image_size: tuple[int, int] | None
+    image_size: tuple[int, int] | None  # stored rows and columns, pixels; None: the files differ
+    # Ranges of record numbers. Folders that hold fewer images divide them in the same proportions;
+    # HDF5 files of another size state their own as attributes.
     splits: Mapping[str, range]
+    # If given, the ranges count the records in the order of a permutation with this seed.
     shuffle_seed: int | None = None
-    crop: Box | None = None
+    crop: Box | None = None  # ((top, bottom), (left, right)), half-open; None: all of the image
+    # Rows and columns to which the reader brings the crop, antialiased. None leaves that to the
+    # device: bilinear without antialiasing, as the published float pipelines do.
     resize: tuple[int, int] | None = None
-    has_masks: bool = True
-    num_entities: int = 1
+    has_masks: bool = True  # whether there are true segmentations
+    num_entities: int = 1  # the largest number of labels in one of them, background included
+    # The labels that are background. Where a file counts visible entities instead of objects, these
+    # are subtracted.
     background_labels: tuple[int, ...] = (0,)
+    # The largest number of objects in one image, background not counted; None: it is not known,
+    # and images cannot be chosen by it.
     largest_num_objects: int | None = None
-    download_command: str | None = None
-    generate_command: str | None = None
-    max_objects: int | None = None
+    download_command: str | None = None  # produces the files from the published data
+    generate_command: str | None = None  # produces the files without a download
+    max_objects: int | None = None  # only images with so many objects or fewer are used; None: all
+    # Whether `max_objects` counts the background as an object, as published code did in places.
     counts_background: bool = False
-    num_test_images: int | None = None
-    any_size: bool = False
-    on_bad_image: Literal["raise", "skip"] = "raise"
+    num_test_images: int | None = None  # the test split ends after so many images; None: never
+    any_size: bool = False  # whether the config says how large stored images are: see `at_size`
+    on_bad_image: Literal["raise", "skip"] = "raise"  # what one does that cannot be read
 
     @property
     def cropped_size(self) -> tuple[int, int] | None:
@@ -129,44 +105,57 @@ class DatasetDeclaration:
         (top, bottom), (left, right) = self.crop
         return bottom - top, right - left
 
-    def source(self, role: str) -> str:
-        """Returns the name that a role has in the files."""
-        return self.sources.get(role, role)
-
-    def file(self) -> pathlib.Path:
-        """Returns the absolute path of the file; raises a `DataError` if there is none."""
-        path = self.absolute_path
-        if not os.path.isfile(path):
-            found = "that is a folder" if os.path.isdir(path) else "there is no such file"
-            raise DataError(
-                f"Data set '{self.name}' needs {path}, but {found}. {self.how_to_fix()}"
-            )
-        return path
-
-    def folder(self) -> pathlib.Path:
-        """Returns the absolute path of the folder; raises a `DataError` if there is none."""
-        path = self.absolute_path
-        if not os.path.isdir(path):
-            found = "that is a file" if os.path.exists(path) else "there is no such folder"
-            raise DataError(
-                f"Data set '{self.name}' needs the folder {path}, but {found}. {self.how_to_fix()}"
-            )
-        return path
-
     @property
     def absolute_path(self) -> pathlib.Path:
         """The path, absolute; there may be nothing."""
         return pathlib.Path(self.path).expanduser().absolute()
 
+    def at_size(self, size: Collection[int]) -> "DatasetDeclaration":
+        """Returns the same data set, rendered at the size that the config's `image_size` states.
+
+        The crop scales with it. Only `generate_command` makes images of another size than `self`'s.
+
+        Raises:
+            DataError: the size is no pair of positive whole numbers.
+        """
+        assert self.image_size is not None
+        if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+            raise DataError(
+                f"data.image_size: got {tuple(size)}; it is the rows and columns of the stored "
+                f"images, as in {self.image_size}."
+            )
+        rows, columns = size
+        if (rows, columns) == self.image_size:
+            return dataclasses.replace(self, any_size=True)
+        return dataclasses.replace(
+            self,
+            any_size=True,
+            image_size=(rows, columns),
+            crop=self.crop and scaled_box(self.crop, self.image_size, (rows, columns)),
+            download_command=None,
+            generate_command=f"{self.generate_command} --resolution {rows} {columns}",
+        )
+
+    def source(self, role: str) -> str:
+        """Returns the name that a role has in the files."""
+        return self.sources.get(role, role)
+
+    def existing(self, kind: Literal["file", "folder"]) -> pathlib.Path:
+        """Returns the absolute path; raises a `DataError` if there is nothing of that kind."""
+        path = self.absolute_path
+        found = "folder" if os.path.isdir(path) else "file" if os.path.exists(path) else None
+        if found != kind:
+            raise DataError(
+                f"Data set '{self.name}' needs the {kind} {path}, but "
+                f"{f'that is a {found}' if found else f'there is no such {kind}'}. "
+                f"{self.how_to_fix()}"
+            )
+        return path
+
     def how_to_fix(self) -> str:
         """Returns the end of an error message: the ways to get sound files."""
-        commands = [c for c in (self.download_command, self.generate_command) if c is not None]
-        how_to_fix = "Name another with --config.data.path=PATH"
-        if commands:
-            head = "Produce it with" if len(commands) == 1 else "Produce it with one of"
-            how_to_fix = "\n  ".join([head, *commands]) + how_to_fix.replace("Name", "\nor name")
+        ways = "Name another with --config.data.path=PATH"
         if self.any_size:
-            how_to_fix += (
-                ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
-            )
-        return how_to_fix + "."
+            ways += ", or the size of its images with --config.data.image_size='(ROWS, COLUMNS)'"
+        commands = [c for c in (self.download_command, self.generate_command) if c is not None]
+        return "\n  ".join([f"{ways}, or produce it with", *commands]) if commands else f"{ways}."

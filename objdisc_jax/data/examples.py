@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
 
 from objdisc_jax.data import splits
 from objdisc_jax.data.declaration import DatasetDeclaration
@@ -61,9 +62,8 @@ def draw(declaration: DatasetDeclaration, num_images: int) -> Example:
     )
 
 
-def write_hdf5(declaration: DatasetDeclaration, num_images: int) -> Example:
+def write_hdf5(declaration: DatasetDeclaration, example: Example) -> Example:
     """Writes an HDF5 file in our layout."""
-    example = draw(declaration, num_images)
     arrays = {"image": example.image, "num_objects": example.num_objects, **example.fields}
     if declaration.has_masks:
         arrays["segmentation"] = example.segmentation
@@ -78,42 +78,37 @@ def write_arrays(
     ranges: Mapping[str, range] | None = None,
     chunk: int | None = None,
 ) -> None:
-    """Writes a gzipped HDF5 file.
+    """Writes a gzipped HDF5 file of arrays [n, ...] that states the splits.
 
-    Args:
-        path: of the file.
-        arrays: [n, ...] each, by name.
-        ranges: splits that the file states.
-        chunk: records per chunk; None leaves the chunks to h5py, as in the published files.
+    Of so many records is each chunk; None leaves that to h5py, as in the published files.
     """
     with h5py.File(path, "w") as file:
         for name, values in arrays.items():
-            file.create_dataset(
-                name,
-                data=values,
-                maxshape=(None, *values.shape[1:]),
-                chunks=(chunk, *values.shape[1:]) if chunk else True,
-                compression="gzip",
-            )
+            chunks = (chunk, *values.shape[1:]) if chunk else True
+            file.create_dataset(name, data=values, chunks=chunks, compression="gzip")
         file.attrs.update(splits.to_attributes(ranges or {}))
 
 
-def writer(
-    default_config: Callable[[], ml_collections.ConfigDict],
-    declare: Callable[[ml_collections.ConfigDict], DatasetDeclaration],
-    write: Callable[[DatasetDeclaration, int], Example] = write_hdf5,
-) -> Callable[..., Example]:
-    """Returns the function `write_example` of a data set.
+def save_image(path: Path, image: np.ndarray, mode: str = "RGB") -> None:
+    """Writes an image, uint8 [h, w, 3], in a mode of Pillow, making the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).convert(mode).save(path)
 
-    Args:
-        default_config: the data set's.
-        declare: the data set's.
-        write: writes so many images as a declaration describes.
+
+def writer(
+    default_config: Callable[[], ConfigDict],
+    declare: Callable[[ConfigDict], DatasetDeclaration],
+    write: Callable[[DatasetDeclaration, Example], Example] = write_hdf5,
+) -> Callable[..., Example]:
+    """Returns the function `write_example` of a data set with these functions.
+
+    `write` writes an example as it is declared, and returns it as it is read: in other splits, say.
     """
 
     def write_example(path: Path, num_images: int = 24, **changes: Any) -> Example:
         config = default_config()
         config.update(path=str(path), **changes)
-        return write(declare(config), num_images)
+        declaration = declare(config)
+        return write(declaration, draw(declaration, num_images))
 
     return write_example

@@ -1,6 +1,5 @@
 """Reads data sets that are folders of images."""
 
-import abc
 import functools
 import os
 from collections.abc import Collection, Mapping
@@ -19,11 +18,12 @@ from objdisc_jax.data.walk import walk
 Names = np.ndarray  # bytes [n]: paths relative to the folder, encoded as the file system does
 
 
-class FolderReader(abc.ABC):
+class FolderReader:
     """Reads the images in a declared folder and its subfolders.
 
     The folder is listed once; the list is kept in the user's cache until a folder in it changes.
-    The declaration's source `image` is a regular expression that the names of images match.
+    The declaration's source `image` is a regular expression that the names of images match; those
+    of the splits are their subfolders, unless a subclass arranges them otherwise.
 
     Attributes:
         declaration: the data set; all methods raise a `DataError` if its folder is missing or not
@@ -33,9 +33,12 @@ class FolderReader(abc.ABC):
     def __init__(self, declaration: DatasetDeclaration):
         self.declaration = declaration
 
-    @abc.abstractmethod
     def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
         """Puts the images, sorted by path, into the order of the records; returns the splits."""
+        prefixes = {s: f"{self.declaration.source(s)}/" for s in self.declaration.splits}
+        parts = {s: names[np.char.startswith(names, p.encode())] for s, p in prefixes.items()}
+        sizes = {split: len(part) for split, part in parts.items()}
+        return np.concatenate([*parts.values()]), consecutive(**sizes)
 
     def segmentation_file(self, image: Path) -> Path:
         """Returns the file with an image's segmentation; for sets that declare masks."""
@@ -44,6 +47,18 @@ class FolderReader(abc.ABC):
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns the number of objects in each record; for sets that declare the largest."""
         raise NotImplementedError
+
+    def field(self, name: str, image: Path) -> np.ndarray:
+        """Reads a field of the record with that image; sets that declare others override it."""
+        if name == "image":
+            return self._fitted(images.read_rgb(image), image, Image.Resampling.BILINEAR)
+        if name == "segmentation":
+            file = self.segmentation_file(image)
+            return self._fitted(images.read_labels(file), file, Image.Resampling.NEAREST)
+        raise NotImplementedError(
+            f"Data set '{self.declaration.name}' declares the field '{name}', but "
+            f"{type(self).__name__} does not read it: override its method `field`."
+        )
 
     def splits(self) -> Mapping[str, range]:
         """Returns the splits of the images that are there."""
@@ -59,18 +74,6 @@ class FolderReader(abc.ABC):
         """Returns the fields of a record that are asked for."""
         return {name: self.field(name, self.path(record)) for name in names}
 
-    def field(self, name: str, image: Path) -> np.ndarray:
-        """Reads a field of the record with that image; sets that declare others override it."""
-        if name == "image":
-            return self._fitted(images.read_rgb(image), image, Image.Resampling.BILINEAR)
-        if name == "segmentation":
-            file = self.segmentation_file(image)
-            return self._fitted(images.read_labels(file), file, Image.Resampling.NEAREST)
-        raise NotImplementedError(
-            f"Data set '{self.declaration.name}' declares the field '{name}', but "
-            f"{type(self).__name__} does not read it: override its method `field`."
-        )
-
     def path(self, record: int) -> Path:
         """Returns the absolute path of a record's image."""
         return self.declaration.absolute_path / os.fsdecode(self.names()[record])
@@ -85,7 +88,7 @@ class FolderReader(abc.ABC):
 
     @functools.cached_property
     def _indexed(self) -> tuple[Names, Mapping[str, range], np.ndarray]:
-        folder, pattern = self.declaration.folder(), self.declaration.source("image")
+        folder, pattern = self.declaration.existing("folder"), self.declaration.source("image")
         found, times = list_images(folder, pattern)
         if not len(found):
             raise DataError(
@@ -107,11 +110,10 @@ class FolderReader(abc.ABC):
         if declared.crop is not None:
             (top, bottom), (left, right) = declared.crop
             image = image.crop((left, top, right, bottom))
-        elif declared.resize is not None:
-            height, width = declared.resize
-            image = image.crop(images.centred_box(image.size, width / height))
         if declared.resize is not None:
             height, width = declared.resize
+            if declared.crop is None:
+                image = image.crop(images.centred_box(image.size, width / height))
             image = image.resize((width, height), resample)
         return np.asarray(image)
 
@@ -135,9 +137,8 @@ def list_images(root: Path, pattern: str) -> tuple[Names, Int64[np.ndarray, " m"
         }
 
     def is_current(arrays: cache.Arrays) -> bool:
-        base = os.fsencode(root)
-        times = (os.stat(os.path.join(base, folder)).st_mtime_ns for folder in arrays["folders"])
-        return all(a == b for a, b in zip(times, arrays["times"].tolist(), strict=True))
+        folders = zip(arrays["folders"].tolist(), arrays["times"].tolist(), strict=True)
+        return all((root / os.fsdecode(f)).stat().st_mtime_ns == time for f, time in folders)
 
     try:
         arrays = cache.cached(("images", str(root), pattern), compute, is_current)
@@ -147,18 +148,3 @@ def list_images(root: Path, pattern: str) -> tuple[Names, Int64[np.ndarray, " m"
             "to its permissions."
         ) from None
     return arrays["names"], arrays["times"]
-
-
-def by_subfolder(names: Names, subfolders: Mapping[str, str]) -> tuple[Names, Mapping[str, range]]:
-    """Puts the images of one subfolder after those of another; each is a split.
-
-    Args:
-        names: paths, sorted.
-        subfolders: the splits' subfolders.
-    """
-    parts = {
-        split: names[np.char.startswith(names, os.fsencode(f"{subfolder}/"))]
-        for split, subfolder in subfolders.items()
-    }
-    sizes = {split: len(part) for split, part in parts.items()}
-    return np.concatenate([*parts.values()]), consecutive(**sizes)

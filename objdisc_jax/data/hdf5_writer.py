@@ -164,20 +164,15 @@ def new_file(
             permission, no space).
     """
     path = pathlib.Path(path).expanduser().absolute()
-    check_free(path, overwrite)
+    if path.is_dir():
+        raise DataError(f"The output {path} is a folder. Name a file: --output {path}/NAME.h5")
+    outputs.check_free(path, overwrite)
     with outputs.explained(path), files.replacing(path, partial=partial) as partial:
         with _Sink(partial, "w+b") as sink:
             with h5py.File(sink, "w") as file:
                 file.attrs.update({"layout_version": LAYOUT_VERSION, **attributes})
                 yield RecordWriter(file, sink, num_records, images)
             sink.check()
-
-
-def check_free(path: pathlib.Path, overwrite: bool) -> None:
-    """Raises a `DataError` if a file may not be written because something has its name."""
-    if path.is_dir():
-        raise DataError(f"The output {path} is a folder. Name a file: --output {path}/NAME.h5")
-    outputs.check_free(path, overwrite)
 
 
 class _Sink(io.FileIO):

@@ -17,8 +17,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 NAMES = f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"
 """A regular expression for the names of such files."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
-
 
 def read_rgb(file: Path) -> Image.Image:
     """Reads an image of any kind as RGB, upright; alpha is dropped.
@@ -53,9 +51,7 @@ def read_labels(file: Path) -> Image.Image:
 def centred_box(size: tuple[int, int], aspect: float) -> tuple[int, int, int, int]:
     """Returns the largest box in the middle of an image: left, top, right, bottom.
 
-    Args:
-        size: of the image, columns and rows.
-        aspect: columns per row of the box.
+    The size of the image is columns and rows, the aspect columns per row of the box.
     """
     columns, rows = size
     width = min(columns, max(1, round(rows * aspect)))
@@ -73,7 +69,7 @@ def _explained(file: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise BadImageError(f"There is no file {file}. Restore it.") from None
-    except _UNREADABLE as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise BadImageError(
             f"The image {file} cannot be read ({error}): it may be truncated, damaged, or no "
             "image. Restore it."

@@ -5,7 +5,7 @@
 Any key can be set as for training: `--config.data.path=FILE --config.data.max_objects=6`.
 """
 
-import itertools
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -53,10 +53,7 @@ def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, Path, float]:
 def inspect(config: ml_collections.ConfigDict, sheet: Path, seconds: float) -> None:
     """Prints facts of a config's data, and writes a contact sheet of the training images.
 
-    Args:
-        config: an experiment; uses `data`, `batch_size` and `seed`.
-        sheet: PNG file to write.
-        seconds: how long the loader's speed is measured.
+    Measures the loader's speed for so many seconds.
 
     Raises:
         UserError: there is no such data, or the sheet cannot be written.
@@ -94,7 +91,7 @@ def describe(dataset: loader.Dataset) -> str:
     batch, bad = _sample(dataset, SAMPLE)
     image = batch["image"]
     labels = objects = "-"
-    if dataset.has_masks:
+    if "segmentation" in batch:
         segmentation = batch["segmentation"]
         labels = f"{segmentation.min()}..{segmentation.max()}"
         background = dataset.declaration.background_labels
@@ -117,36 +114,33 @@ def images_per_second(
     dataset: loader.Dataset, config: ml_collections.ConfigDict, seconds: float
 ) -> float:
     """Returns how many images per second training batches bring, workers' start left out."""
+    num_workers = config.data.num_workers
     batches = loader.train_batches(
-        dataset,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        num_workers=config.data.num_workers,
+        dataset, batch_size=config.batch_size, seed=config.seed, num_workers=num_workers
     )
-    try:
+    with contextlib.closing(batches):
         # What was read ahead while the workers started is no measure of their speed.
-        for _ in range(1 + 2 * config.data.num_workers):
+        for _ in range(1 + 2 * num_workers):
             next(batches)
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             count += len(next(batches)["image"])
         return count / (time.perf_counter() - start)
-    finally:
-        batches.close()
 
 
 def contact_sheet(dataset: loader.Dataset) -> np.ndarray:
     """Returns an image, uint8 [height, width, 3], of images with their segmentations below."""
     batch, _ = _sample(dataset, SHEET_ROWS * SHEET_COLUMNS)
+    lines = {"": _thumbnails(batch["image"], Image.Resampling.BOX)}
+    if "segmentation" in batch:
+        lines[" labels"] = _thumbnails(batch["segmentation"], Image.Resampling.NEAREST)
+    columns = min(SHEET_COLUMNS, len(batch["index"]))
     rows = {}
-    for start in range(0, len(batch["index"]), SHEET_COLUMNS):
-        part = {key: values[start : start + SHEET_COLUMNS] for key, values in batch.items()}
-        missing = SHEET_COLUMNS - len(part["index"]) if start else 0
-        name = str(part["index"][0])
-        rows[name] = _small(part["image"], Image.Resampling.BOX, missing)
-        if dataset.has_masks:
-            labels = _small(part["segmentation"], Image.Resampling.NEAREST, missing)
-            rows[f"{name} labels"] = labels
+    for start in range(0, len(batch["index"]), columns):
+        for what, tiles in lines.items():
+            row = tiles[start : start + columns]
+            black = np.zeros_like(tiles[: columns - len(row)])
+            rows[f"{batch['index'][start]}{what}"] = np.concatenate([row, black])
     return visualize.panel(rows)
 
 
@@ -163,13 +157,12 @@ def _sample(dataset: loader.Dataset, count: int) -> tuple[loader.Batch, dict[int
     return {key: values[batch["valid"]] for key, values in batch.items()}, bad
 
 
-def _small(images: np.ndarray, resample: Image.Resampling, missing: int) -> np.ndarray:
-    """Returns images brought down to a tile's size, and black ones for those missing."""
-    rows, cols = images.shape[1:3]
-    factor = min(1.0, LARGEST_TILE / max(rows, cols))
-    size = (round(cols * factor), round(rows * factor))
-    small = [np.asarray(Image.fromarray(image).resize(size, resample)) for image in images]
-    return np.stack([*small, *itertools.repeat(np.zeros_like(small[0]), missing)])
+def _thumbnails(images: np.ndarray, resample: Image.Resampling) -> np.ndarray:
+    """Returns images brought down to a tile's size."""
+    tiles = [Image.fromarray(image) for image in images]
+    for tile in tiles:
+        tile.thumbnail((LARGEST_TILE, LARGEST_TILE), resample)
+    return np.stack([np.asarray(tile) for tile in tiles])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Endless training batches and complete evaluation batches, read by PyTorch's DataLoader."""
 
-import contextlib
 import functools
 import multiprocessing
 import signal
@@ -110,39 +109,27 @@ def _batches(
     source: _Source, positions: Iterable[np.ndarray], num_workers: int
 ) -> Generator[Batch, None, None]:
     """Yields batches; logs and counts the bad images that were skipped, each once."""
-    bad: set[int] = set()
-    with contextlib.closing(
-        _read_by_workers(source, positions, num_workers)
-        if num_workers
-        else (source.read(batch) for batch in positions)
-    ) as batches:
-        for batch, skipped in batches:
-            for record in sorted(skipped.keys() - bad):
-                bad.add(record)
-                logging.warning(
-                    "Skipped image %d (%d skipped so far). %s", record, len(bad), skipped[record]
-                )
-            yield batch
-
-
-def _read_by_workers(
-    source: _Source, positions: Iterable[np.ndarray], num_workers: int
-) -> Generator[tuple[Batch, dict[int, str]], None, None]:
     loader = DataLoader(
         source,  # pyright: ignore[reportArgumentType]
         batch_sampler=positions,  # pyright: ignore[reportArgumentType]
         collate_fn=_unchanged,
         num_workers=num_workers,
-        multiprocessing_context=_workers_context(),
+        multiprocessing_context=_workers_context() if num_workers else None,
         worker_init_fn=_start_worker,
     )
     batches = iter(loader)
+    bad: set[int] = set()
     try:
         for found in batches:
             if isinstance(found, DataError):
-                raise DataError(str(found))
+                raise found
             batch, skipped = found
-            yield {key: np.asarray(value) for key, value in batch.items()}, skipped
+            for record in sorted(skipped.keys() - bad):
+                bad.add(record)
+                logging.warning(
+                    "Skipped image %d (%d skipped so far). %s", record, len(bad), skipped[record]
+                )
+            yield {key: np.asarray(value) for key, value in batch.items()}
     except RuntimeError as error:
         if "exited unexpectedly" not in str(error):
             raise

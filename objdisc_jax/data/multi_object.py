@@ -176,7 +176,7 @@ def decode(
         DataError: a record is not as the layout says, or its masks are no partition.
     """
     try:
-        return _decoded(layout, records)
+        return arrange(layout, _features(layout, records))
     except DataError as error:
         if len(records) == 1:
             raise DataError(f"Record {first} of {source} cannot be converted. {error}") from None
@@ -186,10 +186,6 @@ def decode(
         for number, record in enumerate(records, first)
     ]
     return {key: np.concatenate([arrays[key] for arrays in each]) for key in each[0]}
-
-
-def _decoded(layout: Layout, records: Sequence[bytes]) -> dict[str, np.ndarray]:
-    return arrange(layout, _features(layout, records))
 
 
 def arrange(layout: Layout, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -78,7 +78,7 @@ def _locked(output: pathlib.Path) -> Iterator[None]:
             yield
     except files.InUse as error:
         raise DataError(
-            f"Another command is writing {output} ({error.holder}). Wait for it, or end it."
+            f"Another command is writing {output} ({error}). Wait for it, or end it."
         ) from None
 
 

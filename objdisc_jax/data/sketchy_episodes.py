@@ -39,7 +39,7 @@ class Episode:
     """A file of raw data and the folder that its images go to.
 
     Attributes:
-        source: a TFRecord file, one time step a record, relative to the folder of raw data.
+        source: a TFRecord file, one time step per record, relative to the folder of raw data.
         folder: `SPLIT/epNNNNNN`, relative to the folder of images.
     """
 

@@ -57,7 +57,7 @@ def from_attributes(attributes: Mapping[str, Any]) -> dict[str, range]:
         DataError: an attribute is no pair of integers.
     """
     splits = {}
-    for key in (key for key in attributes if key.startswith(_PREFIX)):
+    for key in filter(lambda key: key.startswith(_PREFIX), attributes):
         bounds = np.asarray(attributes[key])
         if bounds.shape != (2,) or bounds.dtype.kind not in "iu":
             raise DataError(f"Attribute '{key}' is {attributes[key]!r}, not two integers.")

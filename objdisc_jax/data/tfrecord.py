@@ -167,7 +167,7 @@ _TABLE = _crc32c_table()
 
 
 def crc32c(data: bytes) -> int:
-    """Returns the CRC-32C of data, a few megabytes a second."""
+    """Returns the CRC-32C of data, a few megabytes per second."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8

@@ -45,12 +45,13 @@ def walk(
     waiting = [b""]
     while waiting:
         folder = waiting.pop()
+        path = os.path.join(os.fsencode(root), folder)
         try:
-            status = os.stat(os.path.join(os.fsencode(root), folder))  # before the look
+            status = os.stat(path)  # before the look
             if _identity(status) in seen:
                 continue
             seen.add(_identity(status))
-            with os.scandir(os.path.join(os.fsencode(root), folder)) as listed:
+            with os.scandir(path) as listed:
                 entries = list(listed)
         except OSError:
             if not skip_unreadable:
@@ -59,13 +60,13 @@ def walk(
             continue
         found.times[folder] = status.st_mtime_ns
         for entry in entries:
-            path = os.path.join(folder, entry.name)
+            name = os.path.join(folder, entry.name)
             if entry.name.startswith(b"."):
                 found.left_out["hidden"] += 1
             elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-                waiting.append(path)
+                waiting.append(name)
             elif matches(entry.name):
-                found.files.append(path)
+                found.files.append(name)
             else:
                 found.left_out["of another kind"] += 1
     found.files.sort()

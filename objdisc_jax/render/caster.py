@@ -55,30 +55,25 @@ class Rendering:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Hit:
-    """Where rays end: the first object, or else the ground.
+class Hit(shapes.Intersection):
+    """Where rays end: at the first object, or else the ground.
 
     Attributes:
-        t: length of the ray; `FAR` if it hits nothing.
-        normal: of the surface.
         label: 0 for the ground, i + 1 for object i.
-        part: of the object's surface.
     """
 
-    t: jax.Array
-    normal: Vec
     label: jax.Array
-    part: jax.Array
 
 
-def render(scene: Scene, settings: RenderSettings) -> Rendering:
+def render(scene: Scene) -> Rendering:
     """Renders one scene; for many, map it (`jax.lax.map` on a CPU, `jax.vmap` on a GPU)."""
+    settings = scene.settings
     height, width = settings.resolution
     y, x = jnp.mgrid[:height, :width].reshape(2, -1)
     centres = camera.rays(scene.camera, x + 0.5, y + 0.5, settings.resolution)
     eye = vec(scene.camera)
-    hit = first_hit(scene, settings, eye, centres)
-    linear = _radiance_of_ground(scene, settings, eye, centres)
+    hit = first_hit(scene, eye, centres)
+    linear = _radiance_of_ground(scene, eye, centres)
     if settings.filmic:
         linear = _filmic(linear)
 
@@ -89,39 +84,30 @@ def render(scene: Scene, settings: RenderSettings) -> Rendering:
     interior = (labels > 0) & ~edge
     few = max(1, settings.samples // 2)
     plain = few if settings.textured else 1
-    linear = _replace(linear, interior & (metal == 0), scene, settings, plain, mirrors=False)
-    linear = _replace(linear, interior & (metal > 0), scene, settings, few, mirrors=True)
-    linear = _replace(linear, edge, scene, settings, settings.samples, mirrors=True)
+    linear = _replace(linear, interior & (metal == 0), scene, plain, mirrors=False)
+    linear = _replace(linear, interior & (metal > 0), scene, few, mirrors=True)
+    linear = _replace(linear, edge, scene, settings.samples, mirrors=True)
     image = _to_srgb(linear).T.reshape(height, width, 3)
     depth = camera.depth_of(scene.camera, centres, hit.t).reshape(height, width)
     pixel_coords = camera.project(scene.camera, scene.objects.position, settings.resolution)
     return Rendering(image, labels.astype(jnp.uint8), depth, pixel_coords)
 
 
-def label_counts(
-    scene: Scene, settings: RenderSettings, resolution: tuple[int, int]
-) -> Int[Array, " k"]:
+def label_counts(scene: Scene, resolution: tuple[int, int]) -> Int[Array, " k"]:
     """Returns the number of pixels in which each object is seen."""
     height, width = resolution
     y, x = jnp.mgrid[:height, :width].reshape(2, -1)
     directions = camera.rays(scene.camera, x + 0.5, y + 0.5, resolution)
-    labels = first_hit(scene, settings, vec(scene.camera), directions).label
+    labels = first_hit(scene, vec(scene.camera), directions).label
     number = 1 + jnp.arange(scene.objects.shape.shape[0])
     return jnp.sum(labels == number[:, None], axis=1)
 
 
-def first_hit(
-    scene: Scene,
-    settings: RenderSettings,
-    origin: Vec,
-    direction: Vec,
-    own: jax.Array | None = None,
-) -> Hit:
+def first_hit(scene: Scene, origin: Vec, direction: Vec, own: jax.Array | None = None) -> Hit:
     """Follows rays to what they hit first.
 
     Args:
         scene: what there is.
-        settings: of the scene.
         origin: where the rays start, above the ground and outside of objects.
         direction: of length 1.
         own: labels of the objects that the rays start from, which they cannot hit again.
@@ -133,19 +119,14 @@ def first_hit(
     def visit(number: jax.Array, hit: Hit) -> Hit:
         local = Local(scene.objects, number)
         a, d = local.point(origin), local.direction(direction)
-        branches = [
-            functools.partial(_intersect, shapes.SHAPES[name][0]) for name in settings.shapes
-        ]
+        solids = [shapes.SHAPES[name] for name in scene.settings.shapes]
+        branches = [functools.partial(_intersect, intersect) for intersect, _ in solids]
         found = jax.lax.switch(scene.objects.shape[number], branches, a, d)
         nearer = found.t < hit.t
         if own is not None:
             nearer &= own != number + 1
-        return Hit(
-            jnp.where(nearer, found.t, hit.t),
-            vectors.where(nearer, local.outwards(found.normal), hit.normal),
-            jnp.where(nearer, number + 1, hit.label),
-            jnp.where(nearer, found.part, hit.part),
-        )
+        found = Hit(found.t, local.outwards(found.normal), found.part, number + 1)
+        return vectors.where(nearer, found, hit)
 
     return jax.lax.fori_loop(0, scene.num_objects, visit, start)
 
@@ -154,26 +135,24 @@ def _intersect(intersect: shapes.Intersect, origin: Vec, direction: Vec) -> shap
     return intersect(origin.map(lambda x: jnp.broadcast_to(x, direction.x.shape)), direction)
 
 
-def _radiance_of_ground(
-    scene: Scene, settings: RenderSettings, eye: Vec, directions: Vec
-) -> jax.Array:
+def _radiance_of_ground(scene: Scene, eye: Vec, directions: Vec) -> jax.Array:
     """Returns what the ground looks like where no object is in the way, [3, n]."""
     t, normal = ground.intersect(eye, directions, FAR)
     point = eye + directions * t
-    lights = lighting.incident_lights(scene, settings, point, jnp.zeros_like(t, jnp.int32))
-    if settings.textured:
-        footprint = _footprint(settings, t, -normal.dot(directions))
+    lights = lighting.incident_lights(scene, point, jnp.zeros_like(t, jnp.int32))
+    if scene.settings.textured:
+        footprint = _footprint(scene.settings, t, -normal.dot(directions))
         color, normal = _ground_look(scene.ground, point, normal, footprint)
     else:
         color = Vec(*(jnp.full_like(t, ground.ALBEDO) for _ in range(3)))
-    (irradiance,) = lighting.colored(settings, lighting.diffuse(lights, normal))
+    (irradiance,) = lighting.colored(scene.settings, lighting.diffuse(lights, normal))
     seen = _matt(color, irradiance)
     return jnp.stack([seen.x, seen.y, seen.z])
 
 
-def _ground_albedo(scene: Scene, settings: RenderSettings) -> jax.Array:
+def _ground_albedo(scene: Scene) -> jax.Array:
     """Returns the colour of the ground, patterns apart, [3]."""
-    return scene.ground.color if settings.textured else jnp.full(3, ground.ALBEDO)
+    return scene.ground.color if scene.settings.textured else jnp.full(3, ground.ALBEDO)
 
 
 def _matt(color: Vec, irradiance: Vec) -> Vec:
@@ -212,19 +191,15 @@ def _mixed(surface: Surface, point: Vec, footprint: jax.Array) -> tuple[Vec, Vec
     return jax.lax.cond(surface.texture >= 0, patterned, plain)
 
 
-def _look(
-    scene: Scene, settings: RenderSettings, hit: Hit, point: Vec, direction: Vec
-) -> tuple[Vec, Vec]:
+def _look(scene: Scene, hit: Hit, point: Vec, direction: Vec) -> tuple[Vec, Vec]:
     """Returns colours and normals of what rays have hit."""
-    table = jnp.concatenate([_ground_albedo(scene, settings)[None], scene.objects.surface.color])
+    table = jnp.concatenate([_ground_albedo(scene)[None], scene.objects.surface.color])
     color = Vec(*(table[:, channel][hit.label] for channel in range(3)))
-    if not settings.textured:
+    if not scene.settings.textured:
         return color, hit.normal
-    start = color, hit.normal
-    footprint = _footprint(settings, hit.t, -hit.normal.dot(direction))
+    footprint = _footprint(scene.settings, hit.t, -hit.normal.dot(direction))
     on_ground = _ground_look(scene.ground, point, hit.normal, footprint)
-    is_ground = hit.label == 0
-    start = tuple(vectors.where(is_ground, a, b) for a, b in zip(on_ground, start, strict=True))
+    start = vectors.where(hit.label == 0, on_ground, (color, hit.normal))
 
     def visit(number: jax.Array, looks: tuple[Vec, Vec]) -> tuple[Vec, Vec]:
         local = Local(scene.objects, number)
@@ -232,45 +207,35 @@ def _look(
         color, slope = _mixed(surface, local.point(point) * local.size, footprint)
         across = slope - local.inwards(hit.normal) * slope.dot(local.inwards(hit.normal))
         bumped = (hit.normal - local.outwards(across)).unit()
-        mine = hit.label == number + 1
-        return vectors.where(mine, color, looks[0]), vectors.where(mine, bumped, looks[1])
+        return vectors.where(hit.label == number + 1, (color, bumped), looks)
 
-    return jax.lax.fori_loop(0, scene.num_objects, visit, (start[0], start[1]))
+    return jax.lax.fori_loop(0, scene.num_objects, visit, start)
 
 
-def _radiance(
-    scene: Scene,
-    settings: RenderSettings,
-    origin: Vec,
-    direction: Vec,
-    *,
-    own: jax.Array,
-    mirrors: bool,
-) -> Vec:
+def _radiance(scene: Scene, origin: Vec, direction: Vec, *, own: jax.Array, mirrors: bool) -> Vec:
     """Returns the light that comes along rays.
 
     Args:
         scene: what there is.
-        settings: of the scene.
         origin: where the rays start.
         direction: of length 1.
         own: labels of the objects that they start from.
         mirrors: whether metal mirrors its surroundings; if not, it gets their average.
     """
-    hit = first_hit(scene, settings, origin, direction, own)
+    hit = first_hit(scene, origin, direction, own)
     point = origin + direction * hit.t
-    color, normal = _look(scene, settings, hit, point, direction)
-    lights = lighting.incident_lights(scene, settings, point, hit.label)
+    color, normal = _look(scene, hit, point, direction)
+    lights = lighting.incident_lights(scene, point, hit.label)
     wide = lighting.gloss(lights, normal, direction, 0.2, tails=True)
     narrow = lighting.gloss(lights, normal, direction, 0.02, tails=False)
     irradiance, rubber_gloss, metal_gloss, open_irradiance = lighting.colored(
-        settings,
+        scene.settings,
         lighting.diffuse(lights, normal),
         lighting.gloss(lights, normal, direction, 0.35, tails=False),
         [0.4 * a + 0.6 * b for a, b in zip(wide, narrow, strict=True)],
-        lighting.open_ground(settings, point),
+        lighting.open_ground(scene.settings, point),
     )
-    ground_radiance = _matt(vec(_ground_albedo(scene, settings)), open_irradiance)
+    ground_radiance = _matt(vec(_ground_albedo(scene)), open_irradiance)
     facing = jnp.maximum(-normal.dot(direction), 0.02)
 
     below = 0.5 - 0.5 * normal.z
@@ -278,14 +243,11 @@ def _radiance(
     fresnel = _schlick(0.0083, facing)
     rubber = color * (irradiance * (1 / np.pi) + from_around) + rubber_gloss * (0.8 * fresnel)
 
-    reflected = direction + normal * (2 * facing)
-    reflected = reflected.unit()
+    reflected = (direction + normal * (2 * facing)).unit()
     # The wide lobe sees the ground up to some angle above the horizon, and less below it.
     share = textures.smoothstep((reflected.z - 0.25) / -0.5)
     if mirrors:
-        mirrored = _radiance(
-            scene, settings, point + normal * 1e-3, reflected, own=hit.label, mirrors=False
-        )
+        mirrored = _radiance(scene, point + normal * 1e-3, reflected, own=hit.label, mirrors=False)
     else:
         mirrored = ground_radiance * textures.smoothstep((reflected.z - 0.1) / -0.2)
     metal = color * (ground_radiance * (0.4 * 0.9 * share) + mirrored * 0.6 + metal_gloss)
@@ -293,8 +255,7 @@ def _radiance(
     is_metal = _metal_of(scene, hit.label) > 0
     on_object = vectors.where(is_metal, metal, rubber)
     seen = vectors.where(hit.label == 0, _matt(color, irradiance), on_object)
-    nothing = seen * 0.0
-    return vectors.where(hit.t < FAR, seen, nothing)
+    return vectors.where(hit.t < FAR, seen, seen * 0.0)
 
 
 def _schlick(at_normal: float, cos: jax.Array) -> jax.Array:
@@ -311,13 +272,12 @@ def _replace(
     linear: jax.Array,
     chosen: jax.Array,
     scene: Scene,
-    settings: RenderSettings,
     samples: int,
     *,
     mirrors: bool,
 ) -> jax.Array:
     """Computes some pixels with more rays: [3, n], of which `chosen` [h, w] are replaced."""
-    height, width = settings.resolution
+    height, width = scene.settings.resolution
     rank = jnp.cumsum(chosen.reshape(-1).astype(jnp.int32))
     total = rank[-1]
     on_cpu = jax.default_backend() == "cpu"
@@ -330,11 +290,11 @@ def _replace(
         pixel = jnp.minimum(pixel, height * width - 1)
         x = (pixel % width) + offsets[:, :1]
         y = (pixel // width) + offsets[:, 1:]
-        directions = camera.rays(scene.camera, x.reshape(-1), y.reshape(-1), settings.resolution)
+        directions = camera.rays(scene.camera, x.reshape(-1), y.reshape(-1), (height, width))
         own = jnp.zeros_like(directions.x, jnp.int32)
-        seen = _radiance(scene, settings, vec(scene.camera), directions, own=own, mirrors=mirrors)
+        seen = _radiance(scene, vec(scene.camera), directions, own=own, mirrors=mirrors)
         colors_seen = jnp.minimum(jnp.stack([seen.x, seen.y, seen.z]), 1.5)
-        if settings.filmic:
+        if scene.settings.filmic:
             colors_seen = _filmic(colors_seen)
         mean = jnp.mean(colors_seen.reshape(3, samples, chunk), axis=1)
         return jax.lax.dynamic_update_slice(colors, mean, (0, number * chunk))

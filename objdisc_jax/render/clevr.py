@@ -87,10 +87,10 @@ def sample_visible(
 
     def attempt(number: jax.Array) -> Scene:
         objects = sample_objects(jax.random.fold_in(objects_key, number), num_objects)
-        return Scene(objects, num_objects, eye, lights, ground)
+        return Scene(objects, num_objects, eye, lights, ground, settings)
 
     def badly_seen(state: tuple[jax.Array, Scene]) -> jax.Array:
-        counts = caster.label_counts(state[1], settings, REFERENCE_RESOLUTION)
+        counts = caster.label_counts(state[1], REFERENCE_RESOLUTION)
         there = jnp.arange(MAX_OBJECTS) < num_objects
         return jnp.any(there & (counts < MIN_PIXELS))
 
@@ -186,7 +186,7 @@ def record(
 ) -> tuple[Scene, caster.Rendering]:
     """Samples and renders image `index` of a seed's key."""
     scene = sample_scene(jax.random.fold_in(key, index), settings, max_objects)
-    return scene, caster.render(scene, settings)
+    return scene, caster.render(scene)
 
 
 def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:

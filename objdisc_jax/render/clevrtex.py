@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
 from objdisc_jax.render import caster, clevr, shapes, textures
 from objdisc_jax.render.scene import MAX_OBJECTS, AreaLight, Objects, RenderSettings, Scene, Surface
@@ -91,7 +90,7 @@ def record(
 ) -> tuple[Scene, caster.Rendering]:
     """Samples and renders image `index` of a seed's key."""
     scene = sample_scene(jax.random.fold_in(key, index), variant, settings, max_objects)
-    return scene, caster.render(scene, settings)
+    return scene, caster.render(scene)
 
 
 def sample_scene(
@@ -219,22 +218,8 @@ def _material(surface: Surface, number: int | tuple[()]) -> str:
     return f"{_NAMES[texture]}_{kind}" if texture >= 0 else kind
 
 
-PALETTE: Int[np.ndarray, "e 3"] = np.array(
-    [
-        (0, 0, 0),
-        (255, 0, 0),
-        (0, 128, 0),
-        (0, 0, 255),
-        (255, 255, 0),
-        (141, 211, 199),
-        (255, 255, 179),
-        (190, 186, 218),
-        (251, 128, 114),
-        (128, 177, 211),
-        (253, 180, 98),
-        (179, 222, 105),
-        (252, 205, 229),
-        (217, 217, 217),
-    ]
+PALETTE = bytes.fromhex(
+    "000000 ff0000 008000 0000ff ffff00 8dd3c7 ffffb3 "
+    "bebada fb8072 80b1d3 fdb462 b3de69 fccde5 d9d9d9"
 )
-"""Colours of the published masks."""
+"""Colours of the published masks, three bytes each."""

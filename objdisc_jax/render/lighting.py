@@ -41,18 +41,15 @@ class Light:
     spread: jax.Array
 
 
-def incident_lights(
-    scene: Scene, settings: RenderSettings, point: Vec, own: jax.Array
-) -> list[Light]:
+def incident_lights(scene: Scene, point: Vec, own: jax.Array) -> list[Light]:
     """Returns what reaches points from the area lights and the sun, past the objects.
 
     Args:
         scene: what there is.
-        settings: of the scene.
         point: on surfaces.
         own: labels of the objects that they lie on, which do not hide their own outsides' light.
     """
-    lights: list[Light] = []
+    settings, lights = scene.settings, []
     for position, source in zip(scene.light_positions, settings.area_lights, strict=True):
         way = vec(position) - point
         square = way.dot(way)

@@ -41,7 +41,7 @@ class Surface:
         metal: 1 for metal, 0 for rubber.
         texture: number of its pattern in `textures.PATTERNS`; -1 for none.
         accent: linear albedo that the pattern mixes with `color`.
-        grain: repetitions of the pattern in a unit, and where in it the surface is cut out.
+        grain: repetitions of the pattern per unit, and where in it the surface is cut out.
     """
 
     color: Float[Array, "*k 3"]
@@ -49,26 +49,6 @@ class Surface:
     texture: Int[Array, "*k"]
     accent: Float[Array, "*k 3"]
     grain: Float[Array, "*k 2"]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """Objects on a ground, three area lights and a camera that looks at the origin.
-
-    Attributes:
-        objects: of which the first `num_objects` are there.
-        num_objects: how many.
-        camera: its position.
-        light_positions: of the area lights (key, fill and back).
-        ground: what the ground looks like; ignored where the settings are without textures.
-    """
-
-    objects: Objects
-    num_objects: Int[Array, ""]
-    camera: Float[Array, "3"]
-    light_positions: Float[Array, "3 3"]
-    ground: Surface
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +87,28 @@ class RenderSettings:
     samples: int = 8
     textured: bool = False
     filmic: bool = False
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Objects on a ground, three area lights and a camera that looks at the origin.
+
+    Attributes:
+        objects: of which the first `num_objects` are there.
+        num_objects: how many.
+        camera: its position.
+        light_positions: of the area lights (key, fill and back).
+        ground: what the ground looks like; ignored where the settings are without textures.
+        settings: how it is rendered.
+    """
+
+    objects: Objects
+    num_objects: Int[Array, ""]
+    camera: Float[Array, "3"]
+    light_positions: Float[Array, "3 3"]
+    ground: Surface
+    settings: RenderSettings = dataclasses.field(metadata={"static": True})
 
 
 class Local:

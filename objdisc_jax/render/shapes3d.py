@@ -90,7 +90,7 @@ def render(
     def intersect_object(origin: Vec, towards: Vec) -> Intersection:
         local = (origin - centre) * inverse
         local = local.map(lambda v: jnp.broadcast_to(v, towards.x.shape))
-        return jax.lax.switch(chosen[4], _INTERSECT, local, towards * inverse)
+        return jax.lax.switch(chosen[4], _SOLIDS, local, towards * inverse)
 
     found = intersect_object(eye, direction)
     t_room, n_room, part = _room(eye, direction)
@@ -135,7 +135,7 @@ def _ahead(origin: jax.Array, direction: jax.Array, distance: float = _BACK) -> 
     return jnp.where(forwards, (distance - origin) / jnp.where(forwards, direction, 1.0), FAR)
 
 
-def _intersect_capsule(origin: Vec, direction: Vec) -> Intersection:
+def _capsule(origin: Vec, direction: Vec) -> Intersection:
     """An upright capsule of radius 1."""
     ends = [
         shapes.intersect_sphere(Vec(origin.x, origin.y, origin.z - z), direction)
@@ -155,7 +155,7 @@ def _intersect_capsule(origin: Vec, direction: Vec) -> Intersection:
     return Intersection(t, normal, jnp.zeros_like(side.part))
 
 
-def _intersect_tall_cylinder(origin: Vec, direction: Vec) -> Intersection:
+def _tall_cylinder(origin: Vec, direction: Vec) -> Intersection:
     """An upright cylinder of radius 1, as tall as those of the data set."""
     tall = float(_WIDTH[1] / _CENTRE[1])
     return shapes.intersect_cylinder(
@@ -163,12 +163,7 @@ def _intersect_tall_cylinder(origin: Vec, direction: Vec) -> Intersection:
     )
 
 
-_INTERSECT = (
-    shapes.intersect_box,
-    _intersect_tall_cylinder,
-    shapes.intersect_sphere,
-    _intersect_capsule,
-)
+_SOLIDS = (shapes.intersect_box, _tall_cylinder, shapes.intersect_sphere, _capsule)
 
 
 def _hue(hue: jax.Array) -> Vec:

@@ -1,9 +1,12 @@
 """Vectors in space whose coordinates are separate arrays, so that XLA keeps each in registers."""
 
 import dataclasses
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+
+Tree = TypeVar("Tree")
 
 
 @jax.tree_util.register_dataclass
@@ -67,10 +70,6 @@ def vec(array: jax.Array) -> Vec:
     return Vec(array[..., 0], array[..., 1], array[..., 2])
 
 
-def where(condition: jax.Array, a: Vec, b: Vec) -> Vec:
-    """Chooses between vectors."""
-    return Vec(
-        jnp.where(condition, a.x, b.x),
-        jnp.where(condition, a.y, b.y),
-        jnp.where(condition, a.z, b.z),
-    )
+def where(condition: jax.Array, a: Tree, b: Tree) -> Tree:
+    """Chooses between vectors, or whatever else is made of arrays."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)

@@ -3,7 +3,7 @@
 import abc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -289,6 +289,7 @@ def report_divergence(
     config: ConfigDict,
     workdir: Path,
     dataset: loader.Dataset,
+    fields: Collection[str],
     checkpoints: Checkpoints,
     step: int,
     scalars: Scalars,
@@ -302,7 +303,9 @@ def report_divergence(
     values = {name: str(float(value)) for name, value in scalars.items()}
     if jax.process_index() == 0:
         size, seed = config.batch_size, config.seed
-        batches = loader.train_batches(dataset, batch_size=size, seed=seed, start_step=step - 1)
+        batches = loader.train_batches(
+            dataset, fields=fields, batch_size=size, seed=seed, start_step=step - 1
+        )
         index = next(batches)["index"].tolist()
         report = {"step": step, "scalars": values, "batch_index": index}
         with warn_on_oserror(str(file)):

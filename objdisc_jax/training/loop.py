@@ -69,7 +69,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
         stack.callback(writer.close)
         if first_step == 0:
             writer.write_hparams(flatten(configs.to_dict(config)))
-        diverged = partial(hooks.report_divergence, config, workdir, train_data, checkpoints)
+        diverged = partial(
+            hooks.report_divergence, config, workdir, train_data, run.model.fields, checkpoints
+        )
         progress = hooks.Progress(
             config, writer, first_step=first_step, seconds=seconds, diverged=diverged
         )

@@ -78,7 +78,7 @@ def opened(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE
             write_atomically(workdir / "environment.json", content)
         except InUse as error:
             raise UserError(
-                f"workdir: {workdir} is in use by another run ({error.holder}). Wait until it "
+                f"workdir: {workdir} is in use by another run ({error}). Wait until it "
                 "ends, stop it, or name another directory with --workdir."
             ) from error
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Images: label colours, panels of image rows, overlays, training curves, PNG files.
+"""Visualization: label colours, panels of image rows, overlays, training curves, PNG files.
 
 Everything here takes and returns NumPy arrays (RGB uint8) on the host and knows nothing of models.
 """

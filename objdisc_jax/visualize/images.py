@@ -1,4 +1,4 @@
-"""Images on their way to an image: to uint8, and enlarged so that small ones can be seen."""
+"""Preparing images for display: conversion to uint8, and enlargement of small ones."""
 
 import numpy as np
 from jaxtyping import UInt8

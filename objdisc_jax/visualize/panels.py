@@ -1,4 +1,4 @@
-"""Panels: named rows of images, one column an example, composed into one labelled image."""
+"""Panels: named rows of images, one column per example, composed into one labelled image."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

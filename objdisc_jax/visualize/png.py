@@ -45,7 +45,7 @@ def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) 
     if labels.dtype != np.uint8 or labels.ndim != 2:
         raise ValueError(
             f"labels: got {labels.dtype} {labels.shape}; a label map is uint8 [h, w]. "
-            "Write one file an image, and convert labels of up to 255 objects to uint8."
+            "Write one file per image, and convert labels of up to 255 objects to uint8."
         )
     image = Image.fromarray(labels)
     image.putpalette(palette(256).tobytes())

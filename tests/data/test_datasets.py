@@ -57,6 +57,11 @@ def test_contract(case, check):
 
 
 @pytest.mark.parametrize("name", datasets.names())
+def test_there_are_images_to_train_to_validate_and_to_test(name):
+    assert set(_declaration(name).splits) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("name", datasets.names())
 def test_scripts_that_the_commands_call_exist(name):
     declaration = _declaration(name)
     commands = f"{declaration.download_command} {declaration.generate_command}"

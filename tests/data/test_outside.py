@@ -12,7 +12,7 @@ from tests.conftest import tiny_experiment
 
 SOURCE = """
 from objdisc_jax.data import examples, hdf5
-from objdisc_jax.data.config import shared_config, shared_fields
+from objdisc_jax.data.config import shared_config, shared_settings
 from objdisc_jax.data.declaration import DatasetDeclaration, Field
 
 
@@ -26,7 +26,7 @@ def default_config():
 
 def declare(config):
     return DatasetDeclaration(
-        **shared_fields(config),
+        **shared_settings(config),
         reader=Reader,
         image_size=(20, 24),
         splits={"train": range(80), "val": range(80, 90), "test": range(90, 100)},
@@ -56,6 +56,14 @@ def name(tmp_path, monkeypatch):
 def test_data_set_elsewhere_passes_the_contract(name):
     check_dataset(name)
     check_dataset(sys.modules[name])
+
+
+def test_data_set_with_a_test_split_alone_passes_the_contract(name, tmp_path):
+    splits = '{"train": range(80), "val": range(80, 90), "test": range(90, 100)}'
+    assert splits in SOURCE
+    file = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+    file.write_text(SOURCE.replace(splits, '{"test": range(100)}'))
+    check_dataset(name)
 
 
 @pytest.mark.parametrize(

@@ -6,21 +6,23 @@ import jax
 import numpy as np
 import pytest
 
-from objdisc_jax import config as configs
+from objdisc_jax import sharding
 from objdisc_jax.data import loader
 from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.evaluation.runner import Runner
 from objdisc_jax.models import base
-from objdisc_jax.training import loop, report, sharding
-from objdisc_jax.evaluation.runner import Evaluator
+from objdisc_jax.training import loop
+from objdisc_jax.training.evaluate import evaluate
+from objdisc_jax.training.run_dir import build_model
 from tests.training.test_train import changed
 
 
 def score(config, devices=1, num_images=None):
-    graphdef, params = base.split(configs.build_model(config))
+    graphdef, params = base.split(build_model(config))
     mesh = sharding.data_mesh(jax.devices()[:devices])
     dataset = loader.load(config.data, "val")
     params = sharding.put_replicated(params, mesh)
-    return Evaluator(config, graphdef, dataset, mesh, num_images)(params, 5)
+    return Runner(config, graphdef, dataset, mesh, num_images)(params, 5)
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_workers_make_no_difference(tiny, reference):
     assert found == reference
 
 
-def test_unclaimed_pixels_are_a_segment_of_the_segmentation_only(tiny, reference):
+def test_pixels_of_low_confidence_are_a_segment_of_the_segmentation_only(tiny, reference):
     # No mask reaches 1, so everything is background: one segment, and an ARI of 0.
     config = changed(tiny, **{"background.mode": "low_confidence", "background.threshold": 1.0})
     found = score(config)
@@ -60,7 +62,7 @@ def test_number_of_images_is_obeyed(tiny):
 def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
     config = changed(tiny, num_train_steps=4)
     loop.train(config, tmp_path)
-    scores = report.evaluate(tmp_path, split="test")
+    scores = evaluate(tmp_path, split="test")
     written = json.loads((tmp_path / "eval_test.json").read_text())
     wanted = {"fg_ari", "ari", "miou", "mbo", "mse", "mse_sum", "num_images", "step", "checkpoint"}
     assert wanted <= written.keys()
@@ -69,21 +71,21 @@ def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
     assert written["step"] == 4
     np.testing.assert_allclose(written["mse_sum"], written["mse"] * 35 * 35 * 3, rtol=1e-5)
     assert f"{scores.means['fg_ari']:.4f}" in capsys.readouterr().out
-    assert (tmp_path / "pictures" / "test.png").is_file()
+    assert (tmp_path / "visualizations" / "test.png").is_file()
 
     # More slots, given as a config: the same weights, other masks.
-    more = report.evaluate(tmp_path, config=changed(config, **{"model.num_slots": 5}))
+    more = evaluate(tmp_path, config=changed(config, **{"model.num_slots": 5}))
     assert more.means["fg_ari"] != scores.means["fg_ari"]
     assert more.means["mse"] != scores.means["mse"]
 
     with pytest.raises(ConfigError, match=r"slot_mu.*\(1, 1, 8\) in the run, \(1, 1, 16\)"):
-        report.evaluate(tmp_path, config=changed(config, **{"model.slot_size": 16}))
+        evaluate(tmp_path, config=changed(config, **{"model.slot_size": 16}))
     with pytest.raises(UserError, match=r"no checkpoint '3' .* there are steps 4"):
-        report.evaluate(tmp_path, which="3")
+        evaluate(tmp_path, which="3")
     with pytest.raises(UserError, match="no split 'tset'"):
-        report.evaluate(tmp_path, split="tset")
+        evaluate(tmp_path, split="tset")
 
 
 def test_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
-        report.evaluate(tmp_path)
+        evaluate(tmp_path)

@@ -47,9 +47,9 @@ def make_noise(seed, shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def rules(name, **settings):
+def rules(name, settings=None):
     """(published key, path here, layout change of a gradient or weight) for every parameter."""
-    model = interop.create(models.get(name).default_config().to_dict() | settings)
+    model = interop.get(name)(settings or models.settings_class(name)())
     return [
         (
             rule.key,

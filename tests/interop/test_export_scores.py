@@ -13,11 +13,11 @@ from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, metrics
 from objdisc_jax.data import loader, splits
 from objdisc_jax.data.synthetic import tetrominoes
-from objdisc_jax.models import base
-from objdisc_jax.training import runs
 from objdisc_jax.evaluation.runner import evaluation_noise
-from objdisc_jax.training.loop import train
+from objdisc_jax.models import base
+from objdisc_jax.training import run_dir
 from objdisc_jax.training.evaluate import evaluate
+from objdisc_jax.training.loop import train
 
 SPLITS = {"train": range(0, 640), "test": range(640, 960), "val": range(960, 1000)}
 
@@ -32,8 +32,8 @@ def test_exported_run_scores_the_same_in_torch(tmp_path):
     config = importlib.import_module("configs.demo").get_config()
     config.data.path = str(file)
     config.data.num_workers = 0
-    config.num_train_steps = config.schedule.decay_steps = 1500
-    config.eval.every = config.checkpoint.every = config.pictures.every = 1500
+    config.num_train_steps = 1500
+    config.eval.every = config.checkpoint.every = config.visualize.every = 1500
     train(config, workdir)
     expected = evaluate(workdir, split="test")
     assert expected.num_images == 320
@@ -42,9 +42,11 @@ def test_exported_run_scores_the_same_in_torch(tmp_path):
     model = interop.create(configs.to_dict(config)["model"])
     model.load_state_dict(torch.load(tmp_path / "weights.pt"))
     batch = loader.load(config.data, "test").read(np.arange(320))
-    graphdef, state = runs.abstract_state(config)
+    run = run_dir.abstract(config)
     noise = jax.jit(
-        lambda index: evaluation_noise(base.merge(graphdef, state.params), config.seed, index)
+        lambda index: evaluation_noise(
+            base.merge(run.graphdef, run.state.params), config.seed, index
+        )
     )(batch["index"].astype(np.int32))
     image = torch.from_numpy(batch["image"]).movedim(-1, 1) / 127.5 - 1.0
     with torch.no_grad():

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from objdisc_jax import config as configs
-from objdisc_jax import convert, interop
+from objdisc_jax import convert, interop, sharding
 from objdisc_jax.models import base
-from objdisc_jax.training import runs, sharding
+from objdisc_jax.models.base import Batch
+from objdisc_jax.training import run_dir
 from tests.golden import published
 
 
@@ -98,13 +99,14 @@ def test_published_checkpoint_gives_the_published_numbers_here(tmp_path):
     }
     torch.save(content, tmp_path / "published.ckpt")
     convert.from_torch(tmp_path / "published.ckpt", config, tmp_path / "run")
-    trained = runs.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh()))
+    trained = run_dir.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh()))
     image, noise = inputs(found, 2)
 
     @jax.jit
     def predict(params):
         model = base.merge(trained.graphdef, params)
-        return model.predict(image, {"slots": jnp.asarray(noise)}, step=jnp.int32(0))
+        batch = Batch({"image": image})
+        return model.predict(batch, {"slots": jnp.asarray(noise)}, step=jnp.int32(0))
 
     prediction = jax.device_get(predict(trained.params))
     recon = prediction.recon[:, ::4, ::4].transpose(0, 3, 1, 2)

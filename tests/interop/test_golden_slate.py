@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from objdisc_jax import config as configs
-from objdisc_jax import convert, interop
+from objdisc_jax import convert, interop, sharding
 from objdisc_jax.models import base
-from objdisc_jax.training import runs, sharding
+from objdisc_jax.models.base import Batch
+from objdisc_jax.training import run_dir
 from tests.golden import published
-from tests.models.test_slate_parity import inputs
+from tests.models.slate.test_parity import inputs
 
 
 def experiment(golden, **more):
@@ -78,7 +79,7 @@ def test_torch_module_generates_the_published_tokens():
     np.testing.assert_allclose(prediction.slots, golden["a/slots"], atol=1e-5)
     tokens = model.generate(prediction.slots)
     np.testing.assert_array_equal(tokens, golden["ar/tokens"])
-    image = model.render(tokens)[..., ::4, ::4].detach()
+    image = model.decode_image(tokens)[..., ::4, ::4].detach()
     np.testing.assert_allclose(image, golden["ar/image"], atol=1e-5)
 
 
@@ -86,19 +87,20 @@ def test_published_checkpoint_gives_the_published_numbers_here(tmp_path):
     golden = published.load_npz("slate.npz")
     config = experiment(golden)
     model = published_model(config)
-    settings = model.hyper_parameters(configs.to_dict(config)["model"])
+    settings = model.hyper_parameters()
     content = {
         "state_dict": {f"model.{key}": tensor for key, tensor in model.state_dict().items()},
         "hyper_parameters": argparse.Namespace(**settings),
     }
     torch.save(content, tmp_path / "published.ckpt")
     convert.from_torch(tmp_path / "published.ckpt", config, tmp_path / "run")
-    trained = runs.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh()))
+    trained = run_dir.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh()))
     image, noise = inputs(golden, "a", 2)
 
     @jax.jit
     def predict(params):
-        return base.merge(trained.graphdef, params).predict(image, noise, step=jnp.int32(0))
+        batch = Batch({"image": image})
+        return base.merge(trained.graphdef, params).predict(batch, noise, step=jnp.int32(0))
 
     prediction = jax.device_get(predict(trained.params))
     np.testing.assert_array_equal(prediction.extras["tokens"], golden["a/tokens"])

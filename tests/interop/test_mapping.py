@@ -7,12 +7,15 @@ import pytest
 from objdisc_jax import interop
 from objdisc_jax.interop import mapping
 from objdisc_jax.interop.layouts import CONV, CONV_TRANSPOSE, DENSE, SAME
-from tests.interop import variants
+from objdisc_jax.models.slot_attention.settings import Settings
+from tests.interop import parity
+
+SMALL = Settings.small()
 
 
 @pytest.fixture(scope="module")
 def small():
-    _, params, model = variants.both(variants.settings("slot_attention", "small"))
+    _, params, model = parity.both("slot_attention", SMALL)
     return params, model
 
 
@@ -54,7 +57,7 @@ def test_every_leaf_without_a_place_is_named(small):
         "  encoder_mlp.layers.0.kernel: is missing (JAX)",
         "  encoder_mlp.layers.1.bias: is missing (JAX)",
         "  encoder_mlp.layers.1.kernel: is missing (JAX)",
-        "  slot_attention.slot_mu: has shape [1, 1, 16], not [1, 1, 17]",
+        "  slot_attention.slot_mu: has shape [1, 1, 8], not [1, 1, 17]",
     ]
 
 

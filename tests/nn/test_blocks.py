@@ -1,5 +1,6 @@
 """Building blocks against PyTorch and against a second way to compute them."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from flax import nnx
 
+from objdisc_jax.models.slot_attention.position import coordinates, fourier_features
 from objdisc_jax.nn.conv import (
     ConvStack,
     convolution,
@@ -20,11 +22,12 @@ from objdisc_jax.nn.conv import (
     summed_by_parts,
 )
 from objdisc_jax.nn.gru import GRUCell
-from objdisc_jax.models.slot_attention.position import PositionEmbedding, coordinates, fourier_features
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
+from objdisc_jax.settings import SlotAttentionSettings
 
 RNG = np.random.default_rng(0)
+SMALL = SlotAttentionSettings(num_slots=3, slot_size=8, mlp_hidden_size=8, num_iterations=2)
 
 
 def normal(*shape):
@@ -127,7 +130,7 @@ def gradient(x):
 def count(*shape):
     return str(jax.make_jaxpr(gradient)(jnp.ones(shape))).count("conv_general_dilated[")
 
-assert count(5, 64, 64, 4) > count(2, 64, 64, 4), "one part an image"
+assert count(5, 64, 64, 4) > count(2, 64, 64, 4), "one part per image"
 assert count(5, 8, 8, 4) == count(2, 8, 8, 4), "small maps in one go"
 assert jnp.allclose(gradient(jnp.ones((3, 64, 64, 4)))[2, 2], 3 * 64 * 64)
 """
@@ -182,8 +185,6 @@ def test_fourier_features_by_hand():
     features = fourier_features(jnp.array([0.5, 0.0]), 2)
     # Row: sin and cos of π/2 and π; column: of 0 and 0.
     np.testing.assert_allclose(features, [1, 0, 0, -1, 0, 0, 1, 1], atol=1e-6)
-    with pytest.raises(ValueError, match="position: got 'polar'"):
-        PositionEmbedding(4, kind="polar", rngs=nnx.Rngs(0))
 
 
 def test_cosine_ramp_is_flat_outside_its_steps():
@@ -193,9 +194,7 @@ def test_cosine_ramp_is_flat_outside_its_steps():
 
 
 def test_slots_are_permuted_with_their_noise():
-    module = SlotAttention(
-        6, num_slots=3, slot_size=8, mlp_hidden_size=8, num_iterations=2, rngs=nnx.Rngs(0)
-    )
+    module = SlotAttention(6, SMALL, rngs=nnx.Rngs(0))
     inputs, noise = normal(2, 10, 6), normal(2, 3, 8)
     slots, attn = module(inputs, noise)
     np.testing.assert_allclose(attn.sum(-1), 1, atol=1e-6)
@@ -207,15 +206,8 @@ def test_slots_are_permuted_with_their_noise():
 
 
 def test_attention_stays_in_float32_when_computing_in_bfloat16():
-    module = SlotAttention(
-        6,
-        num_slots=3,
-        slot_size=8,
-        mlp_hidden_size=8,
-        num_iterations=2,
-        dtype=jnp.bfloat16,
-        rngs=nnx.Rngs(0),
-    )
+    settings = dataclasses.replace(SMALL, dtype="bfloat16")
+    module = SlotAttention(6, settings, rngs=nnx.Rngs(0))
     inputs, noise = normal(2, 4096, 6), normal(2, 3, 8)
     slots, attn = module(inputs.astype(jnp.bfloat16), noise)
     assert slots.dtype == attn.dtype == jnp.float32

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from objdisc_jax import models
 from objdisc_jax.models import base
+from objdisc_jax.models.base import Batch
+from objdisc_jax.models.slot_attention.settings import Settings
 from objdisc_jax.nn.conv import dilated_conv_transpose, subpixel_conv_transpose
+from objdisc_jax.testing.models import ModelCase
 
 pytestmark = pytest.mark.gpu
 
@@ -33,15 +34,13 @@ def test_both_transposed_convolutions_agree_on_the_gpu():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_default_model_has_finite_gradients_on_the_gpu(dtype):
-    settings = models.get("slot_attention").default_config().to_dict()
-    name = settings.pop("name")
-    model = models.create(name, settings | {"dtype": dtype}, rngs=nnx.Rngs(0))
+    model = ModelCase("slot_attention", Settings(dtype=dtype)).build()
     graphdef, params = base.split(model)
     image = jax.random.uniform(jax.random.key(0), (8, *model.resolution, 3)) * 2 - 1
-    noise = model.noise(jax.random.key(1), 8)
+    batch, noise = Batch({"image": image}), model.noise(jax.random.key(1), 8)
 
     def loss(params):
-        return base.merge(graphdef, params).loss(image, noise, step=jnp.int32(0))[0].mean()
+        return base.merge(graphdef, params).loss(batch, noise, step=jnp.int32(0))[0].mean()
 
     value, grads = jax.jit(jax.value_and_grad(loss))(params)
     assert np.isfinite(value)

@@ -42,14 +42,16 @@ def _scene(names, sizes, positions, yaws, eye=clevr.CAMERA):
     )
     lights = jnp.array(lighting.LIGHT_POSITIONS, jnp.float32)
     ground = clevr.plain(jnp.full(3, 0.8), jnp.zeros(()))
-    return Scene(objects, jnp.int32(count), jnp.array(eye, jnp.float32), lights, ground)
+    return Scene(
+        objects, jnp.int32(count), jnp.array(eye, jnp.float32), lights, ground, clevr.SETTINGS
+    )
 
 
 @jax.jit
 def _labels(scene):
     y, x = jnp.mgrid[: RESOLUTION[0], : RESOLUTION[1]].reshape(2, -1) + 0.5
     directions = camera.rays(scene.camera, x, y, RESOLUTION)
-    hit = caster.first_hit(scene, clevr.SETTINGS, vec(scene.camera), directions)
+    hit = caster.first_hit(scene, vec(scene.camera), directions)
     depth = camera.depth_of(scene.camera, directions, hit.t)
     return hit.label.reshape(RESOLUTION), depth.reshape(RESOLUTION)
 
@@ -140,14 +142,12 @@ def test_depth_of_the_ground_is_that_of_its_points():
 
 
 def test_shadows_lie_away_from_the_lights_and_end():
-    settings = dataclasses.replace(clevr.SETTINGS, resolution=(60, 80))
     x = jnp.linspace(-4, 4, 161)
     points = vec(jnp.stack([x, jnp.zeros_like(x), jnp.zeros_like(x)], -1))
     scene = _scene(["sphere"], [0.35], [(0, 0, 0.35)], [0])
-    lights = lighting.incident_lights(scene, settings, points, jnp.zeros(161, jnp.int32))
+    lights = lighting.incident_lights(scene, points, jnp.zeros(161, jnp.int32))
     free = lighting.incident_lights(
         dataclasses.replace(scene, num_objects=jnp.int32(0)),
-        settings,
         points,
         jnp.zeros(161, jnp.int32),
     )

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objdisc_jax import config as configs
-from objdisc_jax import models
+from objdisc_jax import models, sharding
 from objdisc_jax.models import base
-from objdisc_jax.training import sharding
+from objdisc_jax.training.run_dir import build_model
 from objdisc_jax.training.step import initial_state, make_train_step
-from tests.models.test_contract import SMALL
+from tests.conftest import small_config
 
 DEVICES = (1, 2, 4, 8)
 STEPS = 20
@@ -27,11 +26,10 @@ BATCH = 8
 
 def train(name, devices, dtype):
     """Losses of some steps of a small model, and its parameters after them."""
-    config = configs.experiment(model=name, data="tetrominoes")
-    config.model.update(SMALL[name])
+    config = small_config(name)
     config.optimizer.learning_rate = 1e-3
     config.schedule.name, config.schedule.warmup_steps = "constant", 0
-    graphdef, params = base.split(configs.build_model(config))
+    graphdef, params = base.split(build_model(config))
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     mesh = sharding.data_mesh(jax.devices()[:devices])
     state = sharding.put_replicated(initial_state(config, params), mesh)
@@ -40,7 +38,7 @@ def train(name, devices, dtype):
     losses = []
     for _ in range(STEPS):
         image = rng.integers(0, 256, (BATCH, *config.model.resolution, 3), np.uint8)
-        state, scalars = step(state, sharding.put_batch({"image": image}, mesh))
+        state, scalars = step(state, sharding.put_batch({"image": image}, mesh), {})
         losses.append(float(scalars["loss"]))
     assert all(x.dtype == dtype for x in jax.tree.leaves(state.params))
     return losses, np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])

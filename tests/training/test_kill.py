@@ -10,10 +10,8 @@ import time
 
 import pytest
 
-from objdisc_jax import config as configs
 from objdisc_jax import models
-from tests.conftest import tiny_experiment
-from tests.models.test_contract import SMALL
+from tests.conftest import small_config, tiny_experiment
 from tests.training.test_train import assert_equal_trees, metrics, parameters
 
 STEPS = 60
@@ -27,19 +25,18 @@ def get_config():
 
 def small_experiment(model, data_file):
     """The tiny experiment with a small model whose schedules and plateau are at work."""
-    tiny = tiny_experiment(data_file).copy_and_resolve_references()
+    tiny = tiny_experiment(data_file).copy_and_resolve_references().unlock()
     if model == "slot_attention":
-        config = tiny.unlock()
+        config = tiny
     else:
-        config = configs.experiment(model=model, data="tetrominoes")
-        parts = ("model", "optimizer", "schedule", "wandb", "profile")
-        config.update({key: tiny[key] for key in tiny if key not in parts})
-        config.model.update(SMALL[model])
+        config = small_config(model)
+        config.update({key: tiny[key] for key in ("data", "eval", "checkpoint", "visualize")})
+        config.update(batch_size=tiny.batch_size, log_every=tiny.log_every)
         config.plateau.update(enabled=True, patience=0, threshold=1.0)
-    if model == "slate":
+    if "temperature_steps" in config.model:
         config.model.temperature_steps = STEPS
-        config.model.dropout = 0.1
     config.num_train_steps = STEPS
+    config.optimizer.ema_decay = 0.9
     config.data.num_workers = 1
     return config
 

@@ -8,33 +8,48 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from objdisc_jax import settings
+from objdisc_jax import config as configs
+from objdisc_jax.config import defaults
+from objdisc_jax.errors import ConfigError
 from objdisc_jax.models import base
+from objdisc_jax.models.base import Batch
 from objdisc_jax.models.slot_attention.model import ramp
-from objdisc_jax.training import optim
+from objdisc_jax.training import optimizers
+from objdisc_jax.training.optimizers import Plateau
+from objdisc_jax.training.step import initial_state
 from tests.golden import published
-from tests.models.test_slot_attention_parity import RULES, build
+from tests.models.slot_attention.test_parity import RULES, build
 
 
-def schedule(**values):
-    return ConfigDict(settings.default_config().schedule.to_dict() | values)
+def factors(steps, *, total=1000, **values):
+    block = ConfigDict(defaults.default_config().schedule.to_dict() | values)
+    return [optimizers.schedule(block, total)(step) for step in steps]
+
+
+def updated(config, params, gradients, scale=1.0):
+    """Parameters after one update for each gradient."""
+    transform = optimizers.optimizer(config)
+    state = transform.init(params)
+    for step, gradient in enumerate(gradients):
+        updates, state = transform.update(
+            gradient, state, params, step=jnp.int32(step), scale=jnp.float32(scale)
+        )
+        params = optax.apply_updates(params, updates)
+    return params
 
 
 @pytest.mark.parametrize("name", ["sa_lr_factor", "sa_lr_factor_total100"])
-def test_exponential_schedule_matches_published(name):
+def test_published_shares_of_the_steps_give_the_published_schedule(name):
     golden = published.load_json("schedules.json")[name]
-    total, warmup, decay = (
-        golden["kwargs"][key] for key in ("total_steps", "warmup_steps_pct", "decay_steps_pct")
-    )
-    config = schedule(warmup_steps=round(total * warmup), decay_steps=round(total * decay))
-    found = [optim.schedule_factor(config, step) for step in golden["steps"]]
+    shares = {key: golden["kwargs"][f"{key}_steps_pct"] for key in ("warmup", "decay")}
+    assert shares == {"warmup": 0.02, "decay": 0.2}  # those of the defaults
+    found = factors(golden["steps"], total=golden["kwargs"]["total_steps"])
     np.testing.assert_allclose(found, golden["values"], rtol=2e-5)
 
 
 def test_warm_up_from_the_first_step_matches_published():
     golden = published.load_json("schedules.json")["slate_lr_factor_main"]
-    config = schedule(name="constant", warmup_steps=30_000, warmup_offset=1)
-    found = [optim.schedule_factor(config, step) for step in golden["steps"]]
+    found = factors(golden["steps"], name="constant", warmup_steps=30_000.0, warmup_offset=1)
     np.testing.assert_allclose(found, golden["values"], rtol=1e-6)
 
 
@@ -50,142 +65,191 @@ def test_regulariser_ramps_match_published(name):
 
 
 def test_cosine_schedule_warms_up_and_ends_at_zero():
-    config = schedule(name="cosine", warmup_steps=10, decay_steps=100)
-    factor = [float(optim.schedule_factor(config, step)) for step in (0, 5, 50, 100, 200)]
     expected = [0, 0.5 * 0.5 * (1 + np.cos(np.pi * 0.05)), 0.5, 0, 0]
-    np.testing.assert_allclose(factor, expected, atol=1e-6)
+    steps = (0, 5, 50, 100, 200)
+    found = factors(steps, name="cosine", warmup_steps=10.0, decay_steps=100.0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    shares = factors(steps, name="cosine", warmup_steps=0.1, decay_steps=1.0, total=100)
+    np.testing.assert_allclose(shares, found, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
-def test_updates_equal_pytorch(name):
-    config = settings.default_config()
-    config.optimizer.update(name=name, learning_rate=0.01, b2=0.99, clip_norm=1.0)
-    config.schedule.update(name="constant", warmup_steps=0)
+def steady(**values):
+    """A config with a rate of 0.01, whatever the step."""
+    config = defaults.default_config()
+    config.optimizer.update(learning_rate=0.01, **values)
+    config.schedule.update(name="constant", warmup_steps=0.0)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "make"),
+    [
+        ("adam", {"b2": 0.99}, lambda w: torch.optim.Adam(w, lr=0.01, betas=(0.9, 0.99))),
+        (
+            "rmsprop",
+            {"decay": 0.99, "eps_in_sqrt": False},
+            lambda w: torch.optim.RMSprop(w, lr=0.01, alpha=0.99),
+        ),
+        ("sgd", {"momentum": 0.8}, lambda w: torch.optim.SGD(w, lr=0.01, momentum=0.8)),
+    ],
+)
+def test_updates_equal_pytorch(name, kwargs, make):
+    config = steady(name=name, clip_norm=1.0)
+    config.optimizer.kwargs.update(kwargs)
     start = np.array([1.0, -2.0, 3.0], np.float32)
     gradients = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32) * 2
-
     weight = torch.nn.Parameter(torch.tensor(start))
-    if name == "adam":
-        theirs = torch.optim.Adam([weight], lr=0.01, betas=(0.9, 0.99))
-    else:
-        theirs = torch.optim.RMSprop([weight], lr=0.01, alpha=0.99)
-    transform = optim.optimizer(config)
-    params = jnp.asarray(start)
-    state = transform.init(params)
+    theirs = make([weight])
     for gradient in gradients:
         weight.grad = torch.tensor(gradient)
         torch.nn.utils.clip_grad_norm_([weight], 1.0)
         theirs.step()
-        updates, state = transform.update(jnp.asarray(gradient), state, params)
-        params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params, weight.detach().numpy(), rtol=1e-5)
+    found = updated(config, jnp.asarray(start), jnp.asarray(gradients))
+    np.testing.assert_allclose(found, weight.detach().numpy(), rtol=1e-5)
 
 
-def grouped(**values):
-    """A config with a group of parameters "fast"."""
-    config = settings.default_config()
-    config.optimizer.groups.fast = settings.group_config()
-    config.optimizer.update(learning_rate=0.01, clip_norm=1.0)
-    config.schedule.update(name="constant", warmup_steps=10, warmup_offset=1)
-    config.optimizer.groups.fast.update(values)
-    return config
+def test_decoupled_weight_decay_of_matrices_equals_pytorch():
+    config = steady(weight_decay=0.1)
+    start = {"matrix": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)}
+    gradient = {"matrix": np.full((2, 2), 0.3, np.float32), "bias": np.full(2, 0.2, np.float32)}
+    weights = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start.items()}
+    theirs = torch.optim.AdamW(
+        [
+            {"params": [weights["matrix"]], "weight_decay": 0.1},
+            {"params": [weights["bias"]], "weight_decay": 0.0},
+        ],
+        lr=0.01,
+    )
+    for _ in range(3):
+        for name, weight in weights.items():
+            weight.grad = torch.tensor(gradient[name])
+        theirs.step()
+    found = updated(config, jax.tree.map(jnp.asarray, start), [gradient] * 3)
+    for name, weight in weights.items():
+        np.testing.assert_allclose(found[name], weight.detach().numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "contrib.muon"])
+def test_any_optimiser_of_optax_descends(name):
+    params = {"a": jnp.ones((3, 3))}
+    found = updated(steady(name=name), params, [{"a": jnp.ones((3, 3))}] * 2)
+    assert (found["a"] < params["a"]).all()
 
 
 def test_groups_have_rates_of_their_own_and_one_clipping():
-    config = grouped(learning_rate=0.03)
-    config.optimizer.groups.fast.schedule.name = "constant"
+    config = steady(clip_norm=1.0)
+    config.schedule.update(warmup_steps=10.0, warmup_offset=1)
+    config.optimizer.groups.fast = configs.group_config(
+        "a/b/.*", multiplier=3.0, schedule="constant"
+    )
     values = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32) * 2
     weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     theirs = torch.optim.Adam([{"params": [weights[0]], "lr": 0.03}, {"params": [weights[1]]}])
-    transform = optim.optimizer(config, {"fast": ("a.b",)})
-    params = {"a": {"b": {"c": jnp.ones(3)}, "bc": jnp.ones(3)}}
-    state = transform.init(params)
     for step in range(3):
         theirs.param_groups[1]["lr"] = 0.01 * (step + 1) / 10
         for weight, value in zip(weights, values, strict=True):
             weight.grad = torch.tensor(value)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         theirs.step()
-        gradient = {"a": {"b": {"c": jnp.asarray(values[0])}, "bc": jnp.asarray(values[1])}}
-        updates, state = transform.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params["a"]["b"]["c"], weights[0].detach(), rtol=1e-5)
-    np.testing.assert_allclose(params["a"]["bc"], weights[1].detach(), rtol=1e-5)
+    params = {"a": {"b": {"c": jnp.ones(3)}, "bc": jnp.ones(3)}}
+    gradient = {"a": {"b": {"c": jnp.asarray(values[0])}, "bc": jnp.asarray(values[1])}}
+    found = updated(config, params, [gradient] * 3)
+    np.testing.assert_allclose(found["a"]["b"]["c"], weights[0].detach(), rtol=1e-5)
+    np.testing.assert_allclose(found["a"]["bc"], weights[1].detach(), rtol=1e-5)
 
 
-def test_open_settings_of_a_group_are_those_of_the_rest():
-    config = grouped()
+def test_group_without_a_schedule_has_that_of_the_rest():
+    config = steady()
+    config.schedule.update(warmup_steps=10.0, warmup_offset=1)
+    config.optimizer.groups.twice = configs.group_config(".*", multiplier=2.0)
+    rates = optimizers.learning_rates(config)
     for step in (0, 4, 20):
-        assert optim.learning_rate(config, step, "fast") == optim.learning_rate(config, step)
-    config.optimizer.groups.fast.learning_rate = 0.1
-    np.testing.assert_allclose(optim.learning_rate(config, 4, "fast"), 0.05)
+        np.testing.assert_allclose(rates["twice"](step), 2 * rates[optimizers.REST](step))
 
 
-def test_groups_and_idle_plateau_leave_the_state_as_it_was():
-    params = {"a": jnp.ones(3)}
-    plain = optim.optimizer(settings.default_config()).init(params)
-    chain = optax.chain(
-        optax.identity(), optax.scale_by_adam(), optax.scale_by_schedule(lambda _: 1.0)
-    )
-    assert jax.tree.structure(plain) == jax.tree.structure(chain.init(params))
-    assert jax.tree.structure(optim.optimizer(grouped()).init(params)) == jax.tree.structure(plain)
+def test_frozen_group_stays_and_has_no_state_and_no_share_of_the_norm():
+    params = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    gradient = {"a": jnp.full(3, 100.0), "b": jnp.full(3, 0.1)}
+    config = steady(name="sgd", clip_norm=1.0)
+    config.optimizer.groups.still = configs.group_config("a", multiplier=0.0)
+    found = updated(config, params, [gradient])
+    np.testing.assert_array_equal(found["a"], params["a"])
+    np.testing.assert_allclose(found["b"], 1 - 0.01 * 0.1, rtol=1e-6)
+    config.optimizer.name = "adam"
+    arrays = jax.tree.leaves(optimizers.optimizer(config).init(params))
+    assert sum(x.shape == (3,) for x in arrays) == 2  # both moments of b alone
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (("a.*", ".*b"), r"the parameter ab matches the patterns of first and second"),
+        (("x",), r"optimizer\.groups\.first\.pattern: 'x' matches .* no parameter\. There are ab"),
+    ],
+)
+def test_patterns_that_match_twice_or_never_are_refused(patterns, message):
+    config = steady()
+    for name, pattern in zip(("first", "second"), patterns, strict=False):
+        config.optimizer.groups[name] = configs.group_config(pattern)
+    with pytest.raises(ConfigError, match=message):
+        initial_state(config, {"ab": jnp.ones(2)})
+
+
+def test_unknown_argument_of_an_optimiser_is_refused():
+    config = steady(name="sgd")
+    config.optimizer.kwargs.b1 = 0.9
+    with pytest.raises(ConfigError, match=r"kwargs\.b1: optax\.sgd has no such .*momentum"):
+        optimizers.optimizer(config)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_plateau_halves_after_the_fifth_validation_without_gain(sign):
-    config = settings.default_config()
+    config = steady()
     config.plateau.enabled = True
-    config.schedule.update(name="constant", warmup_steps=0)
-    transform = optim.optimizer(config)
-    params = jnp.ones(3)
-    state = transform.init(params)
-
-    def rate():
-        return float(optim.plateau_scale(state))
-
     first = sign * 2.0
-    scales = []
+    plateau, scales = Plateau.initial(), []
     #        best   too little a gain   worse             five, a gain,   and five again
     losses = [first, first - 1e-4, first + 1, *[first] * 3, first - 0.1, *[first] * 5, first]
     for loss in losses:
-        state = optim.after_validation(config, state, loss)
-        scales.append(rate())
+        plateau = plateau.after(loss, config.plateau)
+        scales.append(float(plateau.scale))
     assert scales == [1.0] * 5 + [0.5] * 6 + [0.25] * 2
-    updates, _ = transform.update(jnp.ones(3), state, params)
-    np.testing.assert_allclose(updates, -0.25 * config.optimizer.learning_rate, rtol=1e-4)
+    found = updated(config, jnp.zeros(3), [jnp.ones(3)], plateau.scale)
+    np.testing.assert_allclose(found, -0.25 * 0.01, rtol=1e-4)
 
 
 def test_twenty_adam_steps_match_published():
     golden = published.load_json("train_trace.json")
     kwargs = golden["schedule"]
-    config = settings.default_config()
-    config.schedule.update(
-        warmup_steps=round(kwargs["total_steps"] * kwargs["warmup_steps_pct"]),
-        decay_steps=round(kwargs["total_steps"] * kwargs["decay_steps_pct"]),
-    )
+    config = defaults.default_config()
+    config.num_train_steps = kwargs["total_steps"]
+    assert config.schedule.warmup_steps == kwargs["warmup_steps_pct"]
+    assert config.schedule.decay_steps == kwargs["decay_steps_pct"]
     model = golden["model"]
     graphdef, params = build(model)
     params = published.recipe_params(params, RULES)
     image = published.make_image(golden["img_seed"], golden["batch"], *model["resolution"], -1, 1)
     shape = (golden["batch"], model["num_slots"], model["slot_size"])
     noise = {"slots": published.make_noise(golden["noise_seed"], shape)}
-    transform = optim.optimizer(config)
+    transform = optimizers.optimizer(config)
 
     @jax.jit
-    def update(params, state):
+    def update(params, state, step):
         def loss(params):
-            return base.merge(graphdef, params).loss(image, noise, step=jnp.int32(0))[0].mean()
+            batch = Batch({"image": image})
+            return base.merge(graphdef, params).loss(batch, noise, step=jnp.int32(0))[0].mean()
 
         value, grads = jax.value_and_grad(loss)(params)
-        updates, state = transform.update(grads, state, params)
+        updates, state = transform.update(grads, state, params, step=step, scale=1.0)
         return value, optax.apply_updates(params, updates), state
 
     state = transform.init(params)
     losses = []
-    for _ in range(21):
-        loss, params, state = update(params, state)
+    for step in range(21):
+        loss, params, state = update(params, state, step)
         losses.append(float(loss))
     np.testing.assert_allclose(losses[:20], golden["loss"], rtol=1e-4)
     np.testing.assert_allclose(losses[20], golden["loss_after_20_updates"], rtol=1e-4)
-    rates = [float(optim.learning_rate(config, step)) for step in range(20)]
+    rate = optimizers.learning_rates(config)[optimizers.REST]
+    rates = [float(rate(step)) for step in range(20)]
     np.testing.assert_allclose(rates, golden["lr"], rtol=1e-5)

@@ -40,7 +40,7 @@ CHANGES = {
     "plateau.enabled": True,
     "plateau.patience": 0,
     "plateau.threshold": 1.0,
-    "optimizer.eps": 1e-2,
+    "optimizer.kwargs.eps": 1e-2,
 }
 
 # A machine that runs tests may be suspended; deaths are noticed by broken connections all the same.
@@ -124,7 +124,7 @@ def test_flags_that_do_not_fit_together_are_refused(arguments, message):
     ("tasks", "gpus", "expected"),
     [
         (1, None, {}),  # a job of one process needs no other
-        (4, None, {"num_processes": 4, "process_id": 3, "local_device_ids": [1]}),
+        (4, None, {"num_processes": 4, "process_id": 3, "local_device_ids": None}),
         (4, "2", {"num_processes": 4, "process_id": 3, "local_device_ids": [0]}),
     ],
 )
@@ -146,7 +146,7 @@ def test_slurm_tells_the_processes_of_each_other(monkeypatch, tasks, gpus, expec
     with distributed.connected():
         pass
     assert expected.items() <= found.items()
-    assert found.get("coordinator_address", "node07:61440") == "node07:61440"
+    assert found.get("coordinator_address") is None  # JAX knows it of SLURM
     assert bool(found) == bool(expected)
 
 

@@ -5,30 +5,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objdisc_jax import config as configs
+from objdisc_jax import sharding
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.models import base
-from objdisc_jax.training import sharding
-from objdisc_jax.training.step import (
-    initial_state,
-    make_train_step,
-    prepare_images,
-    resize_labels,
-)
+from objdisc_jax.preprocessing import prepare_images, resize_labels
+from objdisc_jax.training.run_dir import build_model
+from objdisc_jax.training.step import initial_state, make_train_step
 from tests.training.test_train import changed
 
 
 def take_steps(config, mesh, steps=3):
     # A large epsilon: Adam's usual one turns rounding noise in tiny gradients into full steps.
-    config = changed(config, **{"optimizer.eps": 1e-2})
-    graphdef, params = base.split(configs.build_model(config))
+    config = changed(config, **{"optimizer.kwargs.eps": 1e-2})
+    graphdef, params = base.split(build_model(config))
     state = sharding.put_replicated(initial_state(config, params), mesh)
     step = make_train_step(config, graphdef)
     rng = np.random.default_rng(0)
     losses = []
     for _ in range(steps):
         image = rng.integers(0, 256, (8, 35, 35, 3), dtype=np.uint8)
-        state, scalars = step(state, sharding.put_batch({"image": image}, mesh))
+        state, scalars = step(state, sharding.put_batch({"image": image}, mesh), {})
         losses.append(float(scalars["loss"]))
     return losses, jax.device_get(state)
 
@@ -44,7 +40,7 @@ def test_any_number_of_devices_makes_the_same_updates(tiny, devices):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_accumulation_makes_the_same_updates(tiny):
+def test_gradient_accumulation_makes_the_same_updates(tiny):
     mesh = sharding.data_mesh(jax.devices()[:2])
     whole, state = take_steps(tiny, mesh)
     parts, state_of_parts = take_steps(changed(tiny, num_microbatches=4), mesh)

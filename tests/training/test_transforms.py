@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import loader, datasets
-from objdisc_jax.training.step import prepare_images, resize_labels
-from tests.data.examples import PALETTE
+from objdisc_jax.data import datasets, loader
+from objdisc_jax.data.datasets.clevrtex import PALETTE
+from objdisc_jax.preprocessing import prepare_images, resize_labels
 from tests.golden.published import load_npz
 
 SIZE = (128, 128)

@@ -1,19 +1,13 @@
 """The data sets, found by name: a file here, or a module from elsewhere by its dotted path.
 
-Each module offers
-
-- `default_config() -> ConfigDict`: every key with its default and a comment, on top of
-  `objdisc_jax.data.config.shared_config`;
-- `declare(config) -> DatasetDeclaration`: the data set that such a configuration describes;
-- `write_example(path, num_images=24, **changes) -> Example`: writes a small one, for tests.
-  `objdisc_jax.data.examples` has what is needed for that.
+`DatasetModule` is what each of them offers.
 """
 
 import pkgutil
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from objdisc_jax import registry
 from objdisc_jax.data.declaration import DatasetDeclaration
@@ -23,16 +17,19 @@ from objdisc_jax.data.examples import Example
 class DatasetModule(Protocol):
     """What the module of a data set offers."""
 
-    def default_config(self) -> ml_collections.ConfigDict:
-        """Returns every key with its default."""
+    def default_config(self) -> ConfigDict:
+        """Returns every key with its default and a comment, on top of those of `data.config`."""
         ...
 
-    def declare(self, config: ml_collections.ConfigDict) -> DatasetDeclaration:
+    def declare(self, config: ConfigDict) -> DatasetDeclaration:
         """Returns the data set that a configuration describes."""
         ...
 
     def write_example(self, path: Path, num_images: int = 24, **changes: Any) -> Example:
-        """Writes a small data set, as `default_config()` with that path and changes describes."""
+        """Writes a small one, as `default_config()` with that path and changes describes it.
+
+        `objdisc_jax.data.examples` has what is needed for that.
+        """
         ...
 
 

@@ -7,24 +7,23 @@ There is no scene file for the test images, so they cannot be chosen by their ob
 
 import json
 import os
-from collections.abc import Mapping
 
-import ml_collections
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
+from ml_collections import ConfigDict
 
-from objdisc_jax.data import cache, examples
-from objdisc_jax.data.config import shared_config, shared_fields
+from objdisc_jax.data import cache
+from objdisc_jax.data.config import shared_config, shared_settings
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
-from objdisc_jax.data.folder import FolderReader, Names, by_subfolder
+from objdisc_jax.data.examples import Example, save_image, writer
+from objdisc_jax.data.folder import FolderReader
 from objdisc_jax.data.splits import consecutive
 
 SPLITS = consecutive(train=70_000, val=15_000, test=15_000)
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> ConfigDict:
     """Returns all 100,000 images."""
     config = shared_config("clevr_v1", path="data/CLEVR_v1.0")
     # The published code cut the box of CLEVR with masks, rows 29 to 221 and columns 64 to 256,
@@ -33,12 +32,15 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
+def declare(config: ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
     return DatasetDeclaration(
-        **shared_fields(config),
+        **shared_settings(config),
         reader=ClevrReader,
-        sources={"image": r"CLEVR_(train|val|test)_\d{6}\.png"},
+        sources={
+            "image": r"CLEVR_(train|val|test)_\d{6}\.png",
+            **{split: f"images/{split}" for split in SPLITS},
+        },
         image_size=(320, 480),
         crop=((29, 221), (64, 256)) if config.published_crop else ((24, 312), (96, 384)),
         splits=SPLITS,
@@ -51,28 +53,28 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
 class ClevrReader(FolderReader):
     """Reads `images/{train,val,test}` and, for the numbers of objects, `scenes`."""
 
-    def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
-        """Puts training before validation before test images."""
-        return by_subfolder(names, {split: f"images/{split}" for split in SPLITS})
-
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns the number of objects in each record, background not counted."""
-        counts = np.zeros(len(records), np.int64)
+        counts: dict[bytes, int] = {}
         for split, members in self.splits().items():
-            inside = (records >= members.start) & (records < members.stop)
-            if inside.any():
-                counts[inside] = self._counts_of(split, self.names()[records[inside]])
-        return counts
+            if np.isin(records, members).any():
+                counts |= self._counts_of(split)
+        names = [os.path.basename(name) for name in self.names()[records].tolist()]
+        if lacking := [name for name in names if name not in counts]:
+            raise DataError(
+                f"The folder {self.declaration.absolute_path / 'scenes'} has no scene of the image "
+                f"{lacking[0].decode()}. {self.declaration.how_to_fix()}"
+            )
+        return np.array([counts[name] for name in names], np.int64)
 
-    def _counts_of(self, split: str, names: Names) -> Int64[np.ndarray, " n"]:
-        """Looks up images of one split in its scene file."""
-        file = self.declaration.folder() / "scenes" / f"CLEVR_{split}_scenes.json"
+    def _counts_of(self, split: str) -> dict[bytes, int]:
+        """Returns the number of objects in each image of a scene file, by the image's name."""
+        file = self.declaration.absolute_path / "scenes" / f"CLEVR_{split}_scenes.json"
         if not file.is_file():
             raise DataError(
-                f"There is no scene file {file}, so the images of split '{split}' cannot be "
-                "chosen by their objects"
-                + (" (the published data has none for test)" if split == "test" else "")
-                + ". Use another split, or leave out --config.data.max_objects."
+                f"There is no scene file {file} (the published data has none for test), so the "
+                f"images of split '{split}' cannot be chosen by their objects. Use another split, "
+                "or leave out --config.data.max_objects."
             )
 
         def read() -> np.ndarray:
@@ -86,35 +88,24 @@ class ClevrReader(FolderReader):
                 ) from error
             return np.array(found, [("name", "S64"), ("num_objects", np.int64)])
 
-        scenes = cache.cached_for_file(("CLEVR scenes",), file, read)
-        known = dict(zip(scenes["name"].tolist(), scenes["num_objects"].tolist(), strict=True))
-        try:
-            return np.array([known[os.path.basename(name)] for name in names.tolist()], np.int64)
-        except KeyError as error:
-            raise DataError(
-                f"The scene file {file} has no scene of the image {error.args[0].decode()}. "
-                f"{self.declaration.how_to_fix()}"
-            ) from None
+        return dict(cache.cached_for_file(("CLEVR scenes",), file, read).tolist())
 
 
-def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+def _write(declaration: DatasetDeclaration, example: Example) -> Example:
     """Writes RGBA images in three folders, and scene files for two of them."""
-    example = examples.draw(declaration, num_images)
-    scene_folder = declaration.absolute_path / "scenes"
-    scene_folder.mkdir(parents=True)
+    (declaration.absolute_path / "scenes").mkdir(parents=True)
     for split, records in example.splits.items():
-        folder = declaration.absolute_path / "images" / split
-        folder.mkdir(parents=True)
         scenes = []
         for number, record in enumerate(records):
             name = f"CLEVR_{split}_{number:06d}.png"
-            Image.fromarray(example.image[record]).convert("RGBA").save(folder / name)
+            path = declaration.absolute_path / "images" / split / name
+            save_image(path, example.image[record], mode="RGBA")
             objects = [{"shape": "cube"}] * int(example.num_objects[record])
             scenes.append({"image_index": number, "image_filename": name, "objects": objects})
         if split != "test":
-            scene_file = scene_folder / f"CLEVR_{split}_scenes.json"
-            scene_file.write_text(json.dumps({"info": {"split": split}, "scenes": scenes}))
+            file = declaration.absolute_path / "scenes" / f"CLEVR_{split}_scenes.json"
+            file.write_text(json.dumps({"info": {"split": split}, "scenes": scenes}))
     return example
 
 
-write_example = examples.writer(default_config, declare, _write)
+write_example = writer(default_config, declare, _write)

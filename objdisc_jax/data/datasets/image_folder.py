@@ -9,19 +9,19 @@ import dataclasses
 import zlib
 from collections.abc import Mapping
 
-import ml_collections
 import numpy as np
-from PIL import Image
+from ml_collections import ConfigDict
 
-from objdisc_jax.data import examples, images
-from objdisc_jax.data.config import shared_config, shared_fields
+from objdisc_jax.data import images
+from objdisc_jax.data.config import shared_config, shared_settings
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.examples import Example, save_image, writer
 from objdisc_jax.data.folder import FolderReader, Names
-from objdisc_jax.data.splits import consecutive
+from objdisc_jax.data.splits import consecutive, scaled_splits
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> ConfigDict:
     """Returns the images of a folder; eight tenths of them are for training."""
     config = shared_config("image_folder", path="data/images")
     # Rows and columns to which images are brought; an experiment sets it to the model's.
@@ -29,23 +29,18 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
+def declare(config: ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
     return DatasetDeclaration(
-        **shared_fields(config),
+        **shared_settings(config),
         reader=ImageFolderReader,
         sources={"image": images.NAMES},
         image_size=None,
         resize=tuple(config.resolution),
-        splits=_splits(1_000_000),  # shares; the folder says how many there are
+        splits=consecutive(train=8, val=1, test=1),  # shares; the folder says how many there are
         has_masks=False,
         download_command=f"cp -r YOUR_IMAGES {config.path}",
     )
-
-
-def _splits(num_images: int) -> dict[str, range]:
-    tenth = max(1, num_images // 10)
-    return consecutive(train=num_images - 2 * tenth, val=tenth, test=tenth)
 
 
 class ImageFolderReader(FolderReader):
@@ -60,19 +55,18 @@ class ImageFolderReader(FolderReader):
             )
         # An order that the names alone decide: more images hardly move the others.
         order = np.argsort([zlib.crc32(name) for name in names.tolist()], kind="stable")
-        return names[order], _splits(len(names))
+        return names[order], scaled_splits(self.declaration.splits, len(names))
 
 
-def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+def _write(declaration: DatasetDeclaration, example: Example) -> Example:
     """Writes images of two kinds in numbered folders, and another file beside them."""
-    example = examples.draw(declaration, num_images)
-    names = [f"{i // 10}/image {i % 10}{'.BMP' if i % 2 else '.png'}" for i in range(num_images)]
-    for name, image in zip(names, example.image, strict=True):
-        (declaration.absolute_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(declaration.absolute_path / name)
+    names = []
+    for i, image in enumerate(example.image):
+        names.append(f"{i // 10}/image {i % 10}{'.BMP' if i % 2 else '.png'}")
+        save_image(declaration.absolute_path / names[i], image)
     (declaration.absolute_path / "notes.txt").touch()
-    order = sorted(range(num_images), key=lambda i: (zlib.crc32(names[i].encode()), names[i]))
+    order = sorted(range(len(names)), key=lambda i: (zlib.crc32(names[i].encode()), names[i]))
     return dataclasses.replace(example, image=example.image[order])
 
 
-write_example = examples.writer(default_config, declare, _write)
+write_example = writer(default_config, declare, _write)

@@ -6,19 +6,18 @@ published training file has no official splits; here its last two hundredths are
 and test. Three small files test what training never showed.
 """
 
-import ml_collections
+from ml_collections import ConfigDict
 
-from objdisc_jax.data import examples, hdf5
-from objdisc_jax.data.config import check_choice, conversion_commands, shared_config, shared_fields
+from objdisc_jax.data.config import check_choice, conversion_command, shared_config, shared_settings
 from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.examples import writer
+from objdisc_jax.data.hdf5 import Hdf5Reader
 from objdisc_jax.data.splits import consecutive
 
-BACKGROUND = (0, 1, 2, 3)
-NUM_ENTITIES = {"train": 7, "empty_room": 4, "six_objects": 10, "identical_color": 10}
-SPLITS = consecutive(train=980_000, val=10_000, test=10_000)
+NUM_OBJECTS = {"train": 3, "empty_room": 0, "six_objects": 6, "identical_color": 6}
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> ConfigDict:
     """Returns the variant `train`, rooms of up to three objects."""
     config = shared_config("objects_room", path="data/objects_room_{variant}.h5")
     # train | empty_room | six_objects | identical_color. The last three have a test split alone.
@@ -26,23 +25,23 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
+def declare(config: ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
-    variant = check_choice(config, "variant", tuple(NUM_ENTITIES))
-    file = "train" if variant == "train" else f"test_{variant}"
-    shared = shared_fields(config)
+    variant = check_choice(config, "variant", NUM_OBJECTS)
+    splits = {"test": range(922)}
+    if variant == "train":
+        splits = consecutive(train=980_000, val=10_000, test=10_000)
+    file = variant if variant == "train" else f"test_{variant}"
     return DatasetDeclaration(
-        **shared,
-        reader=hdf5.Hdf5Reader,
+        **shared_settings(config),
+        reader=Hdf5Reader,
         image_size=(64, 64),
-        splits=SPLITS if variant == "train" else {"test": range(922)},
-        num_entities=NUM_ENTITIES[variant],
-        background_labels=BACKGROUND,
-        largest_num_objects=NUM_ENTITIES[variant] - len(BACKGROUND),
-        download_command=conversion_commands(
-            f"objects_room_{file}.tfrecords", shared["path"], "objects_room", variant
-        ),
+        splits=splits,
+        num_entities=4 + NUM_OBJECTS[variant],
+        background_labels=(0, 1, 2, 3),
+        largest_num_objects=NUM_OBJECTS[variant],
+        download_command=conversion_command(config, f"objects_room_{file}"),
     )
 
 
-write_example = examples.writer(default_config, declare)
+write_example = writer(default_config, declare)

@@ -8,19 +8,20 @@ images all have red floors. So the splits, of the sizes given, are cut from a fi
 
 import dataclasses
 
-import ml_collections
 import numpy as np
 from jaxtyping import Int64
+from ml_collections import ConfigDict
 
-from objdisc_jax.data import examples, hdf5
-from objdisc_jax.data.config import shared_config, shared_fields
+from objdisc_jax.data.config import shared_config, shared_settings
 from objdisc_jax.data.declaration import DatasetDeclaration
+from objdisc_jax.data.examples import Example, write_arrays, writer
+from objdisc_jax.data.hdf5 import Hdf5Reader
 from objdisc_jax.data.splits import consecutive
 
 SPLITS = consecutive(train=400_000, val=30_000, test=50_000)
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> ConfigDict:
     """Returns all 480,000 images; each holds one object."""
     config = shared_config("shapes3d", path="data/3dshapes.h5")
     # The published code took the splits in the order of the file, so that it trained on other
@@ -29,11 +30,11 @@ def default_config() -> ml_collections.ConfigDict:
     return config
 
 
-def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
+def declare(config: ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
     published = config.published_splits
     return DatasetDeclaration(
-        **shared_fields(config),
+        **shared_settings(config),
         reader=Shapes3dReader,
         sources={"image": "images"},
         image_size=(64, 64),
@@ -46,19 +47,19 @@ def declare(config: ml_collections.ConfigDict) -> DatasetDeclaration:
     )
 
 
-class Shapes3dReader(hdf5.Hdf5Reader):
+class Shapes3dReader(Hdf5Reader):
     """Reads images that all hold one object."""
 
     def object_counts(self, records: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns ones."""
-        return np.ones(len(records), np.int64)
+        return np.ones_like(records)
 
 
-def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example:
+def _write(declaration: DatasetDeclaration, example: Example) -> Example:
     """Writes images and the values of their factors, and no number of objects."""
-    example = examples.draw(declaration, num_images)
+    num_images = len(example.image)
     arrays = {"images": example.image, "labels": np.zeros((num_images, 6))}
-    examples.write_arrays(declaration.absolute_path, arrays, example.splits)
+    write_arrays(declaration.absolute_path, arrays, example.splits)
     if declaration.shuffle_seed is None:
         return example
     order = np.random.default_rng(declaration.shuffle_seed).permutation(num_images)
@@ -66,4 +67,4 @@ def _write(declaration: DatasetDeclaration, num_images: int) -> examples.Example
     return dataclasses.replace(example, splits=drawn)
 
 
-write_example = examples.writer(default_config, declare, _write)
+write_example = writer(default_config, declare, _write)

@@ -174,21 +174,10 @@ def _block_corners(
     return corner[:, :, None] + _BLOCKS[shape]
 
 
-def _block_offsets(piece: str) -> Int[np.ndarray, "4 2"]:
-    """Returns where the blocks of a piece lie in its bounding box, in pixels."""
-    rows = [[cell == "#" for cell in row] for row in piece.split("/")]
-    return BLOCK * np.argwhere(rows)
-
-
-def _by_number(offsets: Mapping[int, np.ndarray]) -> Int[np.ndarray, "n 4 2"]:
-    """Returns an array that is indexed by the number of a shape; unused numbers are zero."""
-    table = np.zeros((max(offsets) + 1, 4, 2), np.int64)
-    for number, blocks in offsets.items():
-        table[number] = blocks
-    return table
-
-
-_BLOCKS = _by_number({number: _block_offsets(piece) for number, piece in SHAPES.items()})
+# Where the blocks of a piece lie in its bounding box, in pixels; of unused numbers, zeros.
+_BLOCKS = np.zeros((max(SHAPES) + 1, 4, 2), np.int64)
+for _number, _piece in SHAPES.items():
+    _BLOCKS[_number] = BLOCK * np.argwhere([[c == "#" for c in row] for row in _piece.split("/")])
 _BOXES = _BLOCKS.max(1) + BLOCK  # rows and columns of the bounding box, [number, 2]
 
 

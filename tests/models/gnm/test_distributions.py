@@ -9,8 +9,8 @@ from torch import distributions as theirs
 from objdisc_jax.models.gnm.distributions import Normal, RelaxedBernoulli, uniform_noise
 from objdisc_jax.models.gnm.local_latents import LocalDistributions, LocalLatents
 from objdisc_jax.models.gnm.scene_latents import SceneLatents, log_prior_ratio
-from objdisc_jax.nn.schedules import annealed
 from objdisc_jax.models.gnm.struct_draw import GlobalCode
+from objdisc_jax.nn.schedules import annealed
 
 RNG = np.random.default_rng(0)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from objdisc_jax.interop import glimpses as interop_rendering
+from objdisc_jax.interop import glimpses as torch_glimpses
 from objdisc_jax.models.gnm.boxes import draw_boxes, to_boxes
-from objdisc_jax.models.gnm.local_latents import to_transform
 from objdisc_jax.models.gnm.glimpses import compose, pixel_centres, place
+from objdisc_jax.models.gnm.local_latents import to_transform
 
 RNG = np.random.default_rng(0)
 # Scale x, scale y, shift x, shift y; no pixel falls on another's centre, where tents have a kink.
@@ -69,7 +69,7 @@ def test_placement_equals_pytorch():
     maps = RNG.normal(size=(len(WHERE), 6, 4, 6)).astype(np.float32)
     where, size = np.array(WHERE, np.float32), (15, 11)
     found = place(jnp.asarray(maps), jnp.asarray(where), size)
-    theirs = interop_rendering.place(
+    theirs = torch_glimpses.place(
         torch.from_numpy(maps).movedim(2, 1), torch.from_numpy(where), size
     )
     np.testing.assert_allclose(found, theirs.movedim(1, 2), atol=1e-4)
@@ -125,13 +125,13 @@ def test_masks_and_sums_agree():
     np.testing.assert_allclose(early.image, found.foreground + 0.1 * background, atol=1e-5)
 
 
-def test_places_are_those_of_the_cells():
+def test_transforms_are_those_of_the_cells():
     where = jnp.zeros((1, 6, 4)).at[0, 5].set(jnp.asarray([0.0, 2.0, 20.0, -20.0]))
-    places = to_transform(where, (2, 3))
-    np.testing.assert_allclose(places[0, 0], [0.5, 0.5, 2 / 3 * 0.5 - 1, -0.5], atol=1e-6)
+    transforms = to_transform(where, (2, 3))
+    np.testing.assert_allclose(transforms[0, 0], [0.5, 0.5, 2 / 3 * 0.5 - 1, -0.5], atol=1e-6)
     scales = [0.5 / np.e, 0.5 * np.e]
-    np.testing.assert_allclose(places[0, 5], [*scales, 2 / 3 * 3.5 - 1, -0.5], atol=1e-6)
-    boxes = to_boxes(places, (20, 30))
+    np.testing.assert_allclose(transforms[0, 5], [*scales, 2 / 3 * 3.5 - 1, -0.5], atol=1e-6)
+    boxes = to_boxes(transforms, (20, 30))
     np.testing.assert_allclose(boxes[0, 0], [0, 10, -2.5, 12.5], atol=1e-5)
 
 

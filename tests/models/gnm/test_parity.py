@@ -1,5 +1,6 @@
 """GNM computes what the published PyTorch code computes (golden/README.md)."""
 
+import dataclasses
 import json
 import zlib
 
@@ -11,13 +12,16 @@ import torch
 from einops import rearrange
 from flax import nnx
 
-from objdisc_jax import interop, models
+from objdisc_jax import interop
 from objdisc_jax.interop import mapping
 from objdisc_jax.models import base
-from objdisc_jax.models.gnm.model import default_config, without_noise
-from objdisc_jax.models.gnm.local_latents import to_transform
+from objdisc_jax.models.base import Batch
 from objdisc_jax.models.gnm.glimpses import place
+from objdisc_jax.models.gnm.local_latents import to_transform
+from objdisc_jax.models.gnm.model import without_noise
+from objdisc_jax.models.gnm.settings import Settings
 from objdisc_jax.nn.schedules import annealed
+from objdisc_jax.testing.models import ModelCase
 from tests.golden import published
 
 STEPS = (0, 250, 2000, 60_000)
@@ -31,14 +35,11 @@ def golden():
 @pytest.fixture(scope="module")
 def case(golden):
     """The published model with weights by the recipe: JAX and PyTorch side, image and noise."""
-    block = default_config().to_dict()
-    there = interop.create(block)
+    there = interop.create({"name": "gnm"})
     state = there.state_dict()
     for key, _ in there.named_parameters():
         state[key].copy_(torch_tensor(published.recipe(key, tuple(state[key].shape))))
-    del block["name"]
-    abstract = nnx.eval_shape(lambda: models.create("gnm", block, rngs=nnx.Rngs(0)))
-    graphdef, like = base.split(abstract)
+    graphdef, like = base.split(nnx.eval_shape(ModelCase("gnm", Settings()).build))
     params = mapping.to_jax(there.state_dict(), there, like)
     config = json.loads(str(golden["config"]))
     image = published.make_image(config["img_seed"], config["batch"], 128, 128, 0.0, 1.0)
@@ -61,13 +62,13 @@ def outputs(case):
     def compute(params, step):
         model = base.merge(graphdef, params)
         latents = model.infer(image, noise, step)
-        where = to_transform(latents.local.where, model.grid)
+        where = to_transform(latents.local.where, model.settings.grid)
         colours = rearrange(model.glimpses(latents.local.what), "b k p q c -> b k p c q")[
             ..., :3, :
         ]
         return {
-            "prediction": model.predict(image, noise, step=step),
-            "scene": model.render(latents, step),
+            "prediction": model.predict(Batch({"image": image}), noise, step=step),
+            "scene": model.decode_image(latents, step),
             "latents": latents,
             "where": where,
             "patches": jax.vmap(place, (0, 0, None))(colours, where, model.resolution),
@@ -85,7 +86,8 @@ def losses(case):
     @jax.jit
     def compute(params, step):
         def loss(params):
-            value, scalars = base.merge(graphdef, params).loss(image, noise, step=step)
+            batch = Batch({"image": image})
+            value, scalars = base.merge(graphdef, params).loss(batch, noise, step=step)
             return value.mean(), jax.tree.map(jnp.mean, scalars)
 
         return jax.value_and_grad(loss, has_aux=True)(params)
@@ -201,13 +203,13 @@ def test_torch_module_has_the_published_layout(case):
         np.testing.assert_allclose(tensor.flatten()[:8], expected["first8"], rtol=1e-6)
 
 
-def test_schedules_match_published(case):
-    model = base.merge(case[0], case[1])
+def test_schedules_match_published():
+    settings = dataclasses.asdict(Settings())
     golden = published.load_json("gnm_schedules.json")
     ours = {
-        "tau_pres": model.temperature,
-        "aux_p_pres_probs": model.aux_pres,
-        **{f"beta_{name}": beta for name, beta in model.betas},
+        "tau_pres": settings["temperature"],
+        "aux_p_pres_probs": settings["aux_pres"],
+        **{name: value for name, value in settings.items() if name.startswith("beta_")},
     }
     for name, value in ours.items():
         found = [annealed(jnp.int32(step), value) for step in golden["steps"]]

@@ -6,29 +6,23 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from objdisc_jax import config as configs
+from objdisc_jax import sharding
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.models import base
-from objdisc_jax.training import loop, runs, sharding
+from objdisc_jax.models.base import Batch
+from objdisc_jax.training import loop, run_dir
 from objdisc_jax.training.evaluate import evaluate
+from objdisc_jax.training.run_dir import build_model
 from objdisc_jax.training.step import initial_state, make_train_step
-from tests.conftest import tiny_experiment
-from tests.models.test_contract import SMALL
+from tests.conftest import small_config, tiny_experiment
 
 
 @pytest.fixture
 def tiny_gnm(tetrominoes_file):
-    config = configs.experiment(model="gnm", data="tetrominoes")
-    with config.unlocked():
-        config.update(
-            {
-                key: value
-                for key, value in tiny_experiment(tetrominoes_file).to_dict().items()
-                if key not in ("model", "wandb", "profile", "optimizer")
-            }
-        )
-        config.model.update(SMALL["gnm"])
-        config.optimizer.update(name="rmsprop", learning_rate=1e-3, b2=0.99, clip_norm=1.0)
+    config, tiny = small_config("gnm"), tiny_experiment(tetrominoes_file)
+    for key in ("data", "eval", "checkpoint", "visualize", "batch_size", "num_train_steps"):
+        config[key] = tiny[key]
+    config.optimizer.learning_rate = 1e-3
     return config.lock()
 
 
@@ -36,13 +30,13 @@ def elbo_per_element(config, dtype, steps):
     """The ELBO in nats per pixel and channel, mean over the last 20 steps."""
     with config.unlocked():
         config.model.dtype = dtype
-    graphdef, params = base.split(configs.build_model(config))
+    graphdef, params = base.split(build_model(config))
     state, step = initial_state(config, params), make_train_step(config, graphdef)
     images = tetrominoes.generate(3, 0, 512)["image"]
     rng, found = np.random.default_rng(0), []
     for _ in range(steps):
         batch = {"image": jax.device_put(images[rng.integers(0, len(images), 16)])}
-        state, scalars = step(state, batch)
+        state, scalars = step(state, batch, {})
         found.append(scalars["elbo"])
     return np.mean(found[-20:]) / (3 * np.prod(config.model.resolution)), np.mean(found[:20])
 
@@ -52,9 +46,11 @@ def test_every_term_of_the_loss_is_float32_under_bfloat16(tiny_gnm):
         tiny_gnm.model.dtype = "bfloat16"
 
     def compute():
-        model = configs.build_model(tiny_gnm)
+        model = build_model(tiny_gnm)
         image = jnp.zeros((2, *model.resolution, 3))
-        return model.loss(image, model.noise(jax.random.key(0), 2), step=jnp.int32(0))
+        return model.loss(
+            Batch({"image": image}), model.noise(jax.random.key(0), 2), step=jnp.int32(0)
+        )
 
     loss, scalars = nnx.eval_shape(compute)
     assert len(scalars) == 14
@@ -78,7 +74,7 @@ def test_continued_run_equals_an_undisturbed_one_and_counts(tiny_gnm, tmp_path):
                 tiny_gnm.num_train_steps = stop
             loop.train(tiny_gnm, tmp_path / name)
     everywhere = sharding.replicated(sharding.data_mesh())
-    whole, parts = (runs.load_trained(tmp_path / n, everywhere) for n in ("whole", "parts"))
+    whole, parts = (run_dir.load_trained(tmp_path / n, everywhere) for n in ("whole", "parts"))
     jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
     scores = evaluate(tmp_path / "whole", split="test").means
     assert 0 <= scores["count_accuracy"] <= 1

@@ -10,9 +10,9 @@ from objdisc_jax.models.slate import hash_prng
 
 
 def test_bits_are_balanced_and_do_not_follow_seed_or_position():
-    seeds = noise.seeds(jax.random.key(0), 8)
+    seeds = hash_prng.seeds(jax.random.key(0), 8)
     neighbours = jnp.stack([seeds[0] + jnp.uint32(1), seeds[0] ^ jnp.uint32(2)])
-    words = np.asarray(noise.random_bits(jnp.concatenate([seeds, neighbours]), (4096,)))
+    words = np.asarray(hash_prng.random_bits(jnp.concatenate([seeds, neighbours]), (4096,)))
     bits = np.unpackbits(words.view(np.uint8)).reshape(10, -1).astype(np.float64)
     # Each mean and correlation of n fair bits has a standard deviation of about 1/(2√n), 1/√n.
     assert np.abs(bits.mean(1) - 0.5).max() < 5 * 0.5 / np.sqrt(bits.shape[1])
@@ -24,24 +24,24 @@ def test_bits_are_balanced_and_do_not_follow_seed_or_position():
 
 
 def test_gumbel_draws_have_their_distribution():
-    draws = noise.gumbel(noise.seeds(jax.random.key(1), 2), (100, 500))
+    draws = hash_prng.gumbel(hash_prng.seeds(jax.random.key(1), 2), (100, 500))
     assert draws.shape == (2, 100, 500)
     assert np.isfinite(draws).all()
     assert stats.kstest(np.ravel(draws), stats.gumbel_r.cdf).pvalue > 0.01
 
 
 def test_a_part_is_drawn_as_in_the_whole():
-    seed = noise.seeds(jax.random.key(2), 3)
-    whole = noise.gumbel(seed, (6, 5))
-    np.testing.assert_array_equal(noise.gumbel(seed, (2, 5), first=20), whole[:, 4:])
-    np.testing.assert_array_equal(noise.gumbel(seed[1:2], (6, 5)), whole[1:2])
+    seed = hash_prng.seeds(jax.random.key(2), 3)
+    whole = hash_prng.gumbel(seed, (6, 5))
+    np.testing.assert_array_equal(hash_prng.gumbel(seed, (2, 5), first=20), whole[:, 4:])
+    np.testing.assert_array_equal(hash_prng.gumbel(seed[1:2], (6, 5)), whole[1:2])
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    seed = noise.seeds(jax.random.key(3))
+    seed = hash_prng.seeds(jax.random.key(3))
     x = jnp.ones((200, 500))
-    y = np.asarray(noise.dropout(x, 0.1, seed))
+    y = np.asarray(hash_prng.dropout(x, 0.1, seed))
     assert set(np.unique(y)) == {0.0, np.float32(1.0 / 0.9)}
     assert (y == 0).mean() == pytest.approx(0.1, abs=0.005)
-    np.testing.assert_array_equal(noise.dropout(x, 0.1, None), x)
-    np.testing.assert_array_equal(noise.dropout(x, 0.0, seed), x)
+    np.testing.assert_array_equal(hash_prng.dropout(x, 0.1, None), x)
+    np.testing.assert_array_equal(hash_prng.dropout(x, 0.0, seed), x)

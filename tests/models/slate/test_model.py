@@ -1,36 +1,29 @@
 """What only SLATE does: generation, slot editing, seeds in place of noise, dropout."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from objdisc_jax import models
 from objdisc_jax.models import base
-from objdisc_jax.models.slate.model import exchange
+from objdisc_jax.models.base import Batch
 from objdisc_jax.models.slate import chunks
+from objdisc_jax.models.slate.model import exchange
+from objdisc_jax.models.slate.settings import Settings
+from objdisc_jax.testing.models import ModelCase
 from tests.golden import published
-from tests.models.test_contract import SMALL
 
 STEP = jnp.int32(0)
 
 
 @pytest.fixture(scope="module")
-def settings():
-    block = models.get("slate").default_config().to_dict() | SMALL["slate"]
-    return {key: value for key, value in block.items() if key != "name"}
-
-
-@pytest.fixture(scope="module")
-def model(settings):
-    def create():
-        return base.split(models.create("slate", settings, rngs=nnx.Rngs(0)))[1]
-
-    graphdef, _ = base.split(
-        nnx.eval_shape(lambda: models.create("slate", settings, rngs=nnx.Rngs(0)))
-    )
-    return base.merge(graphdef, jax.jit(create)())
+def model():
+    case = ModelCase.small("slate")
+    graphdef, _ = base.split(nnx.eval_shape(case.build))
+    return base.merge(graphdef, jax.jit(lambda: base.split(case.build())[1])())
 
 
 @pytest.fixture
@@ -39,8 +32,8 @@ def slots():
 
 
 @pytest.fixture
-def image(model):
-    return jax.random.uniform(jax.random.key(1), (2, *model.resolution, 3))
+def batch(model):
+    return Batch({"image": jax.random.uniform(jax.random.key(1), (2, *model.resolution, 3))})
 
 
 def run_again(model, slots):
@@ -62,12 +55,8 @@ def test_cached_generation_equals_running_everything_again(model, slots):
     assert len(np.unique(found)) > 2
 
 
-def test_generation_in_bfloat16_takes_the_likeliest_but_for_rounding(settings, model, slots):
-    graphdef, _ = base.split(
-        nnx.eval_shape(
-            lambda: models.create("slate", settings | {"dtype": "bfloat16"}, rngs=nnx.Rngs(0))
-        )
-    )
+def test_generation_in_bfloat16_takes_the_argmax_but_for_rounding(model, slots):
+    graphdef, _ = base.split(nnx.eval_shape(ModelCase.small("slate", dtype="bfloat16").build))
     model = base.merge(graphdef, base.split(model)[1])
 
     @jax.jit
@@ -84,7 +73,7 @@ def test_generation_in_bfloat16_takes_the_likeliest_but_for_rounding(settings, m
     assert (logits.max(-1) - chosen < 0.05).all()
 
 
-def test_draws_follow_the_key_and_are_among_the_top_k(model, slots):
+def test_samples_follow_the_key_and_are_among_the_top_k(model, slots):
     generate = jax.jit(
         lambda key, **settings: model.generate(slots, key=key, **settings),
         static_argnames=("temperature", "top_k"),
@@ -129,29 +118,31 @@ def test_slots_can_be_left_out_and_exchanged(model, slots):
     turned = generate(first[:, ::-1])  # a set: its order says nothing
     np.testing.assert_array_equal(turned, generate(first))
     assert generate(first[:, :2]).shape == (1, model.num_tokens)
-    assert model.render(generate(first[:, :2])).shape == (1, *model.resolution, 3)
+    assert model.decode_image(generate(first[:, :2])).shape == (1, *model.resolution, 3)
     with pytest.raises(ValueError, match="other: got 3; slots are numbered 0 to 2"):
         exchange(first, second, slot=0, other=3)
 
 
-def test_loss_does_not_depend_on_the_chunks(model, image, monkeypatch):
+def test_loss_does_not_depend_on_the_chunks(model, batch, monkeypatch):
     noise = model.noise(jax.random.key(0), 2)
-    expected = model.loss(image, noise, step=STEP)[0]
+    expected = model.loss(batch, noise, step=STEP)[0]
     default = chunks.in_chunks.__kwdefaults__
     monkeypatch.setitem(default, "limit", 100)  # a few tokens at a time
-    np.testing.assert_allclose(model.loss(image, noise, step=STEP)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(model.loss(batch, noise, step=STEP)[0], expected, rtol=1e-5)
 
 
-def test_no_array_of_all_tokens_by_the_vocabulary_is_made(settings):
-    settings = settings | {"resolution": (64, 64), "vocab_size": 512}
-    abstract = nnx.eval_shape(lambda: models.create("slate", settings, rngs=nnx.Rngs(0)))
+def test_no_array_of_all_tokens_by_the_vocabulary_is_made():
+    case = ModelCase.small("slate", resolution=(64, 64), vocab_size=512)
+    abstract = nnx.eval_shape(case.build)
     graphdef, params = base.split(abstract)
     image = jax.ShapeDtypeStruct((200, 64, 64, 3), jnp.float32)
 
     def gradient(params, image):
         model = base.merge(graphdef, params)
         noise = model.noise(jax.random.key(0), len(image))
-        return jax.grad(lambda p: base.merge(graphdef, p).loss(image, noise, step=STEP)[0].mean())(
+        batch = Batch({"image": image})
+        batch = Batch({"image": image})
+        return jax.grad(lambda p: base.merge(graphdef, p).loss(batch, noise, step=STEP)[0].mean())(
             params
         )
 
@@ -160,23 +151,21 @@ def test_no_array_of_all_tokens_by_the_vocabulary_is_made(settings):
     assert "200x256x512x" not in lowered
 
 
-def test_dropout_is_a_function_of_its_key(model, image):
+def test_dropout_is_a_function_of_its_key(model, batch):
     noise = model.noise(jax.random.key(0), 2)
     loss = jax.jit(
-        lambda key: model.loss(image, noise, step=STEP, dropout_key=key)[1]["cross_entropy"]
+        lambda key: model.loss(batch, noise, step=STEP, dropout_key=key)[1]["cross_entropy"]
     )
     first, again, other = (loss(jax.random.key(k)) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
-    without = model.loss(image, noise, step=STEP)[1]["cross_entropy"]
+    without = model.loss(batch, noise, step=STEP)[1]["cross_entropy"]
     assert (first != without).all()
 
 
 def test_temperature_matches_published():
     golden = published.load_json("schedules.json")["slate_tau"]
-    block = models.get("slate").default_config().to_dict()
-    name = block.pop("name")
-    model = nnx.eval_shape(lambda: models.create(name, block, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(ModelCase("slate", Settings()).build)
     found = [model.temperature_at(jnp.int32(step)) for step in golden["steps"]]
     np.testing.assert_allclose(found, golden["values"], atol=1e-6)
 
@@ -184,7 +173,7 @@ def test_temperature_matches_published():
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("resolution", (30, 32), r"model\.resolution: got \(30, 32\).* multiples of 4"),
+        ("resolution", (30, 32), r"model\.resolution: got \(30, 32\).*multiples of 4"),
         ("num_heads", 3, r"model\.num_heads: got 3; it must divide model\.d_model, 16"),
         ("dropout", 1.0, r"model\.dropout: got 1\.0"),
         ("temperature", (1.0, 0.0), r"model\.temperature: got \(1\.0, 0\.0\)"),
@@ -193,6 +182,6 @@ def test_temperature_matches_published():
         ("gradient", "x", r"model\.gradient: got 'x'; allowed are implicit"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings, setting, value, message):
+def test_settings_out_of_range_are_refused(setting, value, message):
     with pytest.raises(ValueError, match=message):
-        models.create("slate", settings | {setting: value}, rngs=nnx.Rngs(0))
+        dataclasses.replace(Settings.small(), **{setting: value})

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from objdisc_jax import models
 from objdisc_jax.models import base
+from objdisc_jax.models.base import Batch
+from objdisc_jax.models.slate.settings import Settings
+from objdisc_jax.testing.models import ModelCase
 from tests.golden import published
 
 STEP = jnp.int32(0)
@@ -29,11 +31,9 @@ def build(settings, hard=False):
         },
         **{key: settings[key] for key in ("vocab_size", "d_model", "num_heads", "dropout")},
     }
-    config = models.get("slate").default_config().to_dict()
-    name = config.pop("name")
-    abstract = nnx.eval_shape(lambda: models.create(name, config | block, rngs=nnx.Rngs(0)))
-    graphdef, params = base.split(abstract)
-    rules = published.rules("slate", **block)
+    case = ModelCase("slate", Settings(**block))
+    graphdef, params = base.split(nnx.eval_shape(case.build))
+    rules = published.rules("slate", case.settings)
     return graphdef, published.recipe_params(params, rules), rules
 
 
@@ -71,7 +71,7 @@ def compute(graphdef, params, image, noise):
     def run(params, image, noise):  # as arguments, so that groups share one compilation
         def loss(params):
             model = base.merge(graphdef, params)
-            values, scalars = model.loss(image, noise, step=STEP)
+            values, scalars = model.loss(Batch({"image": image}), noise, step=STEP)
             return values.mean(), jax.tree.map(jnp.mean, scalars)
 
         model = base.merge(graphdef, params)
@@ -145,20 +145,21 @@ def test_prediction_and_greedy_tokens_match_published(small):
     @jax.jit
     def run(params):
         model = base.merge(graphdef, params)
-        prediction = model.predict(image, noise, step=STEP)
+        batch = Batch({"image": image})
+        prediction = model.predict(batch, noise, step=STEP)
         tokens = model.generate(prediction.slots)
-        panels = model.panels(image, noise, step=STEP)
-        return prediction, tokens, model.render(tokens), panels
+        rows = model.visualize(batch, noise, step=STEP)
+        return prediction, tokens, model.decode_image(tokens), rows
 
-    prediction, tokens, rendered, panels = jax.device_get(run(params))
+    prediction, tokens, rendered, rows = jax.device_get(run(params))
     np.testing.assert_array_equal(prediction.extras["tokens"], golden["a/tokens"])
     recon = by_pixel(prediction.recon)[..., ::4, ::4]  # that of the one-hot code, group c
     np.testing.assert_allclose(recon, golden["c/recon_unclamped"].clip(0, 1), atol=1e-5)
     np.testing.assert_allclose(prediction.slots, golden["a/slots"], atol=1e-5)
     np.testing.assert_array_equal(tokens, golden["ar/tokens"])
     np.testing.assert_allclose(by_pixel(rendered)[..., ::4, ::4], golden["ar/image"], atol=1e-5)
-    np.testing.assert_array_equal(rendered, panels["autoregressive"])
-    attention = panels["attention"].transpose(0, 1, 4, 2, 3)[..., ::8, ::8]
+    np.testing.assert_array_equal(rendered, rows["autoregressive"])
+    attention = rows["attention"].transpose(0, 1, 4, 2, 3)[..., ::8, ::8]
     np.testing.assert_allclose(attention, golden["ar/attns"], atol=1e-5)
 
 

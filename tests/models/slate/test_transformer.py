@@ -1,5 +1,7 @@
 """Blocks of SLATE: causality, chunks, the one-token step."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +10,16 @@ from flax import nnx
 
 from objdisc_jax.models.slate import transformer
 from objdisc_jax.models.slate.chunks import in_chunks
+from objdisc_jax.models.slate.settings import Settings
 from objdisc_jax.models.slate.transformer import TransformerDecoder
 
 TOKENS = 6
 
 
 def decoder(**settings):
-    defaults = {"num_heads": 2, "num_blocks": 2, "dropout": 0.0, "rematerialize": False}
-    return TransformerDecoder(8, **(defaults | settings), rngs=nnx.Rngs(0))
+    defaults = {"d_model": 8, "dropout": 0.0, "rematerialize": False}
+    small = dataclasses.replace(Settings.small(), **defaults | settings)
+    return TransformerDecoder(small, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from objdisc_jax import models
 from objdisc_jax.models import base
+from objdisc_jax.models.base import Batch
+from objdisc_jax.models.slot_attention.settings import Settings
+from objdisc_jax.testing.models import ModelCase
 from tests.golden import published
 
 RULES = published.rules("slot_attention")
@@ -18,10 +19,8 @@ RULES = published.rules("slot_attention")
 
 def build(settings, **extra):
     """The published model of a golden file's size, as (graphdef, params by the recipe)."""
-    config = models.get("slot_attention").default_config().to_dict()
-    name = config.pop("name")
     width = settings["hidden_dims"][0]
-    config.update(
+    own = Settings(
         resolution=settings["resolution"],
         num_slots=settings["num_slots"],
         num_iterations=settings["num_iterations"],
@@ -29,11 +28,10 @@ def build(settings, **extra):
         mlp_hidden_size=settings["mlp_hidden_size"],
         encoder_channels=settings["hidden_dims"],
         decoder_channels=(width,) * 5,
-        decoder_grid=tuple(settings["decoder_resolution"]),
+        decoder_grid=settings["decoder_resolution"],
         **extra,
     )
-    graphdef, params = base.split(models.create(name, config, rngs=nnx.Rngs(0)))
-    return graphdef, params
+    return base.split(ModelCase("slot_attention", own).build())
 
 
 def inputs(config, batch):
@@ -50,12 +48,12 @@ def outputs(graphdef, params, image, noise):
         attention = model.slot_attention
         encoded = model.encode(image)
         keys, values = attention.project_inputs(encoded)
-        slots, rounds = attention.initial_slots(len(image), noise), []
-        for _ in range(attention.num_iterations + 1):
+        slots, iterations = attention.initial_slots(len(image), noise), []
+        for _ in range(attention.settings.num_iterations + 1):
             slots, attn = attention.step(slots, keys, values)
-            rounds.append((slots, attn))
-        prediction = model.predict(image, {"slots": noise}, step=jnp.int32(0))
-        return encoded, rounds, prediction
+            iterations.append((slots, attn))
+        prediction = model.predict(Batch({"image": image}), {"slots": noise}, step=jnp.int32(0))
+        return encoded, iterations, prediction
 
     return jax.device_get(run(params))
 
@@ -63,7 +61,7 @@ def outputs(graphdef, params, image, noise):
 def gradients(graphdef, params, image, noise, step=0):
     def loss(params):
         model = base.merge(graphdef, params)
-        value, scalars = model.loss(image, {"slots": noise}, step=jnp.int32(step))
+        value, scalars = model.loss(Batch({"image": image}), {"slots": noise}, step=jnp.int32(step))
         return value.mean(), jax.tree.map(jnp.mean, scalars)
 
     (value, scalars), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -94,9 +92,7 @@ def test_recipe_gives_the_published_random_numbers():
 
 def test_every_published_parameter_has_its_place(small):
     layouts = published.load_json("layouts.json")
-    config = models.get("slot_attention").default_config().to_dict()
-    del config["name"]
-    _, params = base.split(models.create("slot_attention", config, rngs=nnx.Rngs(0)))
+    _, params = base.split(ModelCase("slot_attention", Settings()).build())
     ours = {
         key: list(published.torch_shape(published.lookup(params, path).shape, change))
         for key, path, change in RULES
@@ -110,7 +106,7 @@ def test_outputs_match_published(small, prefix):
     golden, config, graphdef, params = small
     params = published.recipe_params(params, RULES, gain=2.0 if prefix else 1.0)
     image, noise = inputs(config, 2)
-    encoded, rounds, prediction = outputs(graphdef, params, image, noise)
+    encoded, iterations, prediction = outputs(graphdef, params, image, noise)
     # Doubling every matrix makes an image of standard deviation 10; the published code itself is
     # only exact to 3e-4 there (recon), 2e-5 (masks) and 3e-5 (slots).
     recon_atol, mask_atol, slot_atol = (1e-3, 6e-5, 1e-4) if prefix else (1e-5, 2e-6, 1e-5)
@@ -120,8 +116,8 @@ def test_outputs_match_published(small, prefix):
 
     if not prefix:
         close(encoded[:, ::64], "encoder_out_sample", 1e-5)
-        close(np.stack([slots for slots, _ in rounds]), "step_slots", slot_atol)
-        close(np.stack([attn[:, ::64] for _, attn in rounds]), "step_attn", 1e-6)
+        close(np.stack([slots for slots, _ in iterations]), "step_slots", slot_atol)
+        close(np.stack([attn[:, ::64] for _, attn in iterations]), "step_attn", 1e-6)
         recons = prediction.extras["recons"][:, :, ::4, ::4].transpose(0, 1, 4, 2, 3)
         close(recons, "recons", recon_atol)
     close(prediction.slots, "slots", slot_atol)
@@ -181,10 +177,10 @@ def test_full_size_model_matches_published():
     as_stored = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
     assert zlib.crc32(as_stored.tobytes()) == golden["image_crc32"]
     assert zlib.crc32(noise.tobytes()) == golden["noise_crc32"]
-    _, rounds, prediction = outputs(graphdef, params, image, noise)
+    _, iterations, prediction = outputs(graphdef, params, image, noise)
     close = np.testing.assert_allclose
-    close(np.stack([slots for slots, _ in rounds]), golden["step_slots"], atol=1e-5)
-    close(rounds[-1][1][:, ::16], golden["last_attn_s16"], atol=1e-6)
+    close(np.stack([slots for slots, _ in iterations]), golden["step_slots"], atol=1e-5)
+    close(iterations[-1][1][:, ::16], golden["last_attn_s16"], atol=1e-6)
     close(prediction.slots, golden["slots"], atol=1e-5)
     close(prediction.masks[:, :, None, ::4, ::4], golden["masks_s4"], atol=2e-6)
     recon = prediction.recon[:, ::4, ::4].transpose(0, 3, 1, 2)

@@ -4,19 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from objdisc_jax import models
 from objdisc_jax.models import base
+from objdisc_jax.models.base import Batch
 from objdisc_jax.models.slot_attention.model import area, separation
-from tests.models.test_contract import SMALL
+from objdisc_jax.testing.models import ModelCase
 
 
 def build(**changes):
-    settings = models.get("slot_attention").default_config().to_dict()
-    settings |= SMALL["slot_attention"]
-    del settings["name"]
-    return models.create("slot_attention", settings | changes, rngs=nnx.Rngs(0))
+    return ModelCase.small("slot_attention", **changes).build()
 
 
 MLP_DECODER = {"decoder": "mlp", "decoder_channels": (8, 8), "output": "tanh"}
@@ -26,13 +22,17 @@ def images(model, batch=3):
     return jax.random.uniform(jax.random.key(1), (batch, *model.resolution, 3)) * 2 - 1
 
 
+def examples(model, batch=3):
+    return Batch({"image": images(model, batch)})
+
+
 def gradient(model):
     graphdef, params = base.split(model)
     noise = model.noise(jax.random.key(2), 3)
 
     def loss(params):
         merged = base.merge(graphdef, params)
-        return merged.loss(images(model), noise, step=jnp.int32(0))[0].mean()
+        return merged.loss(examples(model), noise, step=jnp.int32(0))[0].mean()
 
     return jax.jit(jax.grad(loss))(params)
 
@@ -58,16 +58,16 @@ def test_gradient_reaches_the_initial_slots_only_where_it_should(mode, learns_in
         assert bool((grads[name] != 0).any()) == learns_initialisation, name
 
 
-def test_implicit_mode_equals_unrolled_with_one_more_round():
+def test_implicit_mode_equals_unrolled_with_one_more_iteration():
     implicit, unrolled = build(num_iterations=2), build(num_iterations=3, gradient="unrolled")
     noise = implicit.noise(jax.random.key(0), 3)
     x = images(implicit)
     np.testing.assert_array_equal(implicit.attend(x, noise).slots, unrolled.attend(x, noise).slots)
 
 
-def test_bo_qsa_differentiates_the_last_round_only():
-    # With one round there is nothing before it, so the queries get the round's own gradient; the
-    # straight-through estimate of more rounds differs from it.
+def test_bo_qsa_differentiates_the_last_iteration_only():
+    # With one iteration there is nothing before it, so the queries get its own gradient; the
+    # straight-through estimate of more iterations differs from it.
     one, three = (gradient(build(gradient="bo_qsa", num_iterations=n)) for n in (1, 3))
     assert not np.allclose(
         one["slot_attention"]["slots_init"], three["slot_attention"]["slots_init"]
@@ -76,13 +76,13 @@ def test_bo_qsa_differentiates_the_last_round_only():
     assert noise_free.noise(jax.random.key(0), 3) == {}
 
 
-def test_lattice_loss_is_the_loss_of_those_pixels():
+def test_loss_with_a_pixel_stride_is_the_loss_of_those_pixels():
     model = build(**MLP_DECODER, pixel_stride=3)
     image = images(model)
     noise = model.noise(jax.random.key(0), 3)
-    found, _ = model.loss(image, noise, step=jnp.int32(0))
-    recon = model.predict(image, noise, step=jnp.int32(0)).recon
-    for example, (row, col) in enumerate(np.asarray(noise["lattice"])):
+    found, _ = model.loss(Batch({"image": image}), noise, step=jnp.int32(0))
+    recon = model.predict(Batch({"image": image}), noise, step=jnp.int32(0)).recon
+    for example, (row, col) in enumerate(np.asarray(noise["offset"])):
         rows, cols = row + 3 * np.arange(5), col + 3 * np.arange(5)
         assert rows.max() < 16
         assert cols.max() < 16
@@ -90,9 +90,9 @@ def test_lattice_loss_is_the_loss_of_those_pixels():
         np.testing.assert_allclose(found[example], error.mean(), rtol=1e-4)
 
 
-def test_lattice_reaches_every_pixel():
+def test_pixel_stride_reaches_every_pixel():
     model = build(**MLP_DECODER, pixel_stride=3)
-    offsets = np.asarray(model.noise(jax.random.key(0), 500)["lattice"])
+    offsets = np.asarray(model.noise(jax.random.key(0), 500)["offset"])
     reached = offsets[:, :, None] + 3 * np.arange(5)
     assert set(reached[:, 0].ravel()) == set(reached[:, 1].ravel()) == set(range(16))
 
@@ -101,7 +101,9 @@ def test_bfloat16_stays_close_to_float32_and_keeps_float32_outputs():
     full, half = (build(dtype=dtype) for dtype in ("float32", "bfloat16"))
     noise = full.noise(jax.random.key(0), 3)
     image = images(full)
-    expected, found = (m.predict(image, noise, step=jnp.int32(0)) for m in (full, half))
+    expected, found = (
+        m.predict(Batch({"image": image}), noise, step=jnp.int32(0)) for m in (full, half)
+    )
     for name in ("recon", "masks", "slots"):
         assert getattr(found, name).dtype == jnp.float32
     np.testing.assert_allclose(found.masks, expected.masks, atol=0.02)
@@ -124,7 +126,7 @@ def test_paper_model_of_35_pixels_has_its_size():
         activation="relu",
     )
     noise = model.noise(jax.random.key(0), 1)
-    prediction = model.predict(images(model, 1), noise, step=jnp.int32(0))
+    prediction = model.predict(examples(model, 1), noise, step=jnp.int32(0))
     assert prediction.recon.shape == (1, 35, 35, 3)
 
 
@@ -138,12 +140,12 @@ def test_paper_model_of_35_pixels_has_its_size():
         ({"position": "polar"}, r"position: got 'polar'"),
         ({"activation": "gelu"}, r"activation: got 'gelu'"),
         ({"num_iterations": 0}, r"num_iterations: got 0"),
-        ({"decoder_grid": (5, 5)}, r"decoder_grid: the decoder gives \(20, 20\)"),
-        ({"pixel_stride": 2}, r"only decoder='mlp'"),
-        ({"encoder_strides": (1,)}, r"same length"),
+        ({"decoder_grid": (5, 5)}, r"decoder_grid: got \(5, 5\); .*\(20, 20\) pixels"),
+        ({"pixel_stride": 2}, r"unless model.decoder is 'mlp'"),
+        ({"encoder_strides": (1,)}, r"encoder_strides: got \(1,\).*asks for 2 entries"),
         (MLP_DECODER | {"pixel_stride": 17}, r"pixel_stride: got 17"),
         (MLP_DECODER | {"pixel_stride": 2, "area_weight": 0.1}, r"area_weight"),
-        (MLP_DECODER | {"decoder_channels": ()}, r"at least one hidden layer"),
+        (MLP_DECODER | {"decoder_channels": ()}, r"at least one layer"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):
