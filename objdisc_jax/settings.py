@@ -4,7 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.names import closest
@@ -46,12 +46,12 @@ class Settings:
         """Refuses values out of range, and values that contradict each other."""
 
     @classmethod
-    def small(cls) -> Self:
+    def small(cls) -> "Settings":
         """Settings of a small model, with which tests of all models are quick."""
         return cls()
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """The settings of a mapping; what it lacks is as by default.
 
         Raises:

@@ -15,6 +15,14 @@ os.environ["XDG_CACHE_HOME"] = USER_CACHE.name
 
 import h5py
 import pytest
+from jaxtyping import install_import_hook
+
+import tests.typechecker
+
+# Annotations of shapes and types are checked whenever a function of ours is called, and no array is
+# broadcast to more axes unseen.
+install_import_hook("objdisc_jax", f"{tests.typechecker.__name__}.check")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 from objdisc_jax import models
 from objdisc_jax.config import experiment, model_block

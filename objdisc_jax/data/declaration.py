@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -31,6 +31,7 @@ class Field:
     shape: tuple[int, ...]  # of one example's values
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Reads the records of one data set; sent to worker processes by pickling.
 

@@ -54,7 +54,7 @@ def convolution(
 
 def as_matrix(
     kernel: Float[Array, "k k c d"], height: int, width: int
-) -> Float[Array, "h*w*c h*w*d"]:
+) -> Float[Array, "m n"]:
     """The matrix of a convolution of small maps, padded to keep their size.
 
     Args:
@@ -70,7 +70,7 @@ def as_matrix(
     return rearrange(both, "i h j w c d -> (i j c) (h w d)")
 
 
-def pixel_shuffle(x: Float[Array, "b h w c*r*r"], r: int) -> Float[Array, "b h*r w*r c"]:
+def pixel_shuffle(x: Float[Array, "b h w d"], r: int) -> Float[Array, "b h2 w2 c"]:
     """`torch.nn.PixelShuffle(r)` with channels last."""
     return rearrange(x, "b h w (c dy dx) -> b (h dy) (w dx) c", dy=r, dx=r)
 

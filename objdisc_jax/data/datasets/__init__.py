@@ -5,7 +5,7 @@
 
 import pkgutil
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ml_collections import ConfigDict
 
@@ -14,6 +14,7 @@ from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.examples import Example
 
 
+@runtime_checkable
 class DatasetModule(Protocol):
     """What the module of a data set offers."""
 

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from types import MappingProxyType
-from typing import Self
 
 from objdisc_jax import settings
 
@@ -133,7 +132,7 @@ class Settings(settings.Settings):
             )
 
     @classmethod
-    def small(cls) -> Self:
+    def small(cls) -> "Settings":
         """A model of 16x16 pixels and four cells."""
         return cls(
             resolution=(16, 16),

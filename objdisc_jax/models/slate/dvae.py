@@ -132,7 +132,7 @@ class DVAE(nnx.Module):
     def argmax(self, features: Float[Array, "b t c"]) -> Int[Array, "b t"]:
         """The most likely tokens."""
 
-        def chunk(first: Array, features: Array) -> Array:
+        def chunk(first: Array | int, features: Array) -> Array:
             del first
             return jnp.argmax(self.logits(features), axis=-1)
 

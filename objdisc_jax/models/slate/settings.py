@@ -2,7 +2,6 @@
 
 import dataclasses
 from types import MappingProxyType
-from typing import Self
 
 from objdisc_jax import settings
 
@@ -67,7 +66,7 @@ class Settings(settings.SlotAttentionSettings):
             self.refuse("temperature", "both, the first and the last, must be above 0")
 
     @classmethod
-    def small(cls) -> Self:
+    def small(cls) -> "Settings":
         """A model of 16x16 pixels."""
         return cls(
             resolution=(16, 16),

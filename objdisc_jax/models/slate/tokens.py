@@ -43,7 +43,7 @@ def token_cross_entropy(
 ) -> Float[Array, "b t"]:
     """−log softmax(head(x)) at the tokens, in float32; the logits are never whole in memory."""
 
-    def chunk(first: Array, x: Array, tokens: Array) -> Array:
+    def chunk(first: Array | int, x: Array, tokens: Array) -> Array:
         del first
         logits = head(x).astype(jnp.float32)
         at_token = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]

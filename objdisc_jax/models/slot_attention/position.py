@@ -68,4 +68,5 @@ class PositionEmbedding(nnx.Module):
 
     def add_to(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Adds the embedding of the full grid to a feature map."""
-        return x + self(coordinates(*x.shape[-3:-1])).astype(x.dtype)
+        embedded = self(coordinates(*x.shape[-3:-1])).astype(x.dtype)
+        return x + jnp.expand_dims(embedded, range(x.ndim - 3))

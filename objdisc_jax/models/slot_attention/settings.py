@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal, Self
+from typing import Literal
 
 from objdisc_jax import settings
 
@@ -59,7 +59,7 @@ class Settings(settings.SlotAttentionSettings):
             self.refuse("area_weight", "it counts every pixel, so model.pixel_stride must be 1")
 
     @classmethod
-    def small(cls) -> Self:
+    def small(cls) -> "Settings":
         """A model of 16x16 pixels."""
         return cls(
             resolution=(16, 16),
