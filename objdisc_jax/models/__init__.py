@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ml_collections import ConfigDict
+
 from objdisc_jax import registry
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.settings import Settings
@@ -55,7 +57,7 @@ def model_class(name: str) -> "type[Model]":
     return _class(name, "model", Model)
 
 
-def settings_of(block: Mapping[str, Any]) -> Settings:
+def settings_of(block: ConfigDict | Mapping[str, Any]) -> Settings:
     """The settings that a config's `model` block states.
 
     Raises:
@@ -65,7 +67,7 @@ def settings_of(block: Mapping[str, Any]) -> Settings:
     return settings_class(values.pop("name")).from_dict(values)
 
 
-def create(block: Mapping[str, Any], *, rngs: "nnx.Rngs") -> "Model":
+def create(block: ConfigDict | Mapping[str, Any], *, rngs: "nnx.Rngs") -> "Model":
     """Builds the model of a config's `model` block, with initial parameters from `rngs`.
 
     Raises:

@@ -233,7 +233,7 @@ class ConvTranspose(nnx.Module):
         kernel, bias, x = (a.astype(dtype) for a in (self.kernel[...], self.bias[...], x))
         use_subpixel = self.stride > 1 and jax.default_backend() == "cpu"
         place = subpixel_conv_transpose if use_subpixel else dilated_conv_transpose
-        return place(x, kernel, self.stride) + bias
+        return place(x, kernel, self.stride) + bias[None, None, None]
 
 
 def dilated_conv_transpose(

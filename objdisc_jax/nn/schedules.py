@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 def cosine_ramp(
     step: ArrayLike, *, start_value: float, end_value: float, start_step: int, end_step: int
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     """Goes from one value to another along half a cosine, constant outside the two steps."""
     span = max(end_step - start_step, 1)
     progress = jnp.clip((jnp.asarray(step) - start_step) / span, 0.0, 1.0)
@@ -16,7 +16,7 @@ def cosine_ramp(
 
 def linear_ramp(
     step: ArrayLike, *, start_value: float, end_value: float, start_step: int, end_step: int
-) -> Float[Array, ""]:
+) -> Float[Array, "*n"]:
     """Goes from one value to another along a straight line, constant outside the two steps."""
     span = max(end_step - start_step, 1)
     progress = jnp.clip((jnp.asarray(step) - start_step) / span, 0.0, 1.0)

@@ -86,9 +86,7 @@ def check_model(model: type[Model] | str, fields: Mapping[str, ArrayLike] | None
         AssertionError: the model breaks the contract; says how.
     """
     name = model if isinstance(model, str) else model.__module__
-    ours = f"{models.__name__}."
-    name = name.removesuffix(".model") if isinstance(model, type) else name
-    case = ModelCase(name.removeprefix(ours), models.settings_class(name).small(), fields or {})
+    case = ModelCase(name, models.settings_class(name).small(), fields or {})
     for check in MODEL_CHECKS:
         check(case)
 

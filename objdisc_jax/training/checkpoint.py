@@ -38,6 +38,7 @@ class Checkpoints:
         create: make the folder if it is missing, and remove what a killed program left half done.
 
     Attributes:
+        folder: that they are in.
         failure: why the last save failed; None if it didn't, as far as is known before `wait`.
     """
 
@@ -48,13 +49,13 @@ class Checkpoints:
         keep: int = 1,
         create: bool = True,
     ):
-        self._folder = workdir.absolute() / FOLDER
+        self.folder = workdir.absolute() / FOLDER
         self._keep = keep
         self._failed_at = 0.0
         self.failure: str | None = None
         if create:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for unfinished in self._folder.glob(_UNFINISHED):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.glob(_UNFINISHED):
                 logging.warning(
                     "Ignored and removed %s: a checkpoint that was only half written.", unfinished
                 )
@@ -70,7 +71,7 @@ class Checkpoints:
         )
         process = jax.process_index()
         return ocp.CheckpointManager(
-            self._folder,
+            self.folder,
             item_names=("state", "metadata"),
             options=ocp.CheckpointManagerOptions(
                 # The policy decides what is kept; `best_fn` makes the manager track scores at all.
@@ -141,13 +142,13 @@ class Checkpoints:
         # What the manager believes to have saved is not on the disk: begin with what is.
         with contextlib.suppress(Exception):
             self._manager.close()
-        for unfinished in self._folder.glob(_UNFINISHED):
+        for unfinished in self.folder.glob(_UNFINISHED):
             shutil.rmtree(unfinished, ignore_errors=True)
         self._manager = self._open()
         logging.warning(
             "The checkpoint could not be written to %s (%s). Training goes on and saving is tried "
             "again; the latest checkpoint is %s.",
-            self._folder,
+            self.folder,
             self.failure,
             "none yet" if self.latest_step is None else f"step {self.latest_step}",
         )
@@ -164,7 +165,7 @@ class Checkpoints:
         if step is None or step not in steps:
             there_are = f"steps {', '.join(map(str, steps))}" if steps else "none"
             raise UserError(
-                f"step: there is no checkpoint {which!r} in {self._folder}; there are {there_are}. "
+                f"step: there is no checkpoint {which!r} in {self.folder}; there are {there_are}. "
                 "Allowed are latest, best (if the run was validated) or one of those numbers."
             )
         return step
@@ -195,7 +196,7 @@ class Checkpoints:
             )
         except Exception as error:  # tensorstore, JSON and Orbax each have errors of their own
             raise UserError(
-                f"The checkpoint {self._folder / str(step)} cannot be read ({_summary(error)}). "
+                f"The checkpoint {self.folder / str(step)} cannot be read ({_summary(error)}). "
                 "If its files are damaged, move that folder away: the previous checkpoint is used "
                 "then."
             ) from error
@@ -232,7 +233,7 @@ class Checkpoints:
                 "%s Ignored: going on from step %d.", str(error).split(" If its")[0], going_on_from
             )
             if jax.process_index() == 0:
-                folder = self._folder / str(step)
+                folder = self.folder / str(step)
                 shutil.rmtree(folder.with_suffix(_UNREADABLE), ignore_errors=True)
                 folder.rename(folder.with_suffix(_UNREADABLE))
         if unreadable:

@@ -3,22 +3,19 @@
 import abc
 import json
 import time
-from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from absl import logging
-from flax import nnx
-from ml_collections import ConfigDict
 
-from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
-from objdisc_jax.evaluation.runner import Runner
 from objdisc_jax.files import warn_on_oserror, write_atomically
 from objdisc_jax.models import base
+from objdisc_jax.training import distributed
 from objdisc_jax.training.checkpoint import Checkpoints
+from objdisc_jax.training.prepare import Prepared, train_batches
 from objdisc_jax.training.step import Scalars, TrainState
 from objdisc_jax.training.writers import MetricWriter
 
@@ -29,6 +26,28 @@ TIMING = ("seconds", "train/steps_per_second", "train/images_per_second")
 
 class Diverged(UserError):
     """The loss or the gradient became infinite or not a number."""
+
+
+class Session(NamedTuple):
+    """What hooks work with while a run is trained.
+
+    Attributes:
+        prepared: the parts of the experiment.
+        workdir: the run directory.
+        frozen: the parameters of the model's frozen parts, on all devices.
+        writer: of metrics.
+        checkpoints: of the run.
+        first_step: the step that the run goes on from.
+        seconds: how long it was trained before.
+    """
+
+    prepared: Prepared
+    workdir: Path
+    frozen: base.Params
+    writer: MetricWriter
+    checkpoints: Checkpoints
+    first_step: int
+    seconds: float
 
 
 class Hook(abc.ABC):
@@ -53,28 +72,12 @@ class Hook(abc.ABC):
 
 
 class Progress:
-    """Reads the numbers of a step when the next one is dispatched: the devices never wait for it.
+    """Reads the numbers of a step when the next one is dispatched, so that no device waits."""
 
-    Args:
-        config: the experiment.
-        writer: of metrics.
-        first_step: the step that the run goes on from.
-        seconds: how long it was trained before.
-        diverged: is called with the step and its numbers when they are not finite.
-    """
-
-    def __init__(
-        self,
-        config: ConfigDict,
-        writer: MetricWriter,
-        *,
-        first_step: int,
-        seconds: float,
-        diverged: Callable[[int, Scalars], NoReturn],
-    ):
-        self._config, self._writer, self._diverged = config, writer, diverged
-        self._logged_step, self._logged = first_step, time.monotonic()
-        self._start = self._logged - seconds
+    def __init__(self, session: Session):
+        self._session, self._config = session, session.prepared.config
+        self._logged_step, self._logged = session.first_step, time.monotonic()
+        self._start = self._logged - session.seconds
         self._dispatched: tuple[int, Scalars] | None = None
 
     @property
@@ -88,12 +91,16 @@ class Progress:
         self._dispatched = (step, scalars)
 
     def settle(self) -> None:
-        """Reads the noted numbers, and writes them if they are due."""
+        """Reads the noted numbers, and writes them if they are due.
+
+        Raises:
+            Diverged: they are not finite.
+        """
         if self._dispatched is None:
             return
         (step, scalars), self._dispatched = self._dispatched, None
         if not scalars.pop("finite"):
-            self._diverged(step, scalars)
+            self._end(step, scalars)
         config, last_step = self._config, self._config.num_train_steps
         if step % config.log_every and step % config.eval.every and step != last_step:
             return
@@ -102,7 +109,7 @@ class Progress:
         speed = (step - self._logged_step) / (now - self._logged)
         self._logged, self._logged_step = now, step
         timing = zip(TIMING, (self.seconds, speed, speed * config.batch_size), strict=True)
-        self._writer.write_scalars(step, values | dict(timing))
+        self._session.writer.write_scalars(step, values | dict(timing))
         logging.info(
             "step %d/%d  loss %.5f  %.1f steps/s  %s left",
             step,
@@ -112,31 +119,45 @@ class Progress:
             duration((last_step - step) / speed),
         )
 
+    def _end(self, step: int, scalars: Scalars) -> NoReturn:
+        """Ends a run that has diverged; the primary process keeps the records of its batch."""
+        file, checkpoints = self._session.workdir / DIVERGED_FILE, self._session.checkpoints
+        values = {name: str(float(value)) for name, value in scalars.items()}
+        if distributed.is_primary():
+            index = next(train_batches(self._session.prepared, step - 1, whole=True))["index"]
+            report = {"step": step, "scalars": values, "batch_index": index.tolist()}
+            with warn_on_oserror(str(file)):
+                write_atomically(file, json.dumps(report, indent=2) + "\n")
+        checkpoints.wait()
+        kept = checkpoints.latest_step
+        raise Diverged(
+            f"Training diverged: step {step} has loss {values['loss']} and gradient norm "
+            f"{values['grad_norm']}. {file} holds the record numbers of its batch. "
+            + ("" if kept is None else f"The last good checkpoint is step {kept}. ")
+            + "Lower --config.optimizer.learning_rate or set --config.optimizer.clip_norm, and "
+            "train in a new --workdir."
+        )
+
 
 class Validate(Hook):
     """Scores the parameters on the validation split.
-
-    Args:
-        config: the experiment.
-        run: scores parameters.
-        frozen: the parameters of the model's frozen parts.
-        writer: of metrics.
 
     Attributes:
         means: those of the last validation.
         step: that it was made after.
     """
 
-    def __init__(self, config: ConfigDict, run: Runner, frozen: base.Params, writer: MetricWriter):
-        self.every = config.eval.every
-        self._config, self._run, self._frozen, self._writer = config, run, frozen, writer
+    def __init__(self, session: Session):
+        self._session, self._config = session, session.prepared.config
+        self.every = self._config.eval.every
         self.step, self.means = -1, {}
 
     def __call__(self, step: int, state: TrainState) -> TrainState:
         """Scores, and lowers the learning rates where the loss has reached a plateau."""
-        scores = self._run(state.averaged | self._frozen, step)
+        scores = self._session.prepared.validation(state.averaged | self._session.frozen, step)
         self.step, self.means = step, scores.means
-        self._writer.write_scalars(step, {f"val/{name}": x for name, x in scores.means.items()})
+        metrics = {f"val/{name}": value for name, value in scores.means.items()}
+        self._session.writer.write_scalars(step, metrics)
         logging.info(
             "step %d  validation on %d images: %s",
             step,
@@ -150,36 +171,19 @@ class Validate(Hook):
 
 
 class Visualize(Hook):
-    """Draws a panel of validation examples.
+    """Draws a panel of validation examples, into the run directory and to the writers."""
 
-    Args:
-        config: the experiment.
-        graphdef: the model's static description.
-        frozen: the parameters of the model's frozen parts.
-        dataset: the validation split.
-        writer: of metrics.
-        workdir: the run directory.
-    """
-
-    def __init__(
-        self,
-        config: ConfigDict,
-        graphdef: nnx.GraphDef,
-        frozen: base.Params,
-        dataset: loader.Dataset,
-        writer: MetricWriter,
-        workdir: Path,
-    ):
-        self.every = config.visualize.every
-        self._draw = visualization.Visualizer(config, graphdef, dataset)
-        self._frozen, self._writer, self._workdir = frozen, writer, workdir
+    def __init__(self, session: Session):
+        config, _, run, *_ = session.prepared
+        self._session, self.every = session, config.visualize.every
+        self._draw = visualization.Visualizer(config, run.graphdef, session.prepared.val_data)
 
     def __call__(self, step: int, state: TrainState) -> TrainState:
-        """Draws, into the run directory and to the writers."""
-        panel = self._draw(state.averaged | self._frozen, step)
+        """Draws."""
+        panel = self._draw(state.averaged | self._session.frozen, step)
         with warn_on_oserror("the visualization"):
-            visualization.save(self._workdir, f"step_{step:07d}", panel)
-        self._writer.write_images(step, {"val/panel": panel})
+            visualization.save(self._session.workdir, f"step_{step:07d}", panel)
+        self._session.writer.write_images(step, {"val/panel": panel})
         return state
 
 
@@ -187,26 +191,15 @@ class Save(Hook):
     """Writes checkpoints: after its period, after validations, and again where that failed.
 
     Args:
-        config: the experiment.
-        checkpoints: of the run.
+        session: of the run.
         progress: tells how long the run has been trained.
         validate: whose metrics say which checkpoint is the best.
-        writer: of metrics.
-        best: direction and metric: ("max", "fg_ari").
     """
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        checkpoints: Checkpoints,
-        progress: Progress,
-        validate: Validate,
-        writer: MetricWriter,
-        best: tuple[str, str],
-    ):
-        self.every = config.checkpoint.every
-        self._checkpoints, self._progress, self._validate = checkpoints, progress, validate
-        self._writer, self._best = writer, best
+    def __init__(self, session: Session, progress: Progress, validate: Validate):
+        self._session, self._progress, self._validate = session, progress, validate
+        self._checkpoints = session.checkpoints
+        self.every = session.prepared.config.checkpoint.every
 
     def is_due(self, step: int, last_step: int) -> bool:
         """Whether a checkpoint is to be written after a step."""
@@ -217,20 +210,22 @@ class Save(Hook):
         )
 
     def __call__(self, step: int, state: TrainState) -> TrainState:
-        """Begins to save; a failure is a warning."""
-        direction, metric = self._best
-        score = self._validate.means.get(metric) if step == self._validate.step else None
+        """Begins to save, in the primary process; a failure is a warning."""
+        if not distributed.is_primary():
+            return state
+        direction, metric = self._session.prepared.best
+        score = self._validate.means[metric] if step == self._validate.step else None
         if score is not None and direction == "min":
             score = -score
         try:
-            self._writer.flush()  # a run that continues from here has all metrics up to here
+            self._session.writer.flush()  # a run that goes on from here has all metrics up to here
         except OSError as error:
             self._checkpoints.note_failure(error)
         else:
             self._checkpoints.save(step, state, {"seconds": self._progress.seconds}, score)
         return state
 
-    def for_good(self, step: int, state: TrainState, workdir: Path) -> None:
+    def for_good(self, step: int, state: TrainState) -> None:
         """Saves the last thing that this program does.
 
         Raises:
@@ -242,26 +237,20 @@ class Save(Hook):
         if self._checkpoints.failure is not None:
             latest = self._checkpoints.latest_step
             raise UserError(
-                f"workdir: step {step} could not be saved in {workdir} "
+                f"workdir: step {step} could not be saved in {self._session.workdir} "
                 f"({self._checkpoints.failure}). Make space there; the same command goes on from "
                 + ("the beginning." if latest is None else f"step {latest}, which is saved.")
             )
 
 
 class Profile(Hook):
-    """Traces the steps that the config asks for.
+    """Traces the steps that the config asks for."""
 
-    Args:
-        config: the experiment.
-        workdir: the run directory.
-        first_step: the step that the run goes on from.
-    """
-
-    def __init__(self, config: ConfigDict, workdir: Path, first_step: int):
-        start: Any = config.profile.start
-        self._first, self._last = start - 1, start - 1 + config.profile.steps
-        self._folder, self._is_tracing = workdir / "profile", False
-        if first_step == self._first:
+    def __init__(self, session: Session):
+        settings: Any = session.prepared.config.profile
+        self._first, self._last = settings.start - 1, settings.start - 1 + settings.steps
+        self._folder, self._is_tracing = session.workdir / "profile", False
+        if session.first_step == self._first:
             self._begin()
 
     def is_due(self, step: int, last_step: int) -> bool:
@@ -285,40 +274,16 @@ class Profile(Hook):
             logging.info("Wrote a trace to %s.", self._folder)
 
 
-def report_divergence(
-    config: ConfigDict,
-    workdir: Path,
-    dataset: loader.Dataset,
-    fields: Collection[str],
-    checkpoints: Checkpoints,
-    step: int,
-    scalars: Scalars,
-) -> NoReturn:
-    """Ends a run whose numbers are not finite; the primary process keeps its batch's records.
-
-    Raises:
-        Diverged: always.
-    """
-    file = workdir / DIVERGED_FILE
-    values = {name: str(float(value)) for name, value in scalars.items()}
-    if jax.process_index() == 0:
-        size, seed = config.batch_size, config.seed
-        batches = loader.train_batches(
-            dataset, fields=fields, batch_size=size, seed=seed, start_step=step - 1
-        )
-        index = next(batches)["index"].tolist()
-        report = {"step": step, "scalars": values, "batch_index": index}
-        with warn_on_oserror(str(file)):
-            write_atomically(file, json.dumps(report, indent=2) + "\n")
-    checkpoints.wait()
-    kept = checkpoints.latest_step
-    raise Diverged(
-        f"Training diverged: step {step} has loss {values['loss']} and gradient norm "
-        f"{values['grad_norm']}. {file} holds the record numbers of its batch. "
-        + ("" if kept is None else f"The last good checkpoint is step {kept}. ")
-        + "Lower --config.optimizer.learning_rate or set --config.optimizer.clip_norm, and "
-        "train in a new --workdir."
-    )
+def create(session: Session, progress: Progress) -> tuple[list[Hook], Save]:
+    """The hooks of a run in the order in which they are called, and the last, which saves."""
+    validate = Validate(session)
+    hooks: list[Hook] = [validate]
+    if distributed.is_primary():
+        hooks.append(Visualize(session))
+        if session.prepared.config.profile.start is not None:
+            hooks.append(Profile(session))
+    save = Save(session, progress, validate)
+    return [*hooks, save], save
 
 
 def duration(seconds: float) -> str:

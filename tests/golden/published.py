@@ -40,11 +40,11 @@ def make_image(seed, batch, height, width, low, high):
     fine = rng.uniform(size=(batch, 3, height, width))
     up = np.repeat(np.repeat(coarse, height // 8, 2), width // 8, 3)
     image = (low + (high - low) * (0.75 * up + 0.25 * fine)).astype(np.float32)
-    return image.transpose(0, 2, 3, 1)
+    return jnp.asarray(image.transpose(0, 2, 3, 1))
 
 
 def make_noise(seed, shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 def rules(name, settings=None):

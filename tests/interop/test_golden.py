@@ -64,8 +64,8 @@ def test_torch_module_gives_the_published_numbers(file, prefix, batch, tolerance
     config, found = experiment(golden)
     model = published_model(config, gain=2.0 if prefix else 1.0)
     image, noise = inputs(found, batch)
-    image = torch.from_numpy(image).movedim(-1, 1)
-    noise = {"slots": torch.from_numpy(noise)}
+    image = torch.from_numpy(np.array(image)).movedim(-1, 1)
+    noise = {"slots": torch.from_numpy(np.array(noise))}
     with torch.no_grad():
         prediction = model(image, noise)
     masks = "masks_s4" if file == "slot_attention_full.npz" else "masks"

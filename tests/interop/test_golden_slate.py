@@ -35,9 +35,8 @@ def published_model(config):
 
 
 def as_torch(image, noise):
-    return torch.from_numpy(image).movedim(-1, 1), {
-        name: torch.from_numpy(value) for name, value in noise.items()
-    }
+    image, noise = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (image, noise))
+    return image.movedim(-1, 1), noise
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """The training step: preprocessing, accumulation, devices."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objdisc_jax import sharding
+from objdisc_jax import models, sharding
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.models import base
 from objdisc_jax.preprocessing import prepare_images, resize_labels
 from objdisc_jax.training.run_dir import build_model
 from objdisc_jax.training.step import initial_state, make_train_step
+from tests.conftest import small_config
 from tests.training.test_train import changed
 
 
@@ -88,3 +91,22 @@ def test_batches_that_cannot_be_divided_are_refused(batch_size, parts, message):
         pytest.skip("needs 4 devices")
     with pytest.raises(ConfigError, match=message):
         sharding.check_batch_size(batch_size, parts, sharding.data_mesh(jax.devices()[:4]))
+
+
+def test_every_microbatch_has_a_dropout_mask_of_its_own():
+    config = small_config("slate")
+    config.model.dropout = 0.5
+    config.batch_size = 4
+    config.num_microbatches = 4
+    graphdef, params = base.split(build_model(config))
+    image = np.full((4, 16, 16, 3), 100, np.uint8)
+
+    def loss_of(model, batch, noise, *, step, dropout_key):
+        drawn = jax.random.uniform(dropout_key, ())
+        return jnp.full(len(batch), drawn), {"squared": jnp.full(len(batch), drawn**2)}
+
+    with mock.patch.object(models.model_class("slate"), "loss", loss_of):
+        step = make_train_step(config, graphdef)
+        _, scalars = step(initial_state(config, params), {"image": image}, {})
+    # The mean of the squares is the square of the mean only where all are equal.
+    assert scalars["squared"] > scalars["loss"] ** 2 + 1e-3

@@ -16,6 +16,7 @@ from objdisc_jax.data.datasets import tetrominoes
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.training import checkpoint, hooks, loop, run_dir
 from objdisc_jax.training.checkpoint import Checkpoints
+from objdisc_jax.training.stopping import StopRequest
 
 
 def metrics(workdir):
@@ -240,6 +241,16 @@ def test_save_that_fails_is_tried_again(tiny, tmp_path, caplog, monkeypatch):
     assert tried == [4, 5, 6, 7, 7]
     assert caplog.text.count("could not be written to") == 2
     assert Checkpoints(tmp_path, create=False).latest_step == 7
+
+
+def test_run_that_is_stopped_before_its_first_metrics_is_saved(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(StopRequest, "made", True)
+    loop.train(tiny, tmp_path)
+    assert Checkpoints(tmp_path, create=False).latest_step == 1
+    assert not (tmp_path / "metrics.jsonl").exists()
+    monkeypatch.undo()
+    loop.train(tiny, tmp_path)
+    assert [line["step"] for line in metrics(tmp_path)] == [2, 4, 6, 8, 10, 12]
 
 
 def test_unwritable_workdir_is_named(tiny, tmp_path):

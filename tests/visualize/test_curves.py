@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from objdisc_jax.visualize import plot_curves
@@ -88,3 +89,17 @@ def test_missing_file_is_an_error(tmp_path):
 def test_plotting_does_not_touch_pyplot():
     program = "import sys, objdisc_jax.visualize; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("sign", "scale"), [(1, "log"), (-1, "linear")])
+def test_loss_has_a_logarithmic_axis_where_it_is_positive(tmp_path, monkeypatch, sign, scale):
+    scales, save = [], Figure.savefig
+
+    def spy(figure, *arguments, **settings):
+        scales.extend(axis.get_yscale() for axis in figure.axes)
+        return save(figure, *arguments, **settings)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    ari = [{"step": n, "seconds": n / 9, "val/fg_ari": 0.5} for n in (1, 2)]
+    draw(tmp_path, [line | {"train/loss": sign * line["train/loss"]} for line in training(9)] + ari)
+    assert scales == [scale, scale, "linear", "linear"]  # the loss above, FG-ARI below

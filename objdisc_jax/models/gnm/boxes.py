@@ -35,7 +35,7 @@ def draw_boxes(
     """
     height, width = image.shape[1:3]
     top, bottom, left, right = jnp.moveaxis(jnp.round(boxes)[..., None, None], 2, 0)
-    row, column = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    row, column = jnp.arange(height)[None, None, :, None], jnp.arange(width)[None, None, None]
 
     def inside(margin: int) -> Bool[Array, "b k h w"]:
         rows = (row >= top + margin) & (row < bottom - margin)
@@ -44,5 +44,5 @@ def draw_boxes(
     outline = inside(0) & ~inside(1)
     for wanted, colour in ((~is_present, ABSENT), (is_present, PRESENT)):
         here = jnp.any(outline & wanted[..., None, None], axis=1)
-        image = jnp.where(here[..., None], jnp.asarray(colour), image)
+        image = jnp.where(here[..., None], jnp.array(colour, ndmin=4), image)
     return image

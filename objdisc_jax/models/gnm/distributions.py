@@ -27,7 +27,7 @@ class Normal:
     std: Float[Array, "*s"]
 
     @classmethod
-    def from_features(cls, features: Float[Array, "*b 2*d"]) -> "Normal":
+    def from_features(cls, features: Float[Array, "*b c"]) -> "Normal":
         """Means from the first half of the last axis, softplus of the second as deviations."""
         mean, raw = jnp.split(features.astype(jnp.float32), 2, axis=-1)
         return cls(mean, jax.nn.softplus(raw))

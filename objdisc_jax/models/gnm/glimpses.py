@@ -43,8 +43,8 @@ def pixel_centres(size: int) -> Float[Array, "n"]:
 
 
 def tent_weights(
-    scale: Float[Array, "*b"], shift: Float[Array, "*b"], size: int, glimpse_size: int
-) -> Float[Array, "*b n m"]:
+    scale: Float[Array, "b"], shift: Float[Array, "b"], size: int, glimpse_size: int
+) -> Float[Array, "b n m"]:
     """Bilinear weights along one axis: how much pixel n of the image reads pixel m of a glimpse.
 
     Args:
@@ -53,9 +53,9 @@ def tent_weights(
         size: pixels of the image.
         glimpse_size: pixels of the glimpse.
     """
-    source = (pixel_centres(size) - shift[..., None]) / (scale[..., None] + EPSILON)
+    source = (pixel_centres(size)[None] - shift[:, None]) / (scale[:, None] + EPSILON)
     position = 0.5 * ((source + 1.0) * glimpse_size - 1.0)
-    distance = jnp.abs(position[..., None] - jnp.arange(glimpse_size))
+    distance = jnp.abs(position[..., None] - jnp.arange(glimpse_size)[None, None])
     return jnp.maximum(1.0 - distance, 0.0)
 
 

@@ -117,7 +117,7 @@ def to_transform(where: Float[Array, "b k 4"], grid: tuple[int, int]) -> Float[A
     """
     rows, columns = grid
     scale, stretch = jax.nn.sigmoid(where[..., 0]), jnp.exp(0.5 * where[..., 1])
-    cell = jnp.arange(rows * columns)
+    cell = jnp.arange(rows * columns)[None]
     x = cell % columns + 0.5 + jnp.tanh(where[..., 2])
     y = cell // columns + 0.5 + jnp.tanh(where[..., 3])
     shift = (2.0 / columns * x - 1.0, 2.0 / rows * y - 1.0)

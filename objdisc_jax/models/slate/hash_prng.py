@@ -33,7 +33,8 @@ def random_bits(
     """
     assert math.prod(shape) < 2**32
     leading = seed.shape[:-1]
-    position = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) + jnp.uint32(first)
+    position = lax.iota(jnp.uint32, math.prod(shape)) + jnp.uint32(first)
+    position = position.reshape(*(1,) * len(leading), *shape)
     low, high = (seed[..., i].reshape(*leading, *(1,) * len(shape)) for i in (0, 1))
     return _mix(_mix(position + low) ^ high)
 

@@ -35,7 +35,7 @@ class TokenEmbedding(nnx.Module):
 
     def at(self, row: Int[Array, "b"], position: Int[Array, ""]) -> Float[Array, "b d"]:
         """The vector of one position, by the dictionary's row."""
-        return self.dictionary[...][row] + self.positions[...][0, position]
+        return self.dictionary[...][row] + self.positions[...][:, position]
 
 
 def token_cross_entropy(

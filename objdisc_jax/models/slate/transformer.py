@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from objdisc_jax.models.slate import hash_prng
 from objdisc_jax.models.slate.chunks import in_chunks
@@ -34,7 +34,7 @@ class KeysValues(NamedTuple):
 def attend(
     queries: Float[Array, "b h q e"],
     memory: KeysValues,
-    visible: Array | None,
+    visible: Bool[Array, "1 1 q t"] | None,
     rate: float,
     seed: UInt32[Array, "2"] | None,
 ) -> Float[Array, "b h q e"]:
@@ -43,7 +43,7 @@ def attend(
     Args:
         queries: one vector a position and head.
         memory: keys and values.
-        visible: which keys a query sees, broadcast to `[b, h, q, t]`; None for all.
+        visible: which keys a query sees; None for all.
         rate: share of the weights that are dropped.
         seed: of the dropout mask.
     """
@@ -73,7 +73,7 @@ def causal_attend(
         found = []
         for first in range(0, num_tokens, PART):
             last = min(first + PART, num_tokens)
-            visible = jnp.arange(first, last)[:, None] >= jnp.arange(last)
+            visible = jnp.tri(last - first, last, first, bool)[None, None]
             seen = KeysValues(keys[:, :, :last], values[:, :, :last])
             own_seed = seed
             if seed is not None:
@@ -235,7 +235,7 @@ class TransformerBlock(nnx.Module):
                 for old, new in zip(cache, attention.memory(y), strict=True)
             )
         )
-        visible = jnp.arange(cache.keys.shape[2]) <= position
+        visible = jnp.arange(cache.keys.shape[2])[None, None, None] <= position
         found = attend(attention.queries(y), cache, visible, 0.0, None)
         x = (y if self.norm_first_residual else x) + attention.output(found)
         attention = self.cross_attention
@@ -292,7 +292,7 @@ class TransformerDecoder(nnx.Module):
             states = [nnx.state(block) for block in others]
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
-            def body(x: Array, part: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+            def body(x: Array, part: tuple[PyTree[Array], Array | None]) -> tuple[Array, None]:
                 state, own_seeds = part
                 return self._apply(nnx.merge(graphdef, state), x, context, own_seeds), None
 

@@ -28,7 +28,8 @@ def fourier_features(yx: Float[Array, "*n 2"], num_frequencies: int) -> Float[Ar
     Harmonics rather than the octaves of NeRF: on an image of n pixels the first n of them can
     describe any edge, and the highest still has several pixels a wave. f = 4·num_frequencies.
     """
-    angles = yx[..., None] * (math.pi * jnp.arange(1, num_frequencies + 1))
+    frequencies = math.pi * jnp.arange(1, num_frequencies + 1)
+    angles = yx[..., None] * jnp.expand_dims(frequencies, range(yx.ndim))
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return waves.reshape(*yx.shape[:-1], 4 * num_frequencies)
 

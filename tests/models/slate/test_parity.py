@@ -47,10 +47,10 @@ def inputs(golden, group, batch):
     height, width = (side // 4 for side in settings["resolution"])
     draws = {"gumbel_code": "soft", "gumbel_tokens": "hard"}
     for ours, theirs in draws.items():
-        noise[ours] = np.zeros((batch, height * width, settings["vocab_size"]), np.float32)
+        noise[ours] = jnp.zeros((batch, height * width, settings["vocab_size"]))
         if f"{group}/exponential_{theirs}" in golden:
             exponential = golden[f"{group}/exponential_{theirs}"]
-            noise[ours] = by_token(-np.log(exponential))
+            noise[ours] = jnp.asarray(by_token(-np.log(exponential)))
     return image, noise
 
 

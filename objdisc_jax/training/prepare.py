@@ -1,0 +1,112 @@
+"""What training works with, known to fit together before anything is made."""
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+import jax
+from absl import logging
+from clu import parameter_overview
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from objdisc_jax import config as configs
+from objdisc_jax import sharding
+from objdisc_jax.data import loader
+from objdisc_jax.evaluation.runner import Runner
+from objdisc_jax.models import base
+from objdisc_jax.training import distributed, frozen, run_dir
+from objdisc_jax.training.checkpoint import Checkpoints
+from objdisc_jax.training.step import TrainState, initial_state
+
+
+class Prepared(NamedTuple):
+    """The parts of an experiment.
+
+    Attributes:
+        config: the experiment.
+        mesh: the devices.
+        run: the model and its state, without values.
+        frozen: the model's frozen parts.
+        train_data: the training split.
+        val_data: the validation split.
+        validation: scores parameters on the validation split.
+        best: direction and metric of the best checkpoint: ("max", "fg_ari").
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    run: run_dir.Abstract
+    frozen: frozen.Frozen
+    train_data: loader.Dataset
+    val_data: loader.Dataset
+    validation: Runner
+    best: tuple[str, str]
+
+
+def prepare(config: ConfigDict) -> Prepared:
+    """Makes the parts of an experiment; nothing is compiled, computed or written.
+
+    Raises:
+        UserError: a setting or the data cannot be used, or they do not fit together.
+    """
+    configs.check(config)
+    mesh = sharding.data_mesh()
+    sharding.check_batch_size(config.batch_size, config.num_microbatches, mesh)
+    train_data, val_data = (loader.load(config.data, split) for split in ("train", "val"))
+    run = run_dir.abstract(config)
+    train_data.check_fields(run.model.fields, f"model {config.model.name!r}")
+    parts = frozen.load(run.model, run.frozen)
+    num_images, expensive_metrics = config.eval.num_images, config.eval.expensive_metrics
+    validation = Runner(config, run.graphdef, val_data, mesh, num_images, expensive_metrics)
+    best = config.checkpoint.best
+    if best is None:
+        best = "max fg_ari" if "segmentation" in val_data.fields else "min loss"
+    direction, metric = best.split()
+    validation.check_metric(metric, run.state.params | run.frozen)
+    return Prepared(config, mesh, run, parts, train_data, val_data, validation, (direction, metric))
+
+
+def restored_or_initial(prepared: Prepared, checkpoints: Checkpoints) -> tuple[TrainState, float]:
+    """The state to go on from, and the seconds trained before.
+
+    Raises:
+        UserError: there are checkpoints, but none that can be read, or processes see others.
+    """
+    config, mesh, run, *_ = prepared
+    restored = checkpoints.restore_newest(run.state, sharding.replicated(mesh))
+    if restored is not None:
+        state, metadata = restored
+        logging.info("Going on from step %d.", int(state.step))
+    else:
+        model = run_dir.build_model(config)
+        params, _ = base.partition(base.split(model)[1], model)
+        overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+        logging.info("Parameters:\n%s", overview)
+        # Processors of several kinds may round an initial value differently.
+        state = distributed.from_primary(initial_state(config, params))
+        state, metadata = sharding.put_replicated(state, mesh), {"seconds": 0.0}
+    distributed.check_same_step(int(state.step), checkpoints.folder)
+    return state, metadata["seconds"]
+
+
+def train_batches(
+    prepared: Prepared, first_step: int, *, whole: bool = False
+) -> Generator[loader.Batch, None, None]:
+    """The training batches from a step on, of the fields that the model names.
+
+    Args:
+        prepared: the parts of the experiment.
+        first_step: number of the first batch.
+        whole: give all of each batch, without worker processes, not this process's part.
+    """
+    config = prepared.config
+    return loader.train_batches(
+        prepared.train_data,
+        fields=prepared.run.model.fields,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=first_step,
+        process_index=0 if whole else jax.process_index(),
+        process_count=1 if whole else jax.process_count(),
+        num_workers=0 if whole else config.data.num_workers,
+    )
