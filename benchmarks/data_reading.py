@@ -2,8 +2,8 @@
 
     python benchmarks/data_reading.py [index] [layouts] [workers]
 
-`index` makes 50,000 ClevrTex scenes of tiny files and times the list of pictures and the filter by
-objects, cold (a new cache) and cached. `layouts` reads the same CLEVR-with-masks pictures at random
+`index` makes 50,000 ClevrTex scenes of tiny files and times the list of images and the filter by
+objects, cold (a new cache) and cached. `layouts` reads the same CLEVR-with-masks images at random
 from the published layout and from ours, in turn. `workers` reads a gzip-bound file with one and
 with two worker processes, in turn. All files are temporary.
 """
@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 from conversion import clevr_records
 
-from objdisc_jax.data import hdf5_writer, loader, multi_object, datasets
+from objdisc_jax.data import datasets, hdf5_writer, loader, multi_object
 
 ROUNDS = 5
 NUM_SCENES = 50_000
@@ -73,7 +73,7 @@ def index(folder: Path) -> None:
             found = len(loader.load(config, "train"))
             seconds = time.perf_counter() - start
             note = " (page cache dropped)" if cold else ""
-            print(f"index, {name}, {state}{note}: {seconds:.2f} s for {found} pictures", flush=True)
+            print(f"index, {name}, {state}{note}: {seconds:.2f} s for {found} images", flush=True)
 
 
 def layouts(folder: Path) -> None:
@@ -82,11 +82,11 @@ def layouts(folder: Path) -> None:
     files = {"published": folder / "published.h5", "ours": folder / "ours.h5"}
     write_published(files["published"], records)
     segmentation = multi_object.label_map(records["mask"])
-    pictures = {"image": records["image"], "segmentation": segmentation}
+    images = {"image": records["image"], "segmentation": segmentation}
     with hdf5_writer.new_file(
         files["ours"], num_records=NUM_IMAGES, attributes=ATTRIBUTES
     ) as writer:
-        writer.write(0, pictures)
+        writer.write(0, images)
     for num_workers in (0, 2):
         speed = functools.partial(images_per_second, num_workers=num_workers)
         found = in_turn({name: functools.partial(speed, file) for name, file in files.items()})
@@ -109,7 +109,7 @@ def workers(folder: Path) -> None:
 
 
 def write_published(file: Path, records: Mapping[str, np.ndarray]) -> None:
-    """Writes pictures and masks in the chunks of the published file."""
+    """Writes images and masks in the chunks of the published file."""
     chunks = {"image": (1, 60, 80, 2), "mask": (1, 3, 60, 80, 1)}
     with h5py.File(file, "w") as hdf5:
         for key, chunk in chunks.items():
@@ -150,7 +150,13 @@ def images_per_second(file: Path, num_workers: int) -> float:
     config = datasets.get("clevr_with_masks").default_config()
     config.path = str(file)
     dataset = loader.load(config, "train")
-    batches = loader.train_batches(dataset, batch_size=BATCH_SIZE, seed=0, num_workers=num_workers)
+    batches = loader.train_batches(
+        dataset,
+        fields=("image", "segmentation"),
+        batch_size=BATCH_SIZE,
+        seed=0,
+        num_workers=num_workers,
+    )
     with contextlib.closing(batches):
         for _ in range(1 + 2 * num_workers):
             next(batches)

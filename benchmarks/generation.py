@@ -27,9 +27,12 @@ def main() -> None:
     from step_time import describe
 
     from objdisc_jax import config as configs
+    from objdisc_jax import interop
     from objdisc_jax.interop import mapping
-    from objdisc_jax.interop import slate as torch_slate
-    from objdisc_jax.models import base, slate
+    from objdisc_jax.interop.slate import SLATE as TorchSLATE
+    from objdisc_jax.models import base
+    from objdisc_jax.models.slate.model import SLATE
+    from objdisc_jax.training import run_dir
 
     num_cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(num_cores)
@@ -37,15 +40,14 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in hardware.items()))
 
     config = configs.experiment(model="slate", data="clevr_with_masks")
-    graphdef, params = base.split(configs.build_model(config))
-    block = configs.to_dict(config)["model"]
+    graphdef, params = base.split(run_dir.build_model(config))
     shape = (arguments.batch_size, config.model.num_slots, config.model.slot_size)
     slots = np.random.default_rng(0).standard_normal(shape, np.float32)
 
     @jax.jit
     def generate(params, slots):
         model = base.merge(graphdef, params)
-        assert isinstance(model, slate.SLATE)
+        assert isinstance(model, SLATE)
         return model.generate(slots)
 
     jax.block_until_ready(generate(params, slots))
@@ -57,8 +59,8 @@ def main() -> None:
     ours = sorted(times)[len(times) // 2]
     print(f"jax, cached            {ours:8.2f} s, median of {arguments.rounds}", flush=True)
 
-    del block["name"]
-    model = torch_slate.SLATE(**block)
+    model = interop.create(config.model)
+    assert isinstance(model, TorchSLATE)
     model.load_state_dict(mapping.to_torch(params, model))
     model.to(arguments.device).eval()
     torch_slots = torch.from_numpy(slots).to(arguments.device)

@@ -59,7 +59,7 @@ def contestants(arguments: argparse.Namespace) -> Contestants:
     import torch
 
     from objdisc_jax.interop import glimpses as theirs
-    from objdisc_jax.nn import rendering as ours
+    from objdisc_jax.models.gnm import glimpses as ours
 
     rng = np.random.default_rng(0)
     b = arguments.batch_size

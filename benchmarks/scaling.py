@@ -101,8 +101,9 @@ def measure(
     import numpy as np
 
     from objdisc_jax import config as configs
+    from objdisc_jax import sharding
     from objdisc_jax.models import base
-    from objdisc_jax.training import sharding
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import initial_state, make_train_step
 
     config: Any = configs.experiment(model=arguments.model, data="clevr_with_masks")
@@ -110,7 +111,7 @@ def measure(
     config.model.dtype = arguments.dtype
     config.model.update(arguments.settings)
     mesh = sharding.data_mesh(jax.devices()[:num_devices])
-    graphdef, params = base.split(configs.build_model(config))
+    graphdef, params = base.split(run_dir.build_model(config))
     state = sharding.put_replicated(initial_state(config, params), mesh)
     step = make_train_step(config, graphdef)
     shape = (batch_size, *config.model.resolution, 3)
@@ -118,13 +119,13 @@ def measure(
     batch = sharding.put_batch({"image": image}, mesh)
     losses = []
     for _ in range(CHECKED_STEPS):
-        state, scalars = step(state, batch)
+        state, scalars = step(state, batch, {})
         losses.append(float(scalars["loss"]))
     times = []
     for _ in range(arguments.rounds):
         start = time.perf_counter()
         for _ in range(arguments.steps):
-            state, _ = step(state, batch)
+            state, _ = step(state, batch, {})
         jax.block_until_ready(state)
         times.append((time.perf_counter() - start) / arguments.steps)
     return losses, statistics.median(times)

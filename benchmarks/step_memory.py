@@ -20,7 +20,7 @@ def main() -> None:
     import jax
     import jax.numpy as jnp
 
-    from objdisc_jax.training import runs
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import make_train_step
 
     spec = importlib.util.spec_from_file_location("experiment", arguments.config)
@@ -32,10 +32,11 @@ def main() -> None:
     config.batch_size = arguments.batch_size or config.batch_size
     config.model.dtype = arguments.dtype or config.model.dtype
 
-    graphdef, state = run_dir.abstract_state(config)
+    run = run_dir.abstract(config)
+    graphdef, state = run.graphdef, run.state
     shape = (config.batch_size, *config.model.resolution, 3)
     batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
-    analysis = make_train_step(config, graphdef).lower(state, batch).compile().memory_analysis()
+    analysis = make_train_step(config, graphdef).lower(state, batch, {}).compile().memory_analysis()
     print(
         f"{arguments.config}, batch {config.batch_size}, {config.model.dtype}, "
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}"

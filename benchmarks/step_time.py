@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     add("--device", choices=["cpu", "cuda"], default="cpu")
     add("--threads", type=int, help="CPU: cores that both may use (default: all allowed ones)")
     add("--rounds", type=int, default=7)
-    add("--steps", type=int, help="steps a round (default: 1 on the CPU, 20 on a GPU)")
+    add("--steps", type=int, help="steps per round (default: 1 on the CPU, 20 on a GPU)")
     add("--compile", action="store_true", help="torch.compile the PyTorch side")
     add("--channels-last", action="store_true", help="PyTorch's images and kernels channels-last")
     add("--layers", action="store_true", help="time single layers of Slot Attention too")
@@ -128,12 +128,13 @@ def training_step(arguments: argparse.Namespace) -> Contestants:
     from objdisc_jax import interop
     from objdisc_jax.interop import mapping
     from objdisc_jax.models import base
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import initial_state, make_train_step
 
     config = configs.experiment(model=arguments.model, data="clevr_with_masks")
     config.batch_size = arguments.batch_size
     config.model.dtype = arguments.dtype
-    graphdef, params = base.split(configs.build_model(config))
+    graphdef, params = base.split(run_dir.build_model(config))
     block = configs.to_dict(config)["model"]
     height, width = block["resolution"]
     shape = (arguments.batch_size, height, width, 3)
@@ -165,7 +166,7 @@ def training_step(arguments: argparse.Namespace) -> Contestants:
 
     def jax_step():
         nonlocal state
-        state, scalars = step(state, batch)
+        state, scalars = step(state, batch, {})
         return state, scalars
 
     return {"jax": jax_step, "torch": torch_step}

@@ -7,8 +7,8 @@ Every case is a process of its own, so that peak memory is its own; a case whose
 has is not measured again. The model has its default size. Measured are
 
 - the time of an update with the batch already on the device, median and least of the rounds;
-- images a second with that batch, and with batches from the data loader (jax alone: a file of 192
-  pictures like CLEVR's, 240x320, read from the page cache);
+- images per second with that batch, and with batches from the data loader (jax alone: a file of 192
+  images like CLEVR's, 240x320, read from the page cache);
 - peak memory of the device;
 - of jax, the floating-point operations that an update takes (`gflop_per_step`), and, as operations
   a second, their share of what large products of matrices reach in the same precision
@@ -106,15 +106,16 @@ def measure_jax(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from objdisc_jax.training import runs
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import make_train_step
 
     precision = arguments.precision
     matmul = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}[precision]
     jax.config.update("jax_default_matmul_precision", matmul)
     with tempfile.TemporaryDirectory() as folder:
-        config = experiment(arguments, Path(folder) / "pictures.h5")
-        graphdef, shapes = run_dir.abstract_state(config)
+        config = experiment(arguments, Path(folder) / "images.h5")
+        run = run_dir.abstract(config)
+        graphdef, shapes = run.graphdef, run.state
         batch_shape = (arguments.batch_size, *config.model.resolution, 3)
         image = np.random.default_rng(0).integers(0, 256, batch_shape, np.uint8)
         batch = {"image": jax.device_put(image)}
@@ -187,17 +188,17 @@ def measure_torch(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def experiment(arguments: argparse.Namespace, file: Path) -> Any:
-    """The model at its default size, on a file of pictures that is made for it."""
+    """The model at its default size, on a file of images that is made for it."""
     from conversion import clevr_records
 
     from objdisc_jax import config as configs
     from objdisc_jax.data import hdf5_writer, multi_object
 
     records = clevr_records(NUM_IMAGES)
-    pictures = {"image": records["image"], "segmentation": multi_object.label_map(records["mask"])}
+    images = {"image": records["image"], "segmentation": multi_object.label_map(records["mask"])}
     splits = {"split_train": [0, NUM_IMAGES], "split_val": [0, 0], "split_test": [0, 0]}
     with hdf5_writer.new_file(file, num_records=NUM_IMAGES, attributes=splits) as writer:
-        writer.write(0, pictures)
+        writer.write(0, images)
     config = configs.experiment(model=arguments.model, data="clevr_with_masks")
     config.data.path = str(file)
     config.data.max_objects = None
@@ -210,11 +211,11 @@ def experiment(arguments: argparse.Namespace, file: Path) -> Any:
 
 def initial(config: Any) -> Any:
     """The training state before the first update, on the device."""
-    from objdisc_jax import config as configs
     from objdisc_jax.models import base
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import initial_state
 
-    _, params = base.split(configs.build_model(config))
+    _, params = base.split(run_dir.build_model(config))
     return initial_state(config, params)
 
 
@@ -235,10 +236,10 @@ def with_loader(arguments: argparse.Namespace, config: Any, step: Any, state: An
     )
     with contextlib.closing(batches):
         for number, batch in zip(range(-2, num_steps), batches, strict=False):
-            if number == 0:  # workers run, and the step is compiled for pictures of this size
+            if number == 0:  # workers run, and the step is compiled for images of this size
                 jax.block_until_ready(state)
                 start = time.perf_counter()
-            state, _ = step(state, {"image": jax.device_put(batch["image"])})
+            state, _ = step(state, {"image": jax.device_put(batch["image"])}, {})
         jax.block_until_ready(state)
         return num_steps * config.batch_size / (time.perf_counter() - start)
 
@@ -273,19 +274,20 @@ def count_flops(config: Any) -> float:
     """
     import jax
 
-    from objdisc_jax.training import runs
+    from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import make_train_step
 
     config = config.copy_and_resolve_references()
     if "rematerialize" in config.model:
         config.model.rematerialize = False
-    graphdef, shapes = run_dir.abstract_state(config)
+    run = run_dir.abstract(config)
+    graphdef, shapes = run.graphdef, run.state
     image = jax.ShapeDtypeStruct((config.batch_size, *config.model.resolution, 3), "uint8")
     scan = jax.lax.scan
     jax.lax.scan = functools.partial(scan, unroll=True)
     try:
         with jax.default_device(jax.devices("cpu")[0]):
-            lowered = make_train_step(config, graphdef).lower(shapes, {"image": image})
+            lowered = make_train_step(config, graphdef).lower(shapes, {"image": image}, {})
     finally:
         jax.lax.scan = scan
     analysis: Any = lowered.cost_analysis()
