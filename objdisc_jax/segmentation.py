@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import ArrayLike
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
@@ -76,7 +76,7 @@ def low_confidence(masks: Any, *, mode: str, threshold: float, **_: object) -> A
 
 
 def _furthest(
-    labels: Int[np.ndarray, "h w"], extent: Callable[[Float[np.ndarray, "n 2"]], float]
+    labels: UInt8[np.ndarray, "h w"], extent: Callable[[Float[np.ndarray, "n 2"]], float]
 ) -> int:
     """The label whose region has the largest extent; the lowest of equals."""
     present = np.unique(labels)
@@ -84,7 +84,7 @@ def _furthest(
     return int(present[np.argmax(extents)])
 
 
-def _hull(region: Int[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
+def _hull(region: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "n 2"]:
     """Corners (row, column) of the convex hull of a region's pixels, in order.
 
     Pixels are unit squares, not points: a single pixel or a straight line of them has a hull like

@@ -1,7 +1,7 @@
 """One split of a data set: which records it has, and batches of them as NumPy arrays."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -17,6 +17,7 @@ from objdisc_jax.names import closest
 # that the set declares, [b, ...]. Always valid bool [b], False for padding, where fields are zeros,
 # and index int64 [b], record number, -1 for padding.
 Batch = dict[str, np.ndarray]
+Positions = Sequence[int] | Int[np.ndarray, " b"]
 
 # So many images that cannot be read are no accident.
 _MOST_TRIES = 20
@@ -62,7 +63,7 @@ class Dataset:
                     "another data set."
                 )
 
-    def read(self, positions: Int[np.ndarray, " b"], names: Collection[str] | None = None) -> Batch:
+    def read(self, positions: Positions, names: Collection[str] | None = None) -> Batch:
         """Reads the examples at these positions of the split.
 
         Args:
@@ -77,7 +78,7 @@ class Dataset:
 
     def read_or_replace(
         self,
-        positions: Int[np.ndarray, " b"],
+        positions: Positions,
         *,
         names: Collection[str] | None = None,
         replace: bool,
@@ -102,7 +103,7 @@ class Dataset:
         for name in names:
             batch[name] = np.zeros((count, *fields[name].shape), fields[name].dtype)
         skipped: dict[int, str] = {}
-        for row, position in enumerate(positions):
+        for row, position in enumerate(map(int, positions)):
             if position == PADDING:
                 continue
             for record in self._candidates(position):

@@ -94,7 +94,7 @@ class Hdf5Reader:
     def _field(self, record: int, name: str) -> np.ndarray:
         arrays = self._arrays
         if name in self.declaration.fields:
-            return np.asarray(arrays[name].read(record), self.declaration.fields[name].dtype)
+            return arrays[name].read(record).astype(self.declaration.fields[name].dtype, copy=False)
         rows, columns = (slice(*bounds) for bounds in self._crop)
         if name in arrays:
             return arrays[name].read(record, rows, columns)
@@ -222,5 +222,5 @@ class _Array:
                 raise OSError(f"there is no record {record}") from None
             if not skipped_filters:
                 values = np.frombuffer(self._inflate.decompress(chunk), self._array.dtype)
-                return values.reshape(self.shape[1:])[box]
-        return self._array[record][box] if self._whole else self._array[(record, *box)]
+                return np.asarray(values.reshape(self.shape[1:])[box])
+        return np.asarray(self._array[record][box] if self._whole else self._array[record, *box])

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from objdisc_jax.interop.layouts import Rule
+from objdisc_jax.interop import layouts
+from objdisc_jax.interop.layouts import Rule, Table
 
 Noise = dict[str, Tensor]
 
@@ -48,12 +49,14 @@ class TorchModel(nn.Module, abc.ABC):
     Attributes:
         input_range: what black and white are to the model.
         settings: what it was built from.
+        names: the modules' names in the published weights and here, as in `layouts.rules`.
         published: settings of which the published code knows this one value only.
         annealed: last components of the names of buffers that training changes, which a
             checkpoint may hold with any value.
     """
 
     input_range: ClassVar[tuple[float, float]]
+    names: ClassVar[Table]
     published: ClassVar[Mapping[str, Any]]
     annealed: ClassVar[tuple[str, ...]] = ()
 
@@ -91,9 +94,9 @@ class TorchModel(nn.Module, abc.ABC):
             step: the training step, for schedules.
         """
 
-    @abc.abstractmethod
     def rules(self) -> list[Rule]:
         """Where every parameter of this model is in the JAX model."""
+        return layouts.rules(self, self.names)
 
     @abc.abstractmethod
     def hyper_parameters(self) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from objdisc_jax.interop import layouts
-from objdisc_jax.interop.layouts import DENSE, SAME, Rule
 from objdisc_jax.settings import SlotAttentionSettings
 
 ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU}
@@ -90,10 +88,6 @@ class PositionEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Adds the embedding of the full grid."""
         return x + self.dense(self.grid).permute(0, 3, 1, 2)
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The embedding's rules; the grid is computed, never read."""
-        return layouts.weight_and_bias(f"{path}.dense", f"{key}.dense", DENSE)
 
 
 class SlotAttentionOutput(NamedTuple):
@@ -187,28 +181,3 @@ class SlotAttention(nn.Module):
             for _ in range(num_iterations - 1):
                 slots = self.step(slots, keys, values).slots
         return self.step(slots, keys, values)
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The module's rules."""
-        is_learned = self.settings.gradient == "bo_qsa"
-        initial = ("slots_init",) if is_learned else ("slot_mu", "slot_log_sigma")
-        norms = ("norm_inputs", "norm_slots", "norm_mlp")
-        projections = ("project_q", "project_k", "project_v")
-        first = []
-        if self.input_mlp is not None:
-            first = [
-                *layouts.scale_and_bias(f"{path}.input_layer_norm", f"{key}.input_layer_norm"),
-                *layouts.mlp(f"{path}.input_mlp", f"{key}.input_mlp", 2),
-            ]
-        return [
-            *first,
-            *(Rule(f"{path}.{name}", f"{key}.{name}", SAME) for name in initial),
-            *(
-                rule
-                for name in norms
-                for rule in layouts.scale_and_bias(f"{path}.{name}", f"{key}.{name}")
-            ),
-            *(Rule(f"{path}.{name}.kernel", f"{key}.{name}.weight", DENSE) for name in projections),
-            *layouts.gru(f"{path}.gru", f"{key}.gru"),
-            *layouts.mlp(f"{path}.mlp", f"{key}.mlp", 2),
-        ]

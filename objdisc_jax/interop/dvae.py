@@ -1,10 +1,10 @@
 """The discrete VAE of SLATE in PyTorch."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
-from objdisc_jax.interop import layouts
 from objdisc_jax.interop.blocks import initialise
-from objdisc_jax.interop.layouts import CONV, Rule
 from objdisc_jax.models.slate.settings import PATCH
 
 
@@ -53,22 +53,15 @@ class DVAE(nn.Module):
             assert isinstance(layer, nn.Conv2d)
             initialise(layer, "xavier")
 
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The module's rules."""
-        blocks = {f"{path}.encoder.{i}": f"{key}.encoder.{i}" for i in range(7)}
-        blocks[f"{path}.embed"] = f"{key}.decoder.0"
-        for stage in range(2):
-            for i in range(4):
-                blocks[f"{path}.stages.{stage}.{i}"] = f"{key}.decoder.{1 + 5 * stage + i}"
-        return [
-            *(
-                rule
-                for here, there in blocks.items()
-                for rule in (
-                    Rule(f"{here}.conv.kernel", f"{there}.m.weight", CONV),
-                    *layouts.scale_and_bias(f"{here}.norm", there),
-                )
-            ),
-            *layouts.weight_and_bias(f"{path}.to_logits", f"{key}.encoder.7", CONV),
-            *layouts.weight_and_bias(f"{path}.to_image", f"{key}.decoder.11", CONV),
-        ]
+
+def dvae_names() -> Iterator[tuple[str, str]]:
+    """Names of the blocks, whose convolution is `m`; the norm's parameters are the block's own."""
+    places = {rf"encoder\.{i}": f"encoder.{i}" for i in range(7)} | {r"decoder\.0": "embed"}
+    places |= {
+        rf"decoder\.{1 + 5 * stage + i}": f"stages.{stage}.{i}"
+        for stage in (0, 1)
+        for i in range(4)
+    }
+    for name, place in places.items():
+        yield rf"dvae\.{name}\.m", f"dvae.{place}.conv"
+        yield rf"dvae\.{name}", f"dvae.{place}.norm"

@@ -9,7 +9,6 @@ from torch.distributions import Normal, kl_divergence
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.glimpses import EPSILON, Scene, compose
-from objdisc_jax.interop.layouts import Rule
 from objdisc_jax.interop.scene_latents import (
     LOCAL,
     BackgroundDecoder,
@@ -46,6 +45,21 @@ class GNM(TorchModel):
 
     input_range = (0.0, 1.0)
     annealed = ("aux_p_pres_probs",)
+    names = (
+        (r"img_encoder\.conv\.\d+", "encoder.{kind}.{n}"),
+        (r"global_struct_draw\.p_global_decoder_net\.mlp\.\d+", "struct_draw.z_decoder.{kind}.{n}"),
+        (r"global_struct_draw\.p_global_net\.mlp\.\d+", "struct_draw.prior_net.{kind}.{n}"),
+        (r"global_struct_draw\.q_global_net\.mlp\.\d+", "struct_draw.posterior_net.{kind}.{n}"),
+        (r"global_struct_draw\.rnn_enc(.*)", r"struct_draw.encoder_lstm\1"),
+        (r"global_struct_draw\.rnn_dec(.*)", r"struct_draw.decoder_lstm\1"),
+        (r"global_struct_draw\.hid_to_dec_net\.conv\.0", "struct_draw.to_canvas"),
+        (r"p_z_given_x_or_g_net\.pwdw_net\.conv\.\d+", "local_net.trunk.{kind}.{n}"),
+        (r"p_z_given_x_or_g_net\.q_(\w+)_net", r"local_net.\1"),
+        (r"local_latent_sampler\.z_what_decoder_net\.conv\.\d+", "glimpse_decoder.{kind}.{n}"),
+        (r"p_bg_decoder\.p_bg_decoder\.conv\.\d+", "bg_decoder.{kind}.{n}"),
+        (r"p_bg_given_g_net\.p_bg_generator\.mlp\.\d+", "bg_prior.{kind}.{n}"),
+        (r"q_bg_given_x_net\.p_bg_encoder\.mlp\.\d+", "bg_posterior.{kind}.{n}"),
+    )
     published = MappingProxyType(
         {
             "resolution": (128, 128),
@@ -233,24 +247,6 @@ class GNM(TorchModel):
         kl = torch.stack(list(kls.values())).sum(0)
         elbo = rec_loss - kl
         return -elbo, {"elbo": elbo, "rec_loss": rec_loss, "kl": kl, **kls}
-
-    def rules(self) -> list[Rule]:
-        """Where every parameter of this model is in the JAX model."""
-        decoder = self.local_latent_sampler.z_what_decoder_net
-        key = "local_latent_sampler.z_what_decoder_net"
-        return [
-            *self.img_encoder.rules("encoder", "img_encoder"),
-            *self.global_struct_draw.rules("struct_draw", "global_struct_draw"),
-            *self.p_z_given_x_or_g_net.rules("local_net", "p_z_given_x_or_g_net"),
-            *decoder.rules("glimpse_decoder", key),
-            *self.p_bg_decoder.p_bg_decoder.rules("bg_decoder", "p_bg_decoder.p_bg_decoder"),
-            *self.p_bg_given_g_net.p_bg_generator.rules(
-                "bg_prior", "p_bg_given_g_net.p_bg_generator"
-            ),
-            *self.q_bg_given_x_net.p_bg_encoder.rules(
-                "bg_posterior", "q_bg_given_x_net.p_bg_encoder"
-            ),
-        ]
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The settings under the names of the published checkpoints' hyper-parameters."""

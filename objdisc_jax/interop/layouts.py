@@ -1,10 +1,14 @@
 """Where a parameter lies in the other framework: rules, read in both directions.
 
 A rule is data: the path of a JAX leaf, the key of a PyTorch tensor, and the layout change between
-them. `mapping.py` applies the rules.
+them. `rules` makes those of a model from a table of names; `mapping.py` applies them.
 """
 
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from torch import Tensor, nn
 
 
 class Layout(NamedTuple):
@@ -52,45 +56,69 @@ class Rule(NamedTuple):
     layout: Layout
 
 
-def weight_and_bias(path: str, key: str, layout: Layout) -> list[Rule]:
-    """The two parameters of a linear layer or a convolution."""
-    return [
-        Rule(f"{path}.kernel", f"{key}.weight", layout),
-        Rule(f"{path}.bias", f"{key}.bias", SAME),
-    ]
+Table = Sequence[tuple[str, str]]
+"""Names in PyTorch, as regular expressions, and in JAX: see `rules`."""
+
+_LAYOUTS = {nn.Linear: DENSE, nn.Conv2d: CONV, nn.ConvTranspose2d: CONV_TRANSPOSE}
+_NORMS = (nn.GroupNorm, nn.LayerNorm)
+_GRU = {"weight_ih": "input.kernel", "bias_ih": "input.bias"}
+_GRU |= {"weight_hh": "hidden.kernel", "bias_hh": "hidden.bias"}
 
 
-def scale_and_bias(path: str, key: str) -> list[Rule]:
-    """The two parameters of a LayerNorm or GroupNorm."""
-    return [
-        Rule(f"{path}.scale", f"{key}.weight", SAME),
-        Rule(f"{path}.bias", f"{key}.bias", SAME),
-    ]
+def rules(model: nn.Module, table: Table) -> list[Rule]:
+    """Where every parameter of a PyTorch model is in the JAX model.
 
-
-def gru(path: str, key: str) -> list[Rule]:
-    """The four parameters of a GRU cell; its two biases stay apart."""
-    return [
-        rule
-        for side, name in (("ih", "input"), ("hh", "hidden"))
-        for rule in (
-            Rule(f"{path}.{name}.kernel", f"{key}.weight_{side}", DENSE),
-            Rule(f"{path}.{name}.bias", f"{key}.bias_{side}", SAME),
-        )
-    ]
-
-
-def mlp(path: str, key: str, num_layers: int, first: int = 0) -> list[Rule]:
-    """Linear layers of a `torch.nn.Sequential`, which counts the activations between them too.
+    What a parameter is called within its module, and its layout, follow from the kind of module.
 
     Args:
-        path: the JAX MLP.
-        key: the `torch.nn.Sequential`.
-        num_layers: number of linear layers.
-        first: position of the first of them.
+        model: the PyTorch model.
+        table: regular expressions that match the whole name of a module, or else of a parameter,
+            with what it is called in the JAX model; the first that matches counts, and what none
+            matches has the same name there. `{n}` stands for the module's number among the layers,
+            or the norms, of its `torch.nn.Sequential`, `{kind}` for "layers" or "norms".
     """
-    return [
-        rule
-        for i in range(num_layers)
-        for rule in weight_and_bias(f"{path}.layers.{i}", f"{key}.{first + 2 * i}", DENSE)
+    found = []
+    for name, module in model.named_modules():
+        for parameter, tensor in module.named_parameters(recurse=False):
+            key = f"{name}.{parameter}".lstrip(".")
+            leaf, layout = _leaf(module, parameter, tensor)
+            place = _translated(name, table)
+            if place is None and (whole := _translated(key, table)):
+                path = whole
+            else:
+                place = _numbered(model, name, module, name if place is None else place)
+                path = f"{place}.{leaf}".lstrip(".")
+            found.append(Rule(path, key, layout))
+    return found
+
+
+def _leaf(module: nn.Module, parameter: str, tensor: Tensor) -> tuple[str, Layout]:
+    """What a parameter is called in the JAX module, and its layout."""
+    if isinstance(module, nn.GRUCell):
+        return _GRU[parameter], DENSE if parameter.startswith("weight") else SAME
+    if isinstance(module, _NORMS):
+        return {"weight": "scale"}.get(parameter, parameter), SAME
+    for kind, layout in _LAYOUTS.items():
+        if isinstance(module, kind):
+            return ("kernel", layout) if parameter == "weight" else (parameter, SAME)
+    return parameter, GRID if tensor.ndim == 4 else SAME
+
+
+def _translated(name: str, table: Table) -> str | None:
+    for pattern, place in table:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(place)
+    return None
+
+
+def _numbered(model: nn.Module, name: str, module: nn.Module, place: str) -> str:
+    """Fills in `{kind}` and `{n}`."""
+    parent, _, own = name.rpartition(".")
+    is_norm = isinstance(module, _NORMS)
+    siblings = [
+        child
+        for child, other in model.get_submodule(parent).named_children()
+        if isinstance(other, _NORMS) == is_norm and any(True for _ in other.parameters())
     ]
+    number = str(siblings.index(own)) if own in siblings else ""
+    return place.replace("{kind}", "norms" if is_norm else "layers").replace("{n}", number)

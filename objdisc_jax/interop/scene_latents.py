@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from objdisc_jax.interop import layouts
-from objdisc_jax.interop.layouts import CONV, Rule
 from objdisc_jax.interop.stacks import NormedConvs, NormedMLP, SubPixelStack
 from objdisc_jax.interop.struct_draw import normal
 from objdisc_jax.models.gnm.settings import Settings
@@ -54,15 +52,6 @@ class LocalLatentNet(nn.Module):
         return LocalDistributions(
             PRES_SCALE * pres.tanh(), normal(where), normal(depth), normal(what)
         )
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The network's rules."""
-        heads = [
-            rule
-            for name in LOCAL
-            for rule in layouts.weight_and_bias(f"{path}.{name}", f"{key}.q_{name}_net", CONV)
-        ]
-        return [*self.pwdw_net.rules(f"{path}.trunk", f"{key}.pwdw_net"), *heads]
 
 
 class LocalLatentSampler(nn.Module):

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.blocks import SlotAttention, initialise
-from objdisc_jax.interop.dvae import DVAE
-from objdisc_jax.interop.layouts import DENSE, SAME, Rule
-from objdisc_jax.interop.transformer import TransformerDecoder
+from objdisc_jax.interop.dvae import DVAE, dvae_names
+from objdisc_jax.interop.transformer import TransformerDecoder, transformer_names
 from objdisc_jax.models.slate.settings import PATCH, Settings
 
 
@@ -51,6 +50,19 @@ class SLATE(TorchModel):
     """
 
     input_range = (0.0, 1.0)
+    names = (
+        (r"dvae\.encoder\.7", "dvae.to_logits"),
+        (r"dvae\.decoder\.11", "dvae.to_image"),
+        *dvae_names(),
+        (r"positional_encoder\.pe", "embedding.positions"),
+        (r"dictionary\.dictionary\.weight", "embedding.dictionary"),
+        (r"slot_attn\.((?:input_)?mlp)\.\d+", r"slot_attention.\1.layers.{n}"),
+        (r"slot_attn(\..*)?", r"slot_attention\1"),
+        (r"slot_proj", "slot_projection"),
+        (r"out", "head"),
+        (r"tf_dec\.layer_norm", "decoder.norm"),
+        *transformer_names(),
+    )
     published = MappingProxyType({"gradient": "implicit", "dvae_features": 64})
 
     settings: Settings
@@ -151,18 +163,6 @@ class SLATE(TorchModel):
         one_hot = nn.functional.one_hot(tokens, self.settings.vocab_size).float()
         code = one_hot.transpose(1, 2).unflatten(-1, self.settings.grid)
         return self.dvae.decoder(code).float().clamp(0.0, 1.0)
-
-    def rules(self) -> list[Rule]:
-        """Where every parameter of this model is in the JAX model."""
-        return [
-            *self.dvae.rules("dvae", "dvae"),
-            Rule("embedding.positions", "positional_encoder.pe", SAME),
-            Rule("embedding.dictionary", "dictionary.dictionary.weight", SAME),
-            *self.slot_attn.rules("slot_attention", "slot_attn"),
-            Rule("slot_projection.kernel", "slot_proj.weight", DENSE),
-            *self.tf_dec.rules("decoder", "tf_dec"),
-            Rule("head.kernel", "out.weight", DENSE),
-        ]
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The settings under the names of the published checkpoints' hyper-parameters."""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objdisc_jax.interop import layouts
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.blocks import (
     ACTIVATIONS,
@@ -22,7 +21,6 @@ from objdisc_jax.interop.blocks import (
     SlotAttentionOutput,
     initialise,
 )
-from objdisc_jax.interop.layouts import CONV, CONV_TRANSPOSE, DENSE, Rule
 from objdisc_jax.interop.regularisers import area, separation
 from objdisc_jax.interop.schedules import cosine_ramp
 from objdisc_jax.models.slot_attention.settings import Settings
@@ -32,6 +30,18 @@ class SlotAttentionAutoEncoder(TorchModel):
     """Convolutional encoder, Slot Attention, and a broadcast decoder trained on pixels."""
 
     input_range = (-1.0, 1.0)
+    names = (
+        (r"encoder\.(\d+)\.0", r"encoder.layers.\1"),
+        (r"encoder_pos_embedding\.dense", "encoder_position.dense"),
+        (r"encoder_out_layer\.\d+", "encoder_mlp.layers.{n}"),
+        (r"encoder_norm", "encoder_layer_norm"),
+        (r"decoder_pos_embedding\.dense", "decoder.position.dense"),
+        (r"decoder_slot_layer", "decoder.slot_layer"),
+        (r"decoder\.(\d+)\.0", r"decoder.layers.\1"),
+        (r"decoder\.\d+\.2", "decoder.out"),
+        (r"decoder\.\d+", "decoder.mlp.layers.{n}"),
+        (r"slot_attention\.((?:input_)?mlp)\.\d+", r"slot_attention.\1.layers.{n}"),
+    )
     published = MappingProxyType(
         {
             "gradient": "implicit",
@@ -200,32 +210,6 @@ class SlotAttentionAutoEncoder(TorchModel):
             weight = cosine_ramp(step, settings.area_weight, settings.area_ramp)
             loss = loss + weight * scalars["area"]
         return loss, scalars
-
-    def rules(self) -> list[Rule]:
-        """Where every parameter of this model is in the JAX model."""
-        layer = layouts.weight_and_bias
-        rules = [
-            *(
-                r
-                for i in range(len(self.encoder))
-                for r in layer(f"encoder.layers.{i}", f"encoder.{i}.0", CONV)
-            ),
-            *self.encoder_pos_embedding.rules("encoder_position", "encoder_pos_embedding"),
-            *layouts.mlp("encoder_mlp", "encoder_out_layer", 2),
-            *self.decoder_pos_embedding.rules("decoder.position", "decoder_pos_embedding"),
-            *self.slot_attention.rules("slot_attention", "slot_attention"),
-        ]
-        if self.encoder_norm is not None:
-            rules += layouts.scale_and_bias("encoder_layer_norm", "encoder_norm")
-        if self.decoder_slot_layer is None:
-            last = len(self.decoder) - 1
-            for i in range(last + 1):
-                rules += layer(f"decoder.layers.{i}", f"decoder.{i}.0", CONV_TRANSPOSE)
-            rules += layer("decoder.out", f"decoder.{last}.2", CONV_TRANSPOSE)
-        else:
-            rules.append(Rule("decoder.slot_layer.kernel", "decoder_slot_layer.weight", DENSE))
-            rules += layouts.mlp("decoder.mlp", "decoder", len(self.decoder) // 2, first=1)
-        return rules
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The settings under the names of the published checkpoints' hyper-parameters."""

@@ -1,13 +1,11 @@
 """Stacks of the PyTorch GNM in which every layer is followed by CELU and a normalisation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from objdisc_jax.interop import layouts
 from objdisc_jax.interop.blocks import SameConv2d
-from objdisc_jax.interop.layouts import CONV, DENSE, Rule
 
 
 def _group_norm(features: int) -> nn.GroupNorm:
@@ -37,10 +35,6 @@ class NormedConvs(nn.Module):
         """Applies the stack to `[b, c, h, w]`."""
         return self.conv(x)
 
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The stack's rules."""
-        return list(_rules(self.conv, path, f"{key}.conv"))
-
 
 class NormedMLP(nn.Module):
     """Linear layers, each followed by CELU and LayerNorm; the last may be left bare."""
@@ -58,10 +52,6 @@ class NormedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layers to the last axis."""
         return self.mlp(x)
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The stack's rules."""
-        return list(_rules(self.mlp, path, f"{key}.mlp"))
 
 
 class SubPixelStack(nn.Module):
@@ -88,22 +78,3 @@ class SubPixelStack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Enlarges `[b, c, h, w]`."""
         return self.conv(x)
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The stack's rules."""
-        return list(_rules(self.conv, path, f"{key}.conv"))
-
-
-def _rules(stack: nn.Sequential, path: str, key: str) -> Iterator[Rule]:
-    """Rules of the modules that have parameters, which JAX keeps in a list of each kind."""
-    layers = norms = 0
-    for position, module in enumerate(stack):
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            layout = DENSE if isinstance(module, nn.Linear) else CONV
-            yield from layouts.weight_and_bias(
-                f"{path}.layers.{layers}", f"{key}.{position}", layout
-            )
-            layers += 1
-        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
-            yield from layouts.scale_and_bias(f"{path}.norms.{norms}", f"{key}.{position}")
-            norms += 1

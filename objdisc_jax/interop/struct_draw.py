@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from objdisc_jax.interop import layouts
-from objdisc_jax.interop.layouts import CONV, GRID, Rule
 from objdisc_jax.interop.stacks import NormedMLP
 from objdisc_jax.models.gnm.settings import Settings
 
@@ -40,13 +38,6 @@ class ConvLSTMCell(nn.Module):
         i, f, o, g = self.conv(torch.cat([inputs, h], 1)).float().chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The cell's rules."""
-        return [
-            *(Rule(f"{path}.{name}", f"{key}.{name}", GRID) for name in ("h_0", "c_0")),
-            *layouts.weight_and_bias(f"{path}.conv", f"{key}.conv", CONV),
-        ]
 
 
 class GlobalCode(NamedTuple):
@@ -105,17 +96,6 @@ class StructDRAW(nn.Module):
             priors.append(prior)
             posteriors.append(posterior)
         return GlobalCode(canvas, torch.stack(drawn, 1), _stack(priors), _stack(posteriors))
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The module's rules."""
-        return [
-            *self.p_global_decoder_net.rules(f"{path}.z_decoder", f"{key}.p_global_decoder_net"),
-            *self.rnn_enc.rules(f"{path}.encoder_lstm", f"{key}.rnn_enc"),
-            *self.rnn_dec.rules(f"{path}.decoder_lstm", f"{key}.rnn_dec"),
-            *self.p_global_net.rules(f"{path}.prior_net", f"{key}.p_global_net"),
-            *self.q_global_net.rules(f"{path}.posterior_net", f"{key}.q_global_net"),
-            *layouts.weight_and_bias(f"{path}.to_canvas", f"{key}.hid_to_dec_net.conv.0", CONV),
-        ]
 
 
 def _flat(x: Tensor) -> Tensor:

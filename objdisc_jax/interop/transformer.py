@@ -1,11 +1,11 @@
 """The transformer decoder of SLATE in PyTorch."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-from objdisc_jax.interop import layouts
 from objdisc_jax.interop.blocks import initialise, mlp
-from objdisc_jax.interop.layouts import DENSE, Rule
 from objdisc_jax.models.slate.settings import Settings
 
 
@@ -36,15 +36,6 @@ class MultiHeadAttention(nn.Module):
             logits = logits.masked_fill(hidden, float("-inf"))
         weights = self.attn_dropout(logits.float().softmax(-1))
         return self.output_dropout(self.proj_o((weights @ v).transpose(1, 2).flatten(-2)))
-
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The module's rules."""
-        names = {"project_q": "proj_q", "project_k": "proj_k", "project_v": "proj_v"}
-        names["project_out"] = "proj_o"
-        return [
-            Rule(f"{path}.{ours}.kernel", f"{key}.{theirs}.weight", DENSE)
-            for ours, theirs in names.items()
-        ]
 
 
 class TransformerBlock(nn.Module):
@@ -86,27 +77,6 @@ class TransformerBlock(nn.Module):
         x = x + self.encoder_decoder_attn(y, context)
         return x + self.ffn_dropout(self.ffn(self.ffn_layer_norm(x)))
 
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The block's rules."""
-        norms = {
-            "self_norm": "self_attn_layer_norm",
-            "cross_norm": "encoder_decoder_attn_layer_norm",
-            "mlp_norm": "ffn_layer_norm",
-        }
-        return [
-            *(
-                rule
-                for ours, theirs in norms.items()
-                for rule in layouts.scale_and_bias(f"{path}.{ours}", f"{key}.{theirs}")
-            ),
-            *self.self_attn.rules(f"{path}.self_attention", f"{key}.self_attn"),
-            *self.encoder_decoder_attn.rules(
-                f"{path}.cross_attention", f"{key}.encoder_decoder_attn"
-            ),
-            *layouts.weight_and_bias(f"{path}.mlp_in", f"{key}.ffn.0", DENSE),
-            *layouts.weight_and_bias(f"{path}.mlp_out", f"{key}.ffn.2", DENSE),
-        ]
-
 
 class TransformerDecoder(nn.Module):
     """Blocks that predict every token from those before it and from a context."""
@@ -127,10 +97,14 @@ class TransformerDecoder(nn.Module):
             x = block(x, context)
         return self.layer_norm(x)
 
-    def rules(self, path: str, key: str) -> list[Rule]:
-        """The module's rules."""
-        rules = layouts.scale_and_bias(f"{path}.norm", f"{key}.layer_norm")
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, TransformerBlock)
-            rules += block.rules(f"{path}.blocks.{i}", f"{key}.blocks.{i}")
-        return rules
+
+def transformer_names() -> Iterator[tuple[str, str]]:
+    """Names of the blocks' parts."""
+    block, ours = r"tf_dec\.blocks\.(\d+)", r"decoder.blocks.\1"
+    parts = {"self_attn": "self", "encoder_decoder_attn": "cross", "ffn": "mlp"}
+    for name, part in parts.items():
+        yield rf"{block}\.{name}_layer_norm", f"{ours}.{part}_norm"
+        yield rf"{block}\.{name}\.proj_o", f"{ours}.{part}_attention.project_out"
+        yield rf"{block}\.{name}\.proj_([qkv])", rf"{ours}.{part}_attention.project_\2"
+    yield rf"{block}\.ffn\.0", f"{ours}.mlp_in"
+    yield rf"{block}\.ffn\.2", f"{ours}.mlp_out"

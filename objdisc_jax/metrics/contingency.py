@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Integer
 
 MAX_PIXELS = 2**24
 """Counts are summed in float32, which holds every integer up to here."""
@@ -13,8 +13,8 @@ MAX_PIXELS = 2**24
 
 @partial(jax.jit, static_argnames=("num_true", "num_predicted"))
 def contingency_table(
-    true: Int[Array, "b h w"],
-    predicted: Int[Array, "b h w"],
+    true: Integer[Array, "b h w"],
+    predicted: Integer[Array, "b h w"],
     *,
     num_true: int,
     num_predicted: int,
@@ -63,7 +63,7 @@ def contingency_table(
 
 @partial(jax.jit, static_argnames=("num_labels", "background"))
 def num_objects(
-    true: Int[Array, "b h w"], num_labels: int, background: tuple[int, ...] = (0,)
+    true: Integer[Array, "b h w"], num_labels: int, background: tuple[int, ...] = (0,)
 ) -> Int[Array, "b"]:
     """Counts the objects that an image shows: labels that at least one pixel carries.
 
@@ -74,4 +74,4 @@ def num_objects(
     """
     is_shown = jax.vmap(lambda labels: jnp.bincount(labels.ravel(), length=num_labels) > 0)(true)
     is_object = ~np.isin(np.arange(num_labels), background)
-    return jnp.sum(is_shown & is_object, axis=1)
+    return jnp.sum(is_shown & is_object[None], axis=1)

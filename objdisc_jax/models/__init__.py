@@ -7,11 +7,8 @@ model itself is asked for.
 """
 
 import pkgutil
-from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from ml_collections import ConfigDict
 
 from objdisc_jax import registry
 from objdisc_jax.errors import ConfigError
@@ -57,8 +54,8 @@ def model_class(name: str) -> "type[Model]":
     return _class(name, "model", Model)
 
 
-def settings_of(block: ConfigDict | Mapping[str, Any]) -> Settings:
-    """The settings that a config's `model` block states.
+def settings_of(block: Any) -> Settings:
+    """The settings that a config's `model` block, a ConfigDict or a mapping, states.
 
     Raises:
         ConfigError: there is no such model, or a setting is unknown or not allowed.
@@ -67,7 +64,7 @@ def settings_of(block: ConfigDict | Mapping[str, Any]) -> Settings:
     return settings_class(values.pop("name")).from_dict(values)
 
 
-def create(block: ConfigDict | Mapping[str, Any], *, rngs: "nnx.Rngs") -> "Model":
+def create(block: Any, *, rngs: "nnx.Rngs") -> "Model":
     """Builds the model of a config's `model` block, with initial parameters from `rngs`.
 
     Raises:

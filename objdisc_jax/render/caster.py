@@ -100,7 +100,7 @@ def label_counts(scene: Scene, resolution: tuple[int, int]) -> Int[Array, " k"]:
     directions = camera.rays(scene.camera, x + 0.5, y + 0.5, resolution)
     labels = first_hit(scene, vec(scene.camera), directions).label
     number = 1 + jnp.arange(scene.objects.shape.shape[0])
-    return jnp.sum(labels == number[:, None], axis=1)
+    return jnp.sum(labels[None] == number[:, None], axis=1)
 
 
 def first_hit(scene: Scene, origin: Vec, direction: Vec, own: jax.Array | None = None) -> Hit:
@@ -288,8 +288,8 @@ def _replace(
         wanted = number * chunk + jnp.arange(chunk) + 1
         pixel = jnp.searchsorted(rank, wanted, method="scan_unrolled").astype(jnp.int32)
         pixel = jnp.minimum(pixel, height * width - 1)
-        x = (pixel % width) + offsets[:, :1]
-        y = (pixel // width) + offsets[:, 1:]
+        x = (pixel % width)[None] + offsets[:, :1]
+        y = (pixel // width)[None] + offsets[:, 1:]
         directions = camera.rays(scene.camera, x.reshape(-1), y.reshape(-1), (height, width))
         own = jnp.zeros_like(directions.x, jnp.int32)
         seen = _radiance(scene, vec(scene.camera), directions, own=own, mirrors=mirrors)
@@ -302,7 +302,7 @@ def _replace(
     room = -(-height * width // chunk) * chunk
     colors = jnp.zeros((3, room))
     colors = jax.lax.fori_loop(0, (total + chunk - 1) // chunk, visit, colors)
-    return jnp.where(chosen.reshape(-1), colors[:, jnp.maximum(rank - 1, 0)], linear)
+    return jnp.where(chosen.reshape(1, -1), colors[:, jnp.maximum(rank - 1, 0)], linear)
 
 
 def filter_offsets(samples: int) -> np.ndarray:

@@ -151,7 +151,7 @@ def sample_positions(
     """
     k = MAX_OBJECTS
     radii = jnp.asarray(np.array(list(sizes.values()), np.float32))
-    directions = jnp.asarray(_DIRECTIONS)
+    directions = jnp.asarray(_DIRECTIONS)[None, None]
 
     def attempt(state: _Attempt) -> _Attempt:
         number, *_ = state
@@ -163,10 +163,10 @@ def sample_positions(
 
         def add(i: jax.Array, placed: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             position, fits = placed
-            offset = candidates[i][:, None] - position  # [tries, k, 2]
-            gap = jnp.sqrt(jnp.sum(offset**2, -1)) - size[i] - size * shrink
+            offset = candidates[i][:, None] - position[None]  # [tries, k, 2]
+            gap = jnp.sqrt(jnp.sum(offset**2, -1)) - size[i] - (size * shrink)[None]
             along = jnp.abs(jnp.sum(offset[:, :, None] * directions, -1)).min(-1)
-            earlier = jnp.arange(k) < i
+            earlier = jnp.arange(k)[None] < i
             good = (((gap >= _MIN_DISTANCE) & (along >= _MARGIN)) | ~earlier).all(1)
             return (
                 position.at[i].set(candidates[i][jnp.argmax(good)]),

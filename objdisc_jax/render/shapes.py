@@ -173,7 +173,7 @@ def intersect_torus(origin: Vec, direction: Vec) -> Intersection:
     speed = jax.lax.rsqrt(direction.dot(direction))
     start = intersect_sphere(origin, direction).t
 
-    def march(_: int, t: jax.Array) -> jax.Array:
+    def march(_: jax.Array, t: jax.Array) -> jax.Array:
         return t + _torus_distance(origin + direction * t) * speed
 
     t = jax.lax.fori_loop(0, 64, march, start)

@@ -106,13 +106,13 @@ def look(
         offset: where in the pattern to look.
         footprint: units that a pixel covers; patterns finer than that fade into their mean.
     """
-    at = (point * scale).map(lambda x: x + offset)
+    at = (point * scale).map(lambda x: (x + offset)[None])
     # The point itself, and a step along each axis.
     x, y, z = np.eye(4, 3, k=-1, dtype=np.float32).T[:, :, None] * _STEP
     values = jax.lax.switch(pattern, list(PATTERNS.values()), Vec(at.x + x, at.y + y, at.z + z))
     share = jnp.clip(1.5 - 2 * footprint * scale, 0, 1)
     # A bump's height shrinks with the pattern, so its slope stays.
-    slope = (values[1:] - values[0]) * (BUMP / _STEP * share)
+    slope = (values[1:] - values[:1]) * (BUMP / _STEP * share)[None]
     return 0.5 + (values[0] - 0.5) * share, Vec(slope[0], slope[1], slope[2])
 
 

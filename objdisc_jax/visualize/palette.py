@@ -6,7 +6,7 @@ colour furthest from all before it. All of them are brighter than the background
 """
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 from numpy.typing import ArrayLike
 
 BACKGROUND = (38, 38, 44)
@@ -43,7 +43,7 @@ def colorize(labels: ArrayLike, name: str = "labels") -> UInt8[np.ndarray, "*sha
     return palette(int(checked.max(initial=0)) + 1)[checked]
 
 
-def check_labels(labels: ArrayLike, name: str) -> Int[np.ndarray, "*shape"]:
+def check_labels(labels: ArrayLike, name: str) -> Integer[np.ndarray, "*shape"]:
     """The labels as an array, or a ValueError if they are negative or not integers."""
     labels = np.asarray(labels)
     if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:

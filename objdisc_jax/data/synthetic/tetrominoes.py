@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, Integer, UInt8
 
 # Bumped whenever the images of a seed change.
 VERSION = 1
@@ -181,13 +181,13 @@ for _number, _piece in SHAPES.items():
 _BOXES = _BLOCKS.max(1) + BLOCK  # rows and columns of the bounding box, [number, 2]
 
 
-def _with_background(values: Int[np.ndarray, "b k *c"]) -> Float32[np.ndarray, "b k+1 *c"]:
+def _with_background(values: Integer[np.ndarray, "b k *c"]) -> Float32[np.ndarray, "b k+1 *c"]:
     """Puts zeros for the background before the pieces' values."""
     background = np.zeros_like(values[:, :1])
     return np.concatenate([background, values], axis=1, dtype=np.float32)
 
 
-def _planes(segmentation: UInt8[np.ndarray, "b h w"]) -> UInt8[np.ndarray, "b k+1 h w 1"]:
+def _planes(segmentation: UInt8[np.ndarray, "b h w"]) -> UInt8[np.ndarray, "b e h w 1"]:
     """Returns one plane per entity, 255 where it is seen."""
     entity = np.arange(NUM_PIECES + 1, dtype=np.uint8)[:, None, None]
     return (np.uint8(255) * (segmentation[:, None] == entity))[..., None]

@@ -1,6 +1,7 @@
 """What only SLATE does: generation, slot editing, seeds in place of noise, dropout."""
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,7 @@ def test_slots_can_be_left_out_and_exchanged(model, slots):
 def test_loss_does_not_depend_on_the_chunks(model, batch, monkeypatch):
     noise = model.noise(jax.random.key(0), 2)
     expected = model.loss(batch, noise, step=STEP)[0]
-    default = chunks.in_chunks.__kwdefaults__
+    default = inspect.unwrap(chunks.in_chunks).__kwdefaults__
     monkeypatch.setitem(default, "limit", 100)  # a few tokens at a time
     np.testing.assert_allclose(model.loss(batch, noise, step=STEP)[0], expected, rtol=1e-5)
 

@@ -89,7 +89,7 @@ def test_chunks_give_what_the_whole_gives():
 
     def function(first, x):
         position = first + jnp.arange(x.shape[1])
-        return jax.nn.softmax(x @ weights, -1) * position[:, None]
+        return jax.nn.softmax(x @ weights, -1) * position[None, :, None]
 
     def loss(limit):
         return lambda x: jnp.sum(in_chunks(function, x, width=5, limit=limit) ** 2)
