@@ -1,4 +1,4 @@
-"""Slot Attention on the pictures of CLEVR v1.0 (no masks) at 128x128, 11 slots.
+"""Slot Attention on the images of CLEVR v1.0 (no masks) at 128x128, 11 slots.
 
     bash data_scripts/download_clevr.sh
     python -m objdisc_jax.main --config configs/sa_clevr_v1.py

@@ -69,8 +69,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--crop",
         default="data",
-        help=f"{CROPS} (default: the data set's own crop for images of its proportions, else the "
-        "largest box of the model's proportions in the middle)",
+        help=f"{CROPS} (default: like the training data if the aspect ratio matches, otherwise the "
+        "largest box of the model's aspect ratio in the centre)",
     )
     add("--batch-size", type=int, default=16, help="images at a time")
     return parser.parse_args(argv[1:])
