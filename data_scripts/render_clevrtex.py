@@ -65,9 +65,12 @@ def generate(
         DataError: the variant's folder exists, or holds another interrupted set, or cannot be
             written, or another process writes it.
     """
+    import dataclasses
+    from functools import partial
+
     import jax
 
-    from objdisc_jax.render import clevrtex
+    from objdisc_jax.render import clevr, clevrtex
     from objdisc_jax.render.blocks import BlockRenderer
 
     folder = pathlib.Path(output).expanduser().absolute() / f"clevrtex_{variant}"
@@ -83,9 +86,12 @@ def generate(
         "samples": samples,
     }
     material = clevrtex.VARIANTS[variant]
-    settings = clevrtex.render_settings(material, (rows, columns), samples)
+    settings = dataclasses.replace(
+        clevrtex.SETTINGS, shapes=material.shapes, resolution=(rows, columns), samples=samples
+    )
+    sample = partial(clevrtex.sample_scene, material)
     renderer = BlockRenderer(
-        lambda number, key: clevrtex.record(key, number, material, settings, max_objects),
+        lambda number, key: clevr.record(key, number, settings, max_objects, sample),
         jax.random.key(seed, impl="threefry2x32"),  # whatever the user's default is
         resolution=settings.resolution,
     )

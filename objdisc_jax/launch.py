@@ -17,8 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
 
 from objdisc_jax.cli import int_in_range
 
@@ -29,42 +29,18 @@ SAVE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m objdisc_jax.launch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--processes", type=int_in_range(1), required=True, help="how many to start"
-    )
-    parser.add_argument(
-        "--port",
-        type=int_in_range(0, 65535),
-        default=0,
-        help="of the coordinator; default: a free one",
-    )
-    parser.add_argument("arguments", nargs="*", help="of objdisc_jax.main, after --")
-    return parser.parse_args(argv)
-
-
 def launch(processes: int, arguments: Sequence[str], port: int = 0) -> int:
-    """Starts the processes and waits for them.
+    """Starts processes of `objdisc_jax.main` and waits for them.
 
-    Args:
-        processes: how many.
-        arguments: of `objdisc_jax.main`.
-        port: of the coordinator, which is process 0; 0 takes a free one.
-
-    Returns:
-        0 if all processes ended well, else the exit status of the first that did not.
+    Process 0 is their coordinator, at `port` or, if that is 0, at a free one. Returns 0 if all of
+    them ended well, else the exit status of the first that did not.
     """
     coordinator = f"localhost:{port or _free_port()}"
     command = [sys.executable, "-m", "objdisc_jax.main", *arguments]
     command += ["--coordinator", coordinator, "--num_processes", str(processes)]
     environments = [_share_of_gpus(number, processes) for number in range(processes)]
-    with _Signals() as signals:
+    running: list[subprocess.Popen[str]] = []
+    with _signals_passed_on(running) as received:
         for number, environment in enumerate(environments):
             process = subprocess.Popen(
                 [*command, "--process_id", str(number)],
@@ -74,14 +50,16 @@ def launch(processes: int, arguments: Sequence[str], port: int = 0) -> int:
                 text=True,
                 errors="replace",
             )
-            signals.pass_on_to(process)
+            running.append(process)
+            for signal_number in received:
+                process.send_signal(signal_number)
         printers = [
             threading.Thread(target=_print_lines, args=(number, process.stdout), daemon=True)
-            for number, process in enumerate(signals.processes)
+            for number, process in enumerate(running)
         ]
         for printer in printers:
             printer.start()
-        status = _wait(signals.processes)
+        status = _wait(running)
         for printer in printers:
             printer.join(SAVE_SECONDS)
     return status
@@ -119,37 +97,22 @@ def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-class _Signals:
-    """Passes SIGTERM and SIGINT on to processes, to later ones too.
+@contextlib.contextmanager
+def _signals_passed_on(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+    """Passes SIGTERM and SIGINT on to processes; yields those received, for later processes."""
+    received: list[int] = []
 
-    Attributes:
-        processes: those that get the signals.
-    """
-
-    def __init__(self):
-        self.processes: list[subprocess.Popen[str]] = []
-        self._received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._pass_on)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def pass_on_to(self, process: subprocess.Popen[str]) -> None:
-        """Adds a process."""
-        self.processes.append(process)
-        if self._received is not None:
-            process.send_signal(self._received)
-
-    def _pass_on(self, number: int, _: object) -> None:
-        self._received = number
-        for process in self.processes:
+    def pass_on(number: int, _: object) -> None:
+        received[:] = [number]
+        for process in processes:
             process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_lines(number: int, lines: IO[str]) -> None:
@@ -192,7 +155,16 @@ def _free_port() -> int:
 
 def main() -> None:
     """Does what the command line says."""
-    arguments = parse(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m objdisc_jax.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--processes", type=int_in_range(1), required=True, help="how many to start")
+    add("--port", type=int_in_range(0, 65535), default=0, help="of the coordinator; 0: a free one")
+    add("arguments", nargs="*", help="of objdisc_jax.main, after --")
+    arguments = parser.parse_args()
     sys.exit(launch(arguments.processes, arguments.arguments, arguments.port))
 
 

@@ -1,7 +1,7 @@
 """Names: the full ones of nested values, and suggestions for mistyped ones."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -20,3 +20,15 @@ def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def unflatten(
+    like: Mapping[Any, Any], value: Callable[[str, Any], Any], prefix: str = ""
+) -> dict[Any, Any]:
+    """Mappings nested as `like`, with `value(full name, value there)` in place of every value."""
+    return {
+        name: unflatten(child, value, f"{prefix}{name}.")
+        if isinstance(child, Mapping)
+        else value(f"{prefix}{name}", child)
+        for name, child in like.items()
+    }

@@ -84,7 +84,10 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
             config.optimizer[key] = ConfigDict(values["optimizer"][key])
         config.update(values)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(f"The saved config does not fit this version: {error}") from error
+        raise ConfigError(
+            f"The saved config is of another version of objdisc_jax ({error}). Use that version, "
+            "or train anew in another --workdir."
+        ) from error
     return config
 
 

@@ -24,7 +24,7 @@ from objdisc_jax import files
 from objdisc_jax.data import datasets, hdf5_writer, outputs
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
-from objdisc_jax.data.hdf5_writer import Packed, Records
+from objdisc_jax.data.hdf5_writer import Records, length
 from objdisc_jax.data.splits import scaled_splits, to_attributes
 
 VERSION = 1
@@ -42,22 +42,17 @@ Result = TypeVar("Result")
 class Source(Generic[Item]):
     """Where records come from.
 
-    Attributes:
-        identity: what distinguishes this conversion from any other; JSON.
-        num_records: how many records to convert; there may be fewer.
-        items: yields what there is to decode from record number k on, one item per record.
-        decode: turns the number of the first record and some items into arrays, [n, ...] each;
-            called by several threads at once.
-        block: how many records to decode at once.
-        images: names of the arrays that are read one record at a time.
+    `items(k)` yields what there is to decode from record number k on, one item per record.
+    `decode(first, items)` makes arrays, [n, ...] each, of items and the number of the first; it is
+    called by several threads at once.
     """
 
-    identity: Mapping[str, Any]
-    num_records: int
+    identity: Mapping[str, Any]  # what distinguishes this conversion from any other; JSON
+    num_records: int  # how many records to convert; there may be fewer
     items: Callable[[int], Iterator[Item]]
-    decode: Callable[[int, list[Item]], Mapping[str, np.ndarray]]
-    block: int
-    images: Collection[str] = hdf5_writer.IMAGES
+    decode: Callable[[int, list[Item]], Records]
+    block: int  # how many records to decode at once
+    images: Collection[str] = hdf5_writer.IMAGES  # arrays that are read one record at a time
 
 
 def declared(dataset: str, variant: str = "") -> DatasetDeclaration:
@@ -141,26 +136,27 @@ def convert(
                 raise DataError(f"{folder} lacks a part: remove the folder.")
             records = _load(part)
             writer.write(num_records, records)
-            num_records += _length(records)
+            num_records += length(records)
         progress.reset()
         progress.initial = progress.n = num_records
 
         def store(start: int, blocks: list[Records]) -> None:
-            records = _joined(blocks)
-            with files.replacing(folder / f"{start:09d}.npz", durable=True) as partial:
-                _save(partial, records)
+            records = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+            part = folder / f"{start:09d}.npz"
+            with files.replacing(part, durable=True) as partial, partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **records)
             writer.write(start, records)
 
         def counted(blocks: Iterator[Records]) -> Iterator[Records]:
             for block in blocks:
-                progress.update(_length(block))
+                progress.update(length(block))
                 yield block
 
         storing = background.submit(int)
         for blocks in _batched(counted(_packed_blocks(source, num_records, workers))):
             storing.result()  # one at a time: more would only fill the memory
             storing = background.submit(store, num_records, blocks)
-            num_records += sum(map(_length, blocks))
+            num_records += sum(map(length, blocks))
         storing.result()
         if not num_records:
             raise DataError(f"There is nothing to write to {path}: the input holds no records.")
@@ -171,7 +167,7 @@ def convert(
 def generate(
     path: str | os.PathLike[str],
     num_records: int,
-    decode: Callable[[int, list[int]], Mapping[str, np.ndarray]],
+    decode: Callable[[int, list[int]], Records],
     *,
     made_by: Mapping[str, Any],
     block: int,
@@ -216,8 +212,8 @@ def _batched(blocks: Iterator[Records]) -> Iterator[list[Records]]:
     num_records = num_bytes = 0
     for block in blocks:
         batch.append(block)
-        num_records += _length(block)
-        num_bytes += _size(block)
+        num_records += length(block)
+        num_bytes += sum(values.nbytes for values in block.values())
         if num_records >= _PART_RECORDS or num_bytes >= _PART_BYTES:
             yield batch
             batch, num_records, num_bytes = [], 0, 0
@@ -258,56 +254,10 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def _length(records: Records) -> int:
-    return len(next(iter(records.values())))
-
-
-def _size(records: Records) -> int:
-    """Returns the bytes that records take in memory."""
-    return sum(
-        len(values.chunks) if isinstance(values, Packed) else values.nbytes
-        for values in records.values()
-    )
-
-
-def _joined(blocks: list[Records]) -> Records:
-    """Returns consecutive records as one."""
-
-    def joined(pieces: list[Any]) -> np.ndarray | Packed:
-        if not isinstance(pieces[0], Packed):
-            return np.concatenate(pieces)
-        fields = vars(pieces[0])
-        return Packed(*(np.concatenate([vars(p)[name] for p in pieces]) for name in fields))
-
-    return {key: joined([block[key] for block in blocks]) for key in blocks[0]}
-
-
-def _save(part: pathlib.Path, records: Records) -> None:
-    """Writes the records of a part."""
-    arrays: dict[str, np.ndarray] = {}
-    for key, values in records.items():
-        if isinstance(values, Packed):
-            arrays |= {f"{key}:{field}": array for field, array in vars(values).items()}
-        else:
-            arrays[key] = values
-    with part.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
 def _load(part: pathlib.Path) -> Records:
     """Reads the records of a part."""
-    records: dict[str, Any] = {}
     try:
         with np.load(part) as arrays:
-            for name in arrays:
-                key, _, field = name.partition(":")
-                if field:
-                    records.setdefault(key, {})[field] = arrays[name]
-                else:
-                    records[key] = arrays[name]
+            return dict(arrays)
     except (ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"The part {part} is damaged ({error}). Remove its folder.") from None
-    return {
-        key: Packed(**values) if isinstance(values, dict) else values
-        for key, values in records.items()
-    }

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -111,7 +111,7 @@ class DatasetDeclaration:
         """The path, absolute; there may be nothing."""
         return pathlib.Path(self.path).expanduser().absolute()
 
-    def at_size(self, size: Collection[int]) -> "DatasetDeclaration":
+    def at_size(self, size: Collection[Any]) -> "DatasetDeclaration":
         """Returns the same data set, rendered at the size that the config's `image_size` states.
 
         The crop scales with it. Only `generate_command` makes images of another size than `self`'s.

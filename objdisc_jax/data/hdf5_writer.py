@@ -1,7 +1,6 @@
 """Writes HDF5 files in our layout: complete or not at all, and quick to read at random."""
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import os
@@ -31,42 +30,34 @@ IMAGES = ("image", "segmentation")
 _CHUNK_BYTES = 1 << 18
 
 
-@dataclasses.dataclass(frozen=True)
-class Packed:
-    """Consecutive records of an array of images, compressed.
-
-    Attributes:
-        chunks: the compressed records, end to end.
-        sizes: bytes of each.
-        record: an empty array with the shape and the type of a record, [0, ...].
-    """
-
-    chunks: np.ndarray
-    sizes: np.ndarray
-    record: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-
-Records = Mapping[str, np.ndarray | Packed]
+Records = Mapping[str, np.ndarray]
 
 
 def pack(records: Records, images: Collection[str] = IMAGES) -> Records:
-    """Compresses those images that are not; several threads at once are of use."""
-    return {
-        key: _packed(values) if key in images and isinstance(values, np.ndarray) else values
-        for key, values in records.items()
-    }
+    """Compresses consecutive records' images; several threads at once are of use.
+
+    Returns:
+        In place of each array of images that is not packed already, `NAME:sizes`, the bytes of each
+        compressed record, `NAME:chunks`, those records end to end, and `NAME:record`, an empty
+        array with the shape and the type of a record, [0, ...]; the others as they are.
+    """
+    packed = {}
+    for key, values in records.items():
+        if key in images:
+            chunks = [zlib.compress(value, 1) for value in np.ascontiguousarray(values)]
+            packed[f"{key}:sizes"] = np.array([len(chunk) for chunk in chunks])
+            packed[f"{key}:chunks"] = np.frombuffer(b"".join(chunks), np.uint8)
+            packed[f"{key}:record"] = np.empty((0, *values.shape[1:]), values.dtype)
+        else:
+            packed[key] = values
+    return packed
 
 
-def _packed(values: np.ndarray) -> Packed:
-    chunks = [zlib.compress(value, 1) for value in np.ascontiguousarray(values)]
-    return Packed(
-        chunks=np.frombuffer(b"".join(chunks), np.uint8),
-        sizes=np.array([len(chunk) for chunk in chunks]),
-        record=np.empty((0, *values.shape[1:]), values.dtype),
-    )
+def length(records: Records) -> int:
+    """Returns the number of records, packed or not."""
+    first = next(iter(records))
+    sizes = f"{first.partition(':')[0]}:sizes"
+    return len(records[sizes if sizes in records else first])
 
 
 class RecordWriter:
@@ -85,13 +76,19 @@ class RecordWriter:
         Raises:
             OSError: there is no space left; `new_file` explains that to the user.
         """
-        for key, values in pack(records, self._images).items():
-            if isinstance(values, Packed):
-                self._write_packed(start, self._array(key, values.record, chunk=1), values)
-            else:
+        packed = pack(records, self._images)
+        for name, values in packed.items():
+            key, _, part = name.partition(":")
+            if f"{key}:sizes" not in packed:
                 record_bytes = values.dtype.itemsize * int(np.prod(values.shape[1:]))
                 chunk = min(self._num_records, max(1, _CHUNK_BYTES // record_bytes))
-                self._array(key, values, chunk)[start : start + len(values)] = values
+                self._array(name, values, chunk)[start : start + len(values)] = values
+            elif part == "sizes":  # compressed records as they are, past HDF5's slower compression
+                array = self._array(key, packed[f"{key}:record"], chunk=1)
+                bounds = itertools.pairwise([0, *np.cumsum(values).tolist()])
+                for number, (begin, end) in enumerate(bounds, start):
+                    origin = (number, *[0] * (array.ndim - 1))
+                    array.id.write_direct_chunk(origin, packed[f"{key}:chunks"][begin:end])
         self._sink.check()
 
     def finish(
@@ -99,10 +96,7 @@ class RecordWriter:
     ) -> None:
         """Cuts the arrays to the records that there are, and adds what is known only at the end.
 
-        Args:
-            num_records: how many records have been written.
-            attributes: further ones of the file.
-            arrays: further ones, which do not have one entry for each record.
+        Those are attributes of the file, and arrays without one entry for each record.
 
         Raises:
             OSError: as `write`.
@@ -127,14 +121,6 @@ class RecordWriter:
                 compression_opts=1,
             )
         return self._arrays[key]
-
-    def _write_packed(self, start: int, array: h5py.Dataset, packed: Packed) -> None:
-        """Writes compressed records as they are, past HDF5's own slower compression."""
-        origin = (0,) * (array.ndim - 1)
-        stops = np.cumsum(packed.sizes).tolist()
-        bounds = itertools.pairwise([0, *stops])
-        for number, (chunk_start, chunk_stop) in enumerate(bounds, start):
-            array.id.write_direct_chunk((number, *origin), packed.chunks[chunk_start:chunk_stop])
 
 
 @contextlib.contextmanager

@@ -40,19 +40,12 @@ _SHARED_COLUMNS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The features of one data set, or of one variant of it.
-
-    Attributes:
-        dataset: its name.
-        variant: its variant; "" if the data set has but one.
-        features: shape and type of each feature.
-        entity_axis: the axis of `mask` that counts the entities, in a record.
-    """
+    """The features of one data set, or of one variant of it."""
 
     dataset: str
-    variant: str
-    features: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
-    entity_axis: int = 0
+    variant: str  # "" if the data set has but one
+    features: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]  # shape and type of each
+    entity_axis: int = 0  # the axis of `mask` that counts the entities, in a record
 
     @property
     def record_bytes(self) -> int:
@@ -65,60 +58,52 @@ class Layout:
         return f"--dataset {self.dataset}" + (f" --variant {self.variant}" if self.variant else "")
 
 
-def _clevr_with_masks() -> Layout:
-    entities = 11
-    features = {
-        "image": ((240, 320, 3), np.uint8),
-        "mask": ((entities, 240, 320, 1), np.uint8),
-        "pixel_coords": ((entities, 3), np.float32),
-    }
-    features |= {
-        key: ((entities,), np.float32) for key in ("x", "y", "z", "rotation", "visibility")
-    }
-    features |= {key: ((entities,), np.uint8) for key in ("size", "material", "shape", "color")}
-    return Layout("clevr_with_masks", "", features)
-
-
-def _tetrominoes() -> Layout:
-    entities = 4
-    features = {
-        "image": ((35, 35, 3), np.uint8),
-        "mask": ((entities, 35, 35, 1), np.uint8),
-        "color": ((entities, 3), np.float32),
-    }
-    features |= {key: ((entities,), np.float32) for key in ("x", "y", "shape", "visibility")}
-    return Layout("tetrominoes", "", features)
+def _layout(
+    name: str,
+    image: tuple[int, ...],
+    mask: tuple[int, ...],
+    floats: Mapping[str, tuple[int, ...]],
+    integers: Sequence[str] = (),
+    entity_axis: int = 0,
+) -> Layout:
+    """Returns a layout, NAME or NAME/VARIANT; `floats` have the shapes of one entity's."""
+    dataset, _, variant = name.partition("/")
+    features = {"image": (image, np.uint8), "mask": (mask, np.uint8)}
+    entities = mask[entity_axis]
+    features |= {key: ((entities, *shape), np.float32) for key, shape in floats.items()}
+    features |= {key: ((entities,), np.uint8) for key in integers}
+    return Layout(dataset, variant, features, entity_axis)
 
 
 def _multi_dsprites(variant: str, entities: int, channels: int = 3) -> Layout:
-    features = {
-        "image": ((64, 64, channels), np.uint8),
-        "mask": ((64, 64, entities, 1), np.uint8),
-        "color": ((entities, channels), np.float32),
-    }
+    mask = (64, 64, entities, 1)
     keys = ("x", "y", "shape", "visibility", "orientation", "scale")
-    features |= {key: ((entities,), np.float32) for key in keys}
-    return Layout("multi_dsprites", variant, features, entity_axis=2)
-
-
-def _objects_room(variant: str, entities: int) -> Layout:
-    features = {
-        "image": ((64, 64, 3), np.uint8),
-        "mask": ((entities, 64, 64, 1), np.uint8),
-    }
-    return Layout("objects_room", variant, features)
+    floats = {"color": (channels,), **dict.fromkeys(keys, ())}
+    name = f"multi_dsprites/{variant}"
+    return _layout(name, (64, 64, channels), mask, floats, entity_axis=2)
 
 
 LAYOUTS = (
-    _clevr_with_masks(),
-    _tetrominoes(),
+    _layout(
+        "clevr_with_masks",
+        (240, 320, 3),
+        (11, 240, 320, 1),
+        {"pixel_coords": (3,), **dict.fromkeys(("x", "y", "z", "rotation", "visibility"), ())},
+        integers=("size", "material", "shape", "color"),
+    ),
+    _layout(
+        "tetrominoes",
+        (35, 35, 3),
+        (4, 35, 35, 1),
+        {"color": (3,), **dict.fromkeys(("x", "y", "shape", "visibility"), ())},
+    ),
     _multi_dsprites("binarized", 4, channels=1),
     _multi_dsprites("colored_on_grayscale", 6),
     _multi_dsprites("colored_on_colored", 5),
-    _objects_room("train", 7),
-    _objects_room("empty_room", 4),
-    _objects_room("six_objects", 10),
-    _objects_room("identical_color", 10),
+    _layout("objects_room/train", (64, 64, 3), (7, 64, 64, 1), {}),
+    _layout("objects_room/empty_room", (64, 64, 3), (4, 64, 64, 1), {}),
+    _layout("objects_room/six_objects", (64, 64, 3), (10, 64, 64, 1), {}),
+    _layout("objects_room/identical_color", (64, 64, 3), (10, 64, 64, 1), {}),
 )
 
 
@@ -143,10 +128,6 @@ def layout(dataset: str, variant: str = "") -> Layout:
 
 def source(layout: Layout, path: pathlib.Path, num_records: int) -> conversion.Source[bytes]:
     """Returns the first records of a TFRecord file, for `conversion.convert`."""
-
-    def arrays(first: int, records: list[bytes]) -> dict[str, np.ndarray]:
-        return decode(layout, records, source=path, first=first)
-
     return conversion.Source(
         identity={
             "dataset": layout.dataset,
@@ -156,7 +137,7 @@ def source(layout: Layout, path: pathlib.Path, num_records: int) -> conversion.S
         },
         num_records=num_records,
         items=lambda start: tfrecord.read_records(path, start),
-        decode=arrays,
+        decode=lambda first, records: decode(layout, records, source=path, first=first),
         block=max(1, _BLOCK_BYTES // layout.record_bytes),
     )
 
@@ -164,13 +145,9 @@ def source(layout: Layout, path: pathlib.Path, num_records: int) -> conversion.S
 def decode(
     layout: Layout, records: Sequence[bytes], *, source: object, first: int
 ) -> dict[str, np.ndarray]:
-    """Decodes serialized records to our arrays, [n, ...] each.
+    """Decodes at least one serialized record to our arrays, [n, ...] each.
 
-    Args:
-        layout: what the records hold.
-        records: at least one.
-        source: the file that they come from, for errors.
-        first: number of the first record.
+    Errors name the source and the record, by the number of the first.
 
     Raises:
         DataError: a record is not as the layout says, or its masks are no partition.
@@ -199,7 +176,8 @@ def arrange(layout: Layout, features: Mapping[str, np.ndarray]) -> dict[str, np.
     segmentation = label_map(planes)
     if layout.dataset == "objects_room":
         segmentation = with_objects_from_4(segmentation, planes.shape[1])
-        num_objects = _num_visible(segmentation, planes.shape[1])
+        objects = np.arange(_FIRST_OBJECT, planes.shape[1])[:, None, None, None]
+        num_objects = (segmentation == objects).any((2, 3)).sum(0)  # those that have pixels
     else:
         num_objects = _num_foreground(arrays["visibility"])
     image = arrays.pop("image")
@@ -231,12 +209,7 @@ def label_map(planes: UInt8[np.ndarray, "n e h w"]) -> UInt8[np.ndarray, "n h w"
 def with_objects_from_4(
     segmentation: UInt8[np.ndarray, "n h w"], num_entities: int
 ) -> UInt8[np.ndarray, "n h w"]:
-    """Returns label maps of Objects Room whose objects have labels from 4 on.
-
-    Args:
-        segmentation: numbers of the entities, as stored.
-        num_entities: how many there are in a record.
-    """
+    """Returns label maps of Objects Room, of so many entities, with objects from label 4 on."""
     wall, other = ((segmentation == label).any(1) for label in (_WALL, _WALL_OR_OBJECT))
     nearer = ~wall[:, 0] & (other.argmax(1) < wall.argmax(1))
     nearer |= ~wall[:, -1] & (other[:, ::-1].argmax(1) < wall[:, ::-1].argmax(1))
@@ -249,19 +222,12 @@ def with_objects_from_4(
 
 def _num_foreground(visibility: Float32[np.ndarray, "n e"]) -> np.ndarray:
     """Counts the entities that are there, less the background."""
-    counts = visibility.sum(1)
     if not np.isin(visibility, (0, 1)).all() or (visibility[:, 0] != 1).any():
         raise DataError(
             "'visibility' must be 0 or 1, and 1 for the background: the file is damaged, or of "
             "another data set."
         )
-    return counts - 1
-
-
-def _num_visible(segmentation: UInt8[np.ndarray, "n h w"], num_entities: int) -> np.ndarray:
-    """Counts the objects that have pixels."""
-    objects = np.arange(_FIRST_OBJECT, num_entities)[:, None, None, None]
-    return (segmentation == objects).any((2, 3)).sum(0)
+    return visibility.sum(1) - 1
 
 
 def _features(layout: Layout, records: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -278,20 +244,14 @@ def _features(layout: Layout, records: Sequence[bytes]) -> dict[str, np.ndarray]
     # Stored in an unusual way, or not as declared: slowly, one by one.
     parsed = [tfrecord.parse_example(record) for record in records]
     for example in parsed:
-        _check(layout, example)
+        if problem := _mismatch(layout, example):
+            fitting = [each.arguments() for each in LAYOUTS if not _mismatch(each, example)]
+            hint = f"It fits {' or '.join(fitting) or 'no known data set'}."
+            raise DataError(f"It is not of {layout.arguments()}: {problem} {hint}")
     return {
         key: np.stack([np.reshape(example[key], shape) for example in parsed])
         for key, (shape, _) in layout.features.items()
     }
-
-
-def _check(layout: Layout, example: Mapping[str, tfrecord.Feature]) -> None:
-    """Raises a `DataError` unless an example has the features of a layout."""
-    problem = _mismatch(layout, example)
-    if problem:
-        fitting = [each.arguments() for each in LAYOUTS if not _mismatch(each, example)]
-        how_to_fix = f"It fits {' or '.join(fitting)}." if fitting else "It fits no known data set."
-        raise DataError(f"It is not of {layout.arguments()}: {problem} {how_to_fix}")
 
 
 def _mismatch(layout: Layout, example: Mapping[str, tfrecord.Feature]) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,10 +31,7 @@ def repack(
     declaration: DatasetDeclaration,
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    *,
-    overwrite: bool = False,
-    workers: int = 1,
-    show_progress: bool = True,
+    **options: Any,
 ) -> int:
     """Writes the records of a published file to a new one, under a progress bar.
 
@@ -41,9 +39,7 @@ def repack(
         declaration: the data set; its `sources` name the arrays in both files.
         path: the published file.
         output: the new file.
-        overwrite: whether the new file may replace another.
-        workers: number of threads.
-        show_progress: whether to draw progress bars.
+        **options: of `conversion.convert`.
 
     Returns:
         The number of records.
@@ -80,9 +76,7 @@ def repack(
             output,
             attributes=lambda num_records: attributes,
             arrays=published.others(),
-            overwrite=overwrite,
-            workers=workers,
-            show_progress=show_progress,
+            **options,
         )
 
 
@@ -98,6 +92,11 @@ class _Published:
         self._arrays = dict(file.items())
         self._image = self._array("image", 4)
         self.num_records = len(self._image)
+        self._by_record = {
+            key: array
+            for key, array in self._arrays.items()
+            if array.ndim and len(array) == self.num_records
+        }
         if self._source("segmentation") in self._arrays:
             self._array("segmentation", 3)
         elif declaration.has_masks:
@@ -125,11 +124,7 @@ class _Published:
 
     def read(self, records: slice) -> dict[str, np.ndarray]:
         """Reads consecutive records."""
-        read = {
-            key: array[records]
-            for key, array in self._arrays.items()
-            if array.ndim and len(array) == self.num_records
-        }
+        read = {key: array[records] for key, array in self._by_record.items()}
         planes = read.pop(self._source("mask"), None)
         labels, counts = self._source("segmentation"), self._source("num_objects")
         if planes is not None and labels not in read:
@@ -138,7 +133,10 @@ class _Published:
             except DataError as error:
                 raise _Problem(f"Records from {records.start} on: {error}") from None
         if labels in read:
-            read[labels] = _as_labels(read[labels])
+            least, most = read[labels].min(), read[labels].max()
+            if least < 0 or most > 255:
+                raise _Problem(f"It has labels from {least} to {most}, not 0 to 255.")
+            read[labels] = read[labels].astype(np.uint8, copy=False)
         visibility = read.get(self._source("visibility"))
         if visibility is not None and counts not in self._arrays:
             read[counts] = (visibility.sum(1) - self._num_background).astype(np.uint8)
@@ -146,18 +144,7 @@ class _Published:
 
     def others(self) -> dict[str, np.ndarray]:
         """Reads the arrays that do not have one entry for each record."""
-        return {
-            key: array[()]
-            for key, array in self._arrays.items()
-            if not array.ndim or len(array) != self.num_records
-        }
-
-
-def _as_labels(labels: np.ndarray) -> np.ndarray:
-    """Returns labels as uint8."""
-    if labels.dtype != np.uint8 and (labels.min() < 0 or labels.max() > 255):
-        raise _Problem(f"It has labels from {labels.min()} to {labels.max()}, not 0 to 255.")
-    return labels.astype(np.uint8, copy=False)
+        return {key: array[()] for key, array in self._arrays.items() if key not in self._by_record}
 
 
 class _Problem(Exception):

@@ -36,15 +36,10 @@ _SQUARES = {
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """A file of raw data and the folder that its images go to.
+    """A file of raw data and the folder that its images go to."""
 
-    Attributes:
-        source: a TFRecord file, one time step per record, relative to the folder of raw data.
-        folder: `SPLIT/epNNNNNN`, relative to the folder of images.
-    """
-
-    source: str
-    folder: str
+    source: str  # a TFRecord file, one time step per record, relative to the folder of raw data
+    folder: str  # `SPLIT/epNNNNNN`, relative to the folder of images
 
 
 def plan(raw: pathlib.Path) -> list[Episode]:
@@ -68,12 +63,9 @@ def plan(raw: pathlib.Path) -> list[Episode]:
             f"NAME.tfrecords, in it or below, but {found}. Name it with --input FOLDER."
         )
     tenth = len(sources) // 10
-    splits = ["valid"] * tenth + ["test"] * tenth + ["train"] * (len(sources) - 2 * tenth)
-    order = {"train": 0, "valid": 1, "test": 2}
-    ordered = sorted(zip(splits, sources, strict=True), key=lambda pair: order[pair[0]])
-    return [
-        Episode(source, f"{split}/ep{number:06d}") for number, (split, source) in enumerate(ordered)
-    ]
+    splits = ["train"] * (len(sources) - 2 * tenth) + ["valid"] * tenth + ["test"] * tenth
+    ordered = zip(sources[2 * tenth :] + sources[: 2 * tenth], splits, strict=True)
+    return [Episode(source, f"{split}/ep{i:06d}") for i, (source, split) in enumerate(ordered)]
 
 
 def process(source: pathlib.Path, folder: pathlib.Path) -> None:

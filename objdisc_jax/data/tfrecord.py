@@ -9,6 +9,7 @@ records are read from the front, and a cut shows only as a short read.
 """
 
 import contextlib
+import io
 import itertools
 import math
 import os
@@ -62,7 +63,8 @@ def read_records(path: str | os.PathLike[str], start: int = 0) -> Iterator[bytes
         DataError: there is no such file, it is truncated or damaged, or no TFRecord file.
     """
     path = pathlib.Path(path).expanduser().absolute()
-    with _opened(path) as stream:
+    with _opened(path) as file:
+        stream = _Stream(_inflated(file)) if file.peek(2)[:2] == _GZIP_MAGIC else file
         offset = 0
         for number in itertools.count():
             with _located(path, number, offset):
@@ -86,18 +88,13 @@ def read_records(path: str | os.PathLike[str], start: int = 0) -> Iterator[bytes
             offset += _HEADER.size + length + _FOOTER.size
 
 
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator["_Stream"]:
-    """Opens a file as a stream of inflated bytes."""
+def _opened(path: pathlib.Path) -> io.BufferedReader:
     try:
-        file = open(path, "rb")
+        return open(path, "rb")
     except OSError as error:
         raise DataError(
             f"The input {path} cannot be read: {error.strerror or error}. Name a TFRecord file."
         ) from None
-    with file:
-        is_gzip = file.peek(2)[:2] == _GZIP_MAGIC
-        yield _Stream(_inflated(file) if is_gzip else iter(lambda: file.read(_READ_BYTES), b""))
 
 
 def _inflated(file: BinaryIO) -> Iterator[bytes]:
@@ -156,14 +153,9 @@ def masked(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _crc32c_table() -> list[int]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [crc >> 1 ^ 0x82F63B78 * (crc & 1) for crc in table]
-    return table
-
-
-_TABLE = _crc32c_table()
+_TABLE = list(range(256))
+for _ in range(8):
+    _TABLE = [crc >> 1 ^ 0x82F63B78 * (crc & 1) for crc in _TABLE]
 
 
 def crc32c(data: bytes) -> int:

@@ -77,7 +77,7 @@ def compose(
     prediction: base.Prediction,
     background: Mapping[str, Any],
     true: UInt8[np.ndarray, "b h w"] | None = None,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     """One panel of the rows that every model has and the model's own.
 
     Args:

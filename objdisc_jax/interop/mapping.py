@@ -10,7 +10,7 @@ from torch import Tensor
 from objdisc_jax.errors import UserError
 from objdisc_jax.interop.base import TorchModel
 from objdisc_jax.interop.layouts import Layout
-from objdisc_jax.names import flatten
+from objdisc_jax.names import flatten, unflatten
 
 BUFFER_TOLERANCE = 1e-4
 
@@ -78,7 +78,7 @@ def to_jax(
         rule.path: np.array(array_to_jax(state[rule.key].float().numpy(), rule.layout), order="C")
         for rule in model.rules()
     }
-    return _unflatten(like, arrays)
+    return unflatten(like, lambda path, _: arrays[path])
 
 
 def array_to_torch(array: np.ndarray, layout: Layout) -> np.ndarray:
@@ -124,12 +124,3 @@ def _is_computed(found: Tensor, key: str, own: Tensor, annealed: tuple[str, ...]
     rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
     tolerance = max(BUFFER_TOLERANCE, rounding)
     return torch.allclose(found.float(), own.float(), rtol=0, atol=tolerance)
-
-
-def _unflatten(like: Mapping[Any, Any], leaves: Mapping[str, Any], prefix: str = "") -> Any:
-    return {
-        name: _unflatten(child, leaves, f"{prefix}{name}.")
-        if isinstance(child, Mapping)
-        else leaves[f"{prefix}{name}"]
-        for name, child in like.items()
-    }

@@ -10,10 +10,15 @@ is NaN and the caller leaves it out of the mean and reports how many were left o
     mean_iou(table), mean_best_overlap(table)
 """
 
-from objdisc_jax.metrics.contingency import contingency_table, num_objects
-from objdisc_jax.metrics.overlap import mean_best_overlap, mean_iou
-from objdisc_jax.metrics.rand_index import adjusted_rand_index, fg_adjusted_rand_index
 from objdisc_jax.metrics.reconstruction import mse, mse_sum
+from objdisc_jax.metrics.segmentation import (
+    adjusted_rand_index,
+    contingency_table,
+    fg_adjusted_rand_index,
+    mean_best_overlap,
+    mean_iou,
+    num_objects,
+)
 
 __all__ = [
     "adjusted_rand_index",

@@ -25,18 +25,7 @@ def mse(recon: Float[Array, "b h w c"], image: Float[Array, "b h w c"]) -> Float
 
 @jax.jit
 def mse_sum(recon: Float[Array, "b h w c"], image: Float[Array, "b h w c"]) -> Float[Array, "b"]:
-    """Squared error, sum over pixels and channels (the ClevrTex benchmark's MSE).
-
-    Args:
-        recon: reconstruction [b, h, w, c] in [0, 1]; used as it is, not clipped.
-        image: the image [b, h, w, c] in [0, 1].
-
-    Returns:
-        float32 [b].
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
+    """Squared error, sum over pixels and channels (the ClevrTex benchmark's MSE); else as `mse`."""
     return _squared_error(recon, image).sum((1, 2, 3))
 
 

@@ -12,10 +12,13 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from objdisc_jax.settings import Settings
 
-__all__ = ["Batch", "Model", "Noise", "Params", "Prediction", "Settings"]
+__all__ = ["Batch", "Loss", "Model", "Noise", "Params", "Prediction", "Settings", "Step"]
 
 Params = dict[Any, Any]
 Noise = PyTree[Array]
+Step = Int[Array, ""]
+Loss = tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]
+"""One value per example: the loss, and its parts by name."""
 
 
 @flax.struct.dataclass
@@ -123,13 +126,8 @@ class Model(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self,
-        batch: Batch,
-        noise: Noise,
-        *,
-        step: Int[Array, ""],
-        dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
+        self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
+    ) -> Loss:
         """Loss and its parts, one value per example so that padding can be masked out.
 
         Args:
@@ -140,10 +138,10 @@ class Model(nnx.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def predict(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> Prediction:
+    def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
         """Reconstruction, masks and slots."""
 
-    def visualize(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> dict[str, Array]:
+    def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """Rows of images that only this model has, for a few examples; may be slow.
 
         Every row is `[b, h, w, 3]` in [0, 1], `[b, k, h, w, 3]` likewise (k images per example),

@@ -14,7 +14,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.initializers import Init, fan_in_uniform, initializers
-from objdisc_jax.nn.mlp import activation_function
 
 
 def convolution(
@@ -52,9 +51,7 @@ def convolution(
     return summed_by_parts(plain, x, kernel, num_parts=min(len(x), 32))
 
 
-def as_matrix(
-    kernel: Float[Array, "k k c d"], height: int, width: int
-) -> Float[Array, "m n"]:
+def as_matrix(kernel: Float[Array, "k k c d"], height: int, width: int) -> Float[Array, "m n"]:
     """The matrix of a convolution of small maps, padded to keep their size.
 
     Args:
@@ -131,60 +128,6 @@ def conv(
         dtype=dtype,
         rngs=rngs,
     )
-
-
-class ConvStack(nnx.Module):
-    """Convolutions, each followed by the activation.
-
-    Args:
-        in_features: channels of the input.
-        features: channels of every layer.
-        kernel_sizes: side of every layer's kernels, odd.
-        strides: stride of every layer.
-        activation: name of the activation.
-        residual: add a layer's input to its output wherever their shapes agree.
-        init: initialisation, as for `objdisc_jax.nn.mlp.linear`.
-        dtype: compute type.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: `features`, `kernel_sizes` and `strides` differ in length.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        features: Sequence[int],
-        kernel_sizes: Sequence[int],
-        strides: Sequence[int],
-        *,
-        activation: str = "leaky_relu",
-        residual: bool = False,
-        init: Init = "fan_in",
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        if not len(features) == len(kernel_sizes) == len(strides) > 0:
-            raise ValueError(
-                f"encoder_channels {tuple(features)}, encoder_kernels {tuple(kernel_sizes)} and "
-                f"encoder_strides {tuple(strides)} must have the same length: one entry a layer."
-            )
-        self.activation = activation
-        self.residual = residual
-        self.layers = nnx.List(
-            conv(n_in, n_out, kernel_size, stride=stride, init=init, dtype=dtype, rngs=rngs)
-            for n_in, n_out, kernel_size, stride in zip(
-                [in_features, *features[:-1]], features, kernel_sizes, strides, strict=True
-            )
-        )
-
-    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 d"]:
-        """Applies the stack to feature maps."""
-        act = activation_function(self.activation)
-        for layer in self.layers:
-            y = act(layer(x))
-            x = x + y if self.residual and x.shape == y.shape else y
-        return x
 
 
 class ConvTranspose(nnx.Module):

@@ -17,8 +17,12 @@ class BlockRenderer:
     Every block is padded to the same size, so that there is one compiled program and a record does
     not depend on its neighbours. Blocks take turns on the devices, two at a time on a GPU.
 
-    Attributes:
-        size: records in a block.
+    Args:
+        render: returns the arrays of one record, given its number (int32) and `arguments`.
+        arguments: arrays that all records share, such as the seed: they are no part of the
+            program, which is compiled for all of their values.
+        resolution: rows and columns of the images.
+        size: records in a block; by default 16 on a CPU, else 128, and fewer of large images.
     """
 
     def __init__(
@@ -29,15 +33,6 @@ class BlockRenderer:
         resolution: tuple[int, int] = (240, 320),
         size: int | None = None,
     ):
-        """Keeps what there is to compute.
-
-        Args:
-            render: returns the arrays of one record, given its number (int32) and `arguments`.
-            arguments: arrays that all records share, such as the seed: they are no part of the
-                program, which is compiled for all of their values.
-            resolution: rows and columns of the images.
-            size: records in a block; by default 16 on a CPU, else 128, and fewer of large images.
-        """
         # Records one after another suit a CPU: its cores work on blocks of their own.
         on_cpu = jax.default_backend() == "cpu"
         share = min(1.0, 240 * 320 / (resolution[0] * resolution[1]))

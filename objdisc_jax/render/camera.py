@@ -30,11 +30,8 @@ def rays(
 ) -> Vec:
     """Returns the directions, of length 1, in which points of the image look.
 
-    Args:
-        position: of the camera.
-        x: columns in pixels from the left border; the first pixel's centre is at 0.5.
-        y: rows in pixels from the upper border.
-        resolution: rows and columns of the image.
+    Columns x and rows y are in pixels from the left and upper border; the first pixel's centre is
+    at 0.5.
     """
     height, width = resolution
     focal = width * LENS_OVER_SENSOR

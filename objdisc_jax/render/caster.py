@@ -13,15 +13,14 @@ pixels).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
+from scipy.signal.windows import blackmanharris
 
-from objdisc_jax.render import camera, ground, lighting, shapes, textures, vectors
+from objdisc_jax.render import camera, lighting, shapes, textures, vectors
 from objdisc_jax.render.scene import Local, RenderSettings, Scene, Surface
 from objdisc_jax.render.shapes import FAR
 from objdisc_jax.render.vectors import Vec, vec
@@ -29,6 +28,9 @@ from objdisc_jax.render.vectors import Vec, vec
 # Rays of an image that are cast at once: on a CPU few enough to stay in a core's cache.
 _CHUNK = 16384
 _CHUNK_ON_CPU = 2048
+
+GROUND_ALBEDO = 0.8
+"""Of the ground where it has no pattern."""
 
 # Light that backdrop, ground and objects reflect.
 AMBIENT = 0.012
@@ -38,31 +40,20 @@ _BOUNCE = 0.75
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rendering:
-    """What a camera sees.
+    """What a camera sees."""
 
-    Attributes:
-        image: sRGB.
-        segmentation: 0 is background, object i has label i + 1.
-        depth: along the viewing axis, of what is at the centre of each pixel.
-        pixel_coords: column and row in pixels, and depth, of the objects' centres.
-    """
-
-    image: UInt8[Array, "h w 3"]
-    segmentation: UInt8[Array, "h w"]
-    depth: Float[Array, "h w"]
-    pixel_coords: Float[Array, "k 3"]
+    image: UInt8[Array, "h w 3"]  # sRGB
+    segmentation: UInt8[Array, "h w"]  # 0 is background, object i has label i + 1
+    depth: Float[Array, "h w"]  # along the viewing axis, of what is at the centre of each pixel
+    pixel_coords: Float[Array, "k 3"]  # column and row in pixels, and depth, of objects' centres
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hit(shapes.Intersection):
-    """Where rays end: at the first object, or else the ground.
+    """Where rays end: at the first object, or else the ground."""
 
-    Attributes:
-        label: 0 for the ground, i + 1 for object i.
-    """
-
-    label: jax.Array
+    label: jax.Array  # 0 for the ground, i + 1 for object i
 
 
 def render(scene: Scene) -> Rendering:
@@ -80,7 +71,9 @@ def render(scene: Scene) -> Rendering:
     labels, parts = (value.reshape(height, width) for value in (hit.label, hit.part))
     metal = _metal_of(scene, labels)
     seen = labels * 4 + parts
-    edge = _neighbourhood(seen, jnp.maximum) != _neighbourhood(seen, jnp.minimum)
+    padded = jnp.pad(seen, 1, mode="edge")
+    around = (padded[i : i + height, j : j + width] != seen for i in range(3) for j in range(3))
+    edge = functools.reduce(jnp.logical_or, around)
     interior = (labels > 0) & ~edge
     few = max(1, settings.samples // 2)
     plain = few if settings.textured else 1
@@ -104,24 +97,24 @@ def label_counts(scene: Scene, resolution: tuple[int, int]) -> Int[Array, " k"]:
 
 
 def first_hit(scene: Scene, origin: Vec, direction: Vec, own: jax.Array | None = None) -> Hit:
-    """Follows rays to what they hit first.
+    """Follows rays, with directions of length 1, to what they hit first.
 
-    Args:
-        scene: what there is.
-        origin: where the rays start, above the ground and outside of objects.
-        direction: of length 1.
-        own: labels of the objects that the rays start from, which they cannot hit again.
+    They start above the ground and outside of objects. Those that start from the surface of objects
+    cannot hit these again: `own` are their labels.
     """
-    t, normal = ground.intersect(origin, direction, FAR)
+    t, normal = shapes.intersect_ground(origin, direction)
     none = jnp.zeros_like(t, jnp.int32)
     start = Hit(t, normal, none, none)
 
     def visit(number: jax.Array, hit: Hit) -> Hit:
         local = Local(scene.objects, number)
         a, d = local.point(origin), local.direction(direction)
-        solids = [shapes.SHAPES[name] for name in scene.settings.shapes]
-        branches = [functools.partial(_intersect, intersect) for intersect, _ in solids]
-        found = jax.lax.switch(scene.objects.shape[number], branches, a, d)
+
+        def intersect(name: str) -> shapes.Intersection:
+            return shapes.SHAPES[name][0](a.map(lambda x: jnp.broadcast_to(x, d.x.shape)), d)
+
+        branches = [functools.partial(intersect, name) for name in scene.settings.shapes]
+        found = jax.lax.switch(scene.objects.shape[number], branches)
         nearer = found.t < hit.t
         if own is not None:
             nearer &= own != number + 1
@@ -131,20 +124,15 @@ def first_hit(scene: Scene, origin: Vec, direction: Vec, own: jax.Array | None =
     return jax.lax.fori_loop(0, scene.num_objects, visit, start)
 
 
-def _intersect(intersect: shapes.Intersect, origin: Vec, direction: Vec) -> shapes.Intersection:
-    return intersect(origin.map(lambda x: jnp.broadcast_to(x, direction.x.shape)), direction)
-
-
 def _radiance_of_ground(scene: Scene, eye: Vec, directions: Vec) -> jax.Array:
     """Returns what the ground looks like where no object is in the way, [3, n]."""
-    t, normal = ground.intersect(eye, directions, FAR)
+    t, normal = shapes.intersect_ground(eye, directions)
     point = eye + directions * t
     lights = lighting.incident_lights(scene, point, jnp.zeros_like(t, jnp.int32))
+    color = vec(_ground_albedo(scene))
     if scene.settings.textured:
         footprint = _footprint(scene.settings, t, -normal.dot(directions))
         color, normal = _ground_look(scene.ground, point, normal, footprint)
-    else:
-        color = Vec(*(jnp.full_like(t, ground.ALBEDO) for _ in range(3)))
     (irradiance,) = lighting.colored(scene.settings, lighting.diffuse(lights, normal))
     seen = _matt(color, irradiance)
     return jnp.stack([seen.x, seen.y, seen.z])
@@ -152,12 +140,12 @@ def _radiance_of_ground(scene: Scene, eye: Vec, directions: Vec) -> jax.Array:
 
 def _ground_albedo(scene: Scene) -> jax.Array:
     """Returns the colour of the ground, patterns apart, [3]."""
-    return scene.ground.color if scene.settings.textured else jnp.full(3, ground.ALBEDO)
+    return scene.ground.color if scene.settings.textured else jnp.full(3, GROUND_ALBEDO)
 
 
 def _matt(color: Vec, irradiance: Vec) -> Vec:
     """Returns the radiance of the ground."""
-    return color * (irradiance * (1 / np.pi)).map(lambda x: x + AMBIENT / ground.ALBEDO)
+    return color * (irradiance * (1 / np.pi)).map(lambda x: x + AMBIENT / GROUND_ALBEDO)
 
 
 def _footprint(settings: RenderSettings, t: jax.Array, cos: jax.Array) -> jax.Array:
@@ -213,15 +201,7 @@ def _look(scene: Scene, hit: Hit, point: Vec, direction: Vec) -> tuple[Vec, Vec]
 
 
 def _radiance(scene: Scene, origin: Vec, direction: Vec, *, own: jax.Array, mirrors: bool) -> Vec:
-    """Returns the light that comes along rays.
-
-    Args:
-        scene: what there is.
-        origin: where the rays start.
-        direction: of length 1.
-        own: labels of the objects that they start from.
-        mirrors: whether metal mirrors its surroundings; if not, it gets their average.
-    """
+    """Returns the light along rays; metal mirrors its surroundings, or else gets their average."""
     hit = first_hit(scene, origin, direction, own)
     point = origin + direction * hit.t
     color, normal = _look(scene, hit, point, direction)
@@ -269,12 +249,7 @@ def _metal_of(scene: Scene, labels: jax.Array) -> jax.Array:
 
 
 def _replace(
-    linear: jax.Array,
-    chosen: jax.Array,
-    scene: Scene,
-    samples: int,
-    *,
-    mirrors: bool,
+    linear: jax.Array, chosen: jax.Array, scene: Scene, samples: int, *, mirrors: bool
 ) -> jax.Array:
     """Computes some pixels with more rays: [3, n], of which `chosen` [h, w] are replaced."""
     height, width = scene.settings.resolution
@@ -310,14 +285,7 @@ def filter_offsets(samples: int) -> np.ndarray:
     if samples == 1:
         return np.full((1, 2), 0.5, np.float32)
     # The filter's weight, 1.5 pixels wide, and its inverse distribution.
-    grid = np.linspace(-0.75, 0.75, 1001)
-    phase = 2 * np.pi * (grid / 1.5 + 0.5)
-    weight = (
-        0.35875
-        - 0.48829 * np.cos(phase)
-        + 0.14128 * np.cos(2 * phase)
-        - 0.01168 * np.cos(3 * phase)
-    )
+    grid, weight = np.linspace(-0.75, 0.75, 1001), blackmanharris(1001)
     share = np.cumsum(weight) / weight.sum()
     # A rank-1 lattice: with a multiplier without common divisors every row and every column of the
     # unit square has one sample, and near the golden ratio they lie apart.
@@ -326,16 +294,6 @@ def filter_offsets(samples: int) -> np.ndarray:
     number = np.arange(samples)
     lattice = np.stack([number + 0.5, (number * multiplier) % samples + 0.5], 1) / samples
     return np.interp(lattice, share, grid).astype(np.float32) + np.float32(0.5)
-
-
-def _neighbourhood(values: jax.Array, combine: Callable[..., Any]) -> jax.Array:
-    """Combines each pixel [h, w] with its eight neighbours."""
-    for axis in (0, 1):
-        padded = jnp.pad(values, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-        length = values.shape[axis]
-        shifted = [jax.lax.slice_in_dim(padded, s, s + length, axis=axis) for s in range(3)]
-        values = combine(combine(shifted[0], shifted[1]), shifted[2])
-    return values
 
 
 def _filmic(linear: jax.Array) -> jax.Array:

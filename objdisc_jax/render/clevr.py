@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from objdisc_jax.render import caster, lighting
 from objdisc_jax.render.scene import MAX_OBJECTS, AreaLight, Objects, RenderSettings, Scene, Surface
@@ -25,6 +25,7 @@ COLORS = {
     "yellow": (255, 238, 51),
 }
 """Linear albedos, times 255."""
+_PALETTE = np.array(list(COLORS.values()), np.float32) / 255
 
 MATERIALS = ("rubber", "metal")
 SIZES = {"large": 0.7, "small": 0.35}
@@ -57,7 +58,7 @@ _DIRECTIONS = np.array([[0.65631127, 0.75449026], [-0.75449031, 0.65631127]], np
 
 def sample_scene(key: jax.Array, settings: RenderSettings, max_objects: int) -> Scene:
     """Samples a scene with at least three objects."""
-    ground = plain(jnp.full(3, 0.8), jnp.zeros(()))
+    ground = plain(jnp.full(3, caster.GROUND_ALBEDO), jnp.zeros(()))
     return sample_visible(key, settings, max_objects, ground, _sample_objects)
 
 
@@ -70,14 +71,8 @@ def sample_visible(
 ) -> Scene:
     """Samples a scene; where an object is hardly visible all of them are sampled anew.
 
-    The number of objects, the camera and the lights stay, as in the published generator.
-
-    Args:
-        key: of the scene.
-        settings: that it will be rendered with.
-        max_objects: the largest number of objects.
-        ground: what the ground looks like.
-        sample_objects: samples them, given a key and how many there are.
+    The number of objects, given to `sample_objects` with a key, the camera and the lights stay, as
+    in the published generator.
     """
     count_key, camera_key, light_key, objects_key = jax.random.split(key, 4)
     num_objects = jax.random.randint(count_key, (), MIN_OBJECTS, max_objects + 1)
@@ -94,36 +89,24 @@ def sample_visible(
         there = jnp.arange(MAX_OBJECTS) < num_objects
         return jnp.any(there & (counts < MIN_PIXELS))
 
-    def again(state: tuple[jax.Array, Scene]) -> tuple[jax.Array, Scene]:
-        return state[0] + 1, attempt(state[0])
-
     first = (jnp.int32(1), attempt(jnp.int32(0)))
-    return jax.lax.while_loop(badly_seen, again, first)[1]
+    return jax.lax.while_loop(badly_seen, lambda state: (state[0] + 1, attempt(state[0])), first)[1]
 
 
 def _sample_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
     """Samples objects that keep their distances."""
     position_key, shape_key, yaw_key, look_key = jax.random.split(key, 4)
-    size, position = sample_positions(
-        position_key, num_objects, SIZES, np.ones(MAX_OBJECTS, np.float32)
-    )
-    return Objects(
-        shape=jax.random.randint(shape_key, (MAX_OBJECTS,), 0, len(SHAPES)),
-        size=size,
-        position=jnp.concatenate([position, size[:, None]], axis=1),
-        yaw=jax.random.uniform(yaw_key, (MAX_OBJECTS,), maxval=2 * np.pi),
-        surface=sample_plain(look_key),
-    )
+    shape = jax.random.randint(shape_key, (MAX_OBJECTS,), 0, len(SHAPES))
+    surface = sample_plain(look_key)
+    return place((position_key, yaw_key), num_objects, SIZES, shape=shape, surface=surface)
 
 
 def sample_plain(key: jax.Array) -> Surface:
     """Samples colours and materials of objects, uniform and independent."""
     color_key, metal_key = jax.random.split(key)
-    k = MAX_OBJECTS
-    palette = jnp.asarray(np.array(list(COLORS.values()), np.float32) / 255)
-    color = palette[jax.random.randint(color_key, (k,), 0, len(COLORS))]
-    metal = jax.random.randint(metal_key, (k,), 0, len(MATERIALS))
-    return plain(color, metal.astype(jnp.float32))
+    color = jax.random.randint(color_key, (MAX_OBJECTS,), 0, len(COLORS))
+    metal = jax.random.randint(metal_key, (MAX_OBJECTS,), 0, len(MATERIALS))
+    return plain(jnp.asarray(_PALETTE)[color], metal.astype(jnp.float32))
 
 
 def plain(color: Float[Array, "*k 3"], metal: Float[Array, "*k"]) -> Surface:
@@ -132,24 +115,23 @@ def plain(color: Float[Array, "*k 3"], metal: Float[Array, "*k"]) -> Surface:
     return Surface(color, metal, texture, color, jnp.ones((*metal.shape, 2)))
 
 
-def sample_positions(
-    key: jax.Array,
+def place(
+    keys: tuple[jax.Array, jax.Array],
     num_objects: jax.Array,
     sizes: Mapping[str, float],
-    shrink: Float[Array, " k"] | np.ndarray,
-) -> tuple[Float[Array, " k"], Float[Array, "k 2"]]:
-    """Samples sizes and positions, one object after another; after 50 failures all anew.
+    *,
+    shape: Int[Array, " k"],
+    surface: Surface,
+    shrink: Float[Array, " k"] | float = 1.0,
+    bottom: Float[Array, " k"] | float = 1.0,
+) -> Objects:
+    """Samples sizes, turns and positions, one object after another; after 50 failures all anew.
 
-    Args:
-        key: of the objects.
-        num_objects: how many there are.
-        sizes: to choose from.
-        shrink: by which each object's size is multiplied once it has its position.
-
-    Returns:
-        Sizes, after shrinking, and positions on the ground.
+    The keys are of sizes and positions, and of turns. An object's size is multiplied by `shrink`
+    once it has its position; `bottom` is how far below its centre it reaches, in sizes.
     """
     k = MAX_OBJECTS
+    key, yaw_key = keys
     radii = jnp.asarray(np.array(list(sizes.values()), np.float32))
     directions = jnp.asarray(_DIRECTIONS)[None, None]
 
@@ -178,23 +160,25 @@ def sample_positions(
 
     state = (jnp.int32(0), jnp.zeros(k), jnp.zeros((k, 2)), jnp.array(False))
     _, size, position, _ = jax.lax.while_loop(lambda state: ~state[3], attempt, state)
-    return size, position
+    position = jnp.concatenate([position, (size * bottom)[:, None]], axis=1)
+    yaw = jax.random.uniform(yaw_key, (k,), maxval=2 * np.pi)
+    return Objects(shape, size, position, yaw, surface)
 
 
 def record(
-    key: jax.Array, index: jax.Array, settings: RenderSettings = SETTINGS, max_objects: int = 10
+    key: jax.Array,
+    index: jax.Array,
+    settings: RenderSettings = SETTINGS,
+    max_objects: int = 10,
+    sample: Callable[[jax.Array, RenderSettings, int], Scene] = sample_scene,
 ) -> tuple[Scene, caster.Rendering]:
     """Samples and renders image `index` of a seed's key."""
-    scene = sample_scene(jax.random.fold_in(key, index), settings, max_objects)
+    scene = sample(jax.random.fold_in(key, index), settings, max_objects)
     return scene, caster.render(scene)
 
 
 def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
-    """Returns what a file of records holds: the arrays of CLEVR with masks, and ours.
-
-    Args:
-        scene: scenes, with a leading axis n.
-        rendering: of them.
+    """Returns what a file of n records holds: the arrays of CLEVR with masks, and ours.
 
     Returns:
         image: uint8 [n, h, w, 3];
@@ -213,8 +197,7 @@ def arrays(scene: Scene, rendering: caster.Rendering) -> dict[str, np.ndarray]:
     objects: Any = scene.objects
     k = objects.shape.shape[1]
     there = np.arange(k) < scene.num_objects[:, None]
-    palette = np.array(list(COLORS.values()), np.float32) / 255
-    distances = np.abs(objects.surface.color[:, :, None] - palette).sum(-1)
+    distances = np.abs(objects.surface.color[:, :, None] - _PALETTE).sum(-1)
     sizes = np.array(list(SIZES.values()), np.float32)
 
     def entities(values: Any, dtype: type = np.float32) -> np.ndarray:

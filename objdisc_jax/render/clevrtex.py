@@ -25,25 +25,15 @@ _NAMES = list(textures.PATTERNS)
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What a variant's scenes are made of.
-
-    Attributes:
-        shapes: of objects.
-        sizes: of objects, before cubes shrink.
-        patterns: of objects and ground.
-        plain_ground: whether the ground is CLEVR's.
-        plain_objects: whether objects are CLEVR's, of rubber and metal.
-        same_ground: whether all scenes have one ground.
-        same_material: whether all objects of a scene, and its ground, have one material.
-    """
+    """What a variant's scenes are made of: shapes, sizes (before cubes shrink) and patterns."""
 
     shapes: tuple[str, ...] = ("cube", "sphere", "cylinder")
     sizes: tuple[tuple[str, float], ...] = (("large", 0.9), ("medium", 0.6), ("small", 0.4))
     patterns: tuple[str, ...] = ("noise", "stripes", "checks", "bricks", "wood", "marble")
-    plain_ground: bool = False
-    plain_objects: bool = False
-    same_ground: bool = False
-    same_material: bool = False
+    plain_ground: bool = False  # the ground is CLEVR's
+    plain_objects: bool = False  # objects are CLEVR's, of rubber and metal
+    same_ground: bool = False  # all scenes have one ground
+    same_material: bool = False  # all objects of a scene, and its ground, have one material
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -61,72 +51,59 @@ VARIANTS: Mapping[str, Variant] = {
 
 _GROUND_SCALE = 0.5  # of patterns, compared with objects
 
-
-def render_settings(
-    variant: Variant, resolution: tuple[int, int] = (240, 320), samples: int = 8
-) -> RenderSettings:
-    """Returns what all scenes of a variant share."""
-    return RenderSettings(
-        shapes=variant.shapes,
-        area_lights=(
-            AreaLight(0.5, (1.0, 0.932, 0.867), 393.0),
-            AreaLight(0.2, (0.762, 0.818, 1.0), 157.0),
-            AreaLight(1.0, (1.0, 1.0, 1.0), 275.0),
-        ),
-        sun=0.85,
-        resolution=resolution,
-        samples=samples,
-        textured=True,
-        filmic=True,
-    )
-
-
-def record(
-    key: jax.Array,
-    index: jax.Array,
-    variant: Variant,
-    settings: RenderSettings,
-    max_objects: int = 10,
-) -> tuple[Scene, caster.Rendering]:
-    """Samples and renders image `index` of a seed's key."""
-    scene = sample_scene(jax.random.fold_in(key, index), variant, settings, max_objects)
-    return scene, caster.render(scene)
+SETTINGS = RenderSettings(
+    shapes=Variant.shapes,
+    area_lights=(
+        AreaLight(0.5, (1.0, 0.932, 0.867), 393.0),
+        AreaLight(0.2, (0.762, 0.818, 1.0), 157.0),
+        AreaLight(1.0, (1.0, 1.0, 1.0), 275.0),
+    ),
+    sun=0.85,
+    textured=True,
+    filmic=True,
+)
+"""Of `full`; a variant replaces the shapes by its own."""
 
 
 def sample_scene(
-    key: jax.Array, variant: Variant, settings: RenderSettings, max_objects: int
+    variant: Variant, key: jax.Array, settings: RenderSettings, max_objects: int
 ) -> Scene:
-    """Samples a scene with at least three objects."""
+    """Samples a scene with at least three objects; the settings must have the variant's shapes."""
     ground_key, scene_key = jax.random.split(key)
     material = _sample_surfaces(ground_key, variant, ())
     material = dataclasses.replace(material, metal=jnp.zeros(()))  # the ground never is
     ground = dataclasses.replace(material, grain=material.grain * jnp.array([_GROUND_SCALE, 1]))
     if variant.plain_ground:
-        ground = clevr.plain(jnp.full(3, 0.8), jnp.zeros(()))
-    elif variant.same_ground:
-        ground = _forest_floor()
+        ground = clevr.plain(jnp.full(3, caster.GROUND_ALBEDO), jnp.zeros(()))
+    elif variant.same_ground:  # a forest floor
+        ground = Surface(
+            color=jnp.array([0.05, 0.10, 0.03]),
+            metal=jnp.zeros(()),
+            texture=jnp.int32(_NAMES.index("noise")),
+            accent=jnp.array([0.28, 0.24, 0.10]),
+            grain=jnp.array([3.0, 0.5]),
+        )
 
     def sample_objects(key: jax.Array, num_objects: jax.Array) -> Objects:
         k = MAX_OBJECTS
         shape_key, position_key, yaw_key, look_key = jax.random.split(key, 4)
         shape = jax.random.randint(shape_key, (k,), 0, len(variant.shapes))
         shrink = _each(variant, {"cube": np.sqrt(0.5)})[shape]
-        size, position = clevr.sample_positions(
-            position_key, num_objects, dict(variant.sizes), shrink
-        )
-        height = size * _each(variant, shapes.BOTTOM)[shape]
+        bottom = _each(variant, shapes.BOTTOM)[shape]
         if variant.plain_objects:
             surface = clevr.sample_plain(look_key)
         elif variant.same_material:
             surface = jax.tree.map(lambda x: jnp.broadcast_to(x, (k, *x.shape)), material)
         else:
             surface = _sample_surfaces(look_key, variant, (k,))
-        return Objects(
+        return clevr.place(
+            (position_key, yaw_key),
+            num_objects,
+            dict(variant.sizes),
             shape=shape,
-            size=size,
-            position=jnp.concatenate([position, height[:, None]], axis=1),
-            yaw=jax.random.uniform(yaw_key, (k,), maxval=2 * np.pi),
             surface=surface,
+            shrink=shrink,
+            bottom=bottom,
         )
 
     return clevr.sample_visible(scene_key, settings, max_objects, ground, sample_objects)
@@ -134,16 +111,6 @@ def sample_scene(
 
 def _each(variant: Variant, values: Mapping[str, float]) -> jax.Array:
     return jnp.array([values.get(name, 1.0) for name in variant.shapes], jnp.float32)
-
-
-def _forest_floor() -> Surface:
-    return Surface(
-        color=jnp.array([0.05, 0.10, 0.03]),
-        metal=jnp.zeros(()),
-        texture=jnp.int32(_NAMES.index("noise")),
-        accent=jnp.array([0.28, 0.24, 0.10]),
-        grain=jnp.array([3.0, 0.5]),
-    )
 
 
 def _sample_surfaces(key: jax.Array, variant: Variant, shape: tuple[int, ...]) -> Surface:
@@ -172,13 +139,9 @@ def _sample_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: f
 
 
 def describe(scene: Scene, rendering: caster.Rendering, index: int, name: str) -> dict[str, Any]:
-    """Returns what the scene file of one image says, in the published words.
+    """Returns what the scene file of image `index` of a variant says, in the published words.
 
-    Args:
-        scene: one scene, of NumPy arrays.
-        rendering: of it.
-        index: number of the image.
-        name: of the variant.
+    The scene and its rendering are of NumPy arrays.
     """
     variant, objects = VARIANTS[name], scene.objects
     stem = f"CLEVRTEX_{name}_{index:06d}"

@@ -5,7 +5,7 @@ object's silhouette and the line to the light's centre (`shapes`), so soft shado
 """
 
 import dataclasses
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +28,17 @@ _SUN_SPREAD = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-    """What reaches points from one source.
+    """What reaches points from one source."""
 
-    Attributes:
-        direction: to the source, of length 1.
-        strength: irradiance across that direction, to be multiplied by the source's colour.
-        spread: angle that the source's radius fills, in radians.
-    """
-
-    direction: Vec
-    strength: jax.Array
-    spread: jax.Array
+    direction: Vec  # to the source, of length 1
+    strength: jax.Array  # irradiance across that direction, but for the source's colour
+    spread: jax.Array  # angle that the source's radius fills, in radians
 
 
 def incident_lights(scene: Scene, point: Vec, own: jax.Array) -> list[Light]:
-    """Returns what reaches points from the area lights and the sun, past the objects.
+    """Returns what reaches points on surfaces from the area lights and the sun, past the objects.
 
-    Args:
-        scene: what there is.
-        point: on surfaces.
-        own: labels of the objects that they lie on, which do not hide their own outsides' light.
+    The objects that they lie on, of labels `own`, do not hide their own outsides' light.
     """
     settings, lights = scene.settings, []
     for position, source in zip(scene.light_positions, settings.area_lights, strict=True):
@@ -61,49 +52,33 @@ def incident_lights(scene: Scene, point: Vec, own: jax.Array) -> list[Light]:
     sun = Vec(*(one * value for value in SUN_DIRECTION)).unit()
     lights.append(Light(sun, one * settings.sun, one * _SUN_SPREAD))
 
-    def visit(number: jax.Array, seen: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def visit(number: jax.Array, seen: list[jax.Array]) -> list[jax.Array]:
         local = Local(scene.objects, number)
         origin = local.point(point)
-        branches = [
-            functools.partial(_hidden_from_all, shapes.SHAPES[name][1]) for name in settings.shapes
-        ]
-        hidden = jax.lax.switch(
-            scene.objects.shape[number],
-            branches,
-            origin,
-            [local.direction(light.direction) for light in lights],
-            [light.spread for light in lights],
-            local.size,
-        )
-        other = own != number + 1
-        return tuple(
-            jnp.where(other, before * (1 - now), before)
-            for before, now in zip(seen, hidden, strict=True)
-        )
+        directions = [local.direction(light.direction) for light in lights]
 
-    seen = jax.lax.fori_loop(0, scene.num_objects, visit, (one,) * len(lights))
+        def hidden(silhouette_distance: shapes.SilhouetteDistance) -> list[jax.Array]:
+            shares = []
+            for light, direction in zip(lights, directions, strict=True):
+                distance, t = silhouette_distance(origin, direction)
+                # From the point the source's radius measures `spread * t` where the object is.
+                share = 0.5 - 0.5 * distance * local.size / (light.spread * jnp.maximum(t, 0.01))
+                shares.append(jnp.where(t > 0, textures.smoothstep(share), 0))
+            return shares
+
+        branches = [partial(hidden, shapes.SHAPES[name][1]) for name in settings.shapes]
+        shares = jax.lax.switch(scene.objects.shape[number], branches)
+        other = own != number + 1
+        return [
+            jnp.where(other, before * (1 - share), before)
+            for before, share in zip(seen, shares, strict=True)
+        ]
+
+    seen = jax.lax.fori_loop(0, scene.num_objects, visit, [one] * len(lights))
     return [
         dataclasses.replace(light, strength=light.strength * share)
         for light, share in zip(lights, seen, strict=True)
     ]
-
-
-def _hidden_from_all(
-    silhouette_distance: shapes.SilhouetteDistance,
-    origin: Vec,
-    directions: list[Vec],
-    spreads: list[jax.Array],
-    size: jax.Array,
-) -> tuple[jax.Array, ...]:
-    """Returns which share of each light an object hides."""
-
-    def hidden(direction: Vec, spread: jax.Array) -> jax.Array:
-        distance, t = silhouette_distance(origin, direction)
-        # Seen from the point the source's radius measures `spread * t` where the object is.
-        share = 0.5 - 0.5 * distance * size / (spread * jnp.maximum(t, 0.01))
-        return jnp.where(t > 0, textures.smoothstep(share), 0)
-
-    return tuple(hidden(*each) for each in zip(directions, spreads, strict=True))
 
 
 def diffuse(lights: list[Light], normal: Vec) -> list[jax.Array]:

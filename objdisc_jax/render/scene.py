@@ -14,101 +14,60 @@ MAX_OBJECTS = 10
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Objects:
-    """The objects of a scene, padded to a fixed number k.
+    """The objects of a scene, padded to a fixed number k."""
 
-    Attributes:
-        shape: number of each object's solid in the renderer's list of shapes.
-        size: half its extent, by which the unit solid is scaled.
-        position: of its centre; the ground is at height 0.
-        yaw: its turn about the vertical axis, in radians.
-        surface: what each looks like.
-    """
-
-    shape: Int[Array, " k"]
-    size: Float[Array, " k"]
-    position: Float[Array, "k 3"]
-    yaw: Float[Array, " k"]
-    surface: "Surface"
+    shape: Int[Array, " k"]  # number of each object's solid in the renderer's list of shapes
+    size: Float[Array, " k"]  # half its extent, by which the unit solid is scaled
+    position: Float[Array, "k 3"]  # of its centre; the ground is at height 0
+    yaw: Float[Array, " k"]  # its turn about the vertical axis, in radians
+    surface: "Surface"  # what each looks like
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """What a surface, or each of several, looks like.
+    """What a surface, or each of several, looks like."""
 
-    Attributes:
-        color: linear albedo, RGB, 0 to 1; of metal, the tint.
-        metal: 1 for metal, 0 for rubber.
-        texture: number of its pattern in `textures.PATTERNS`; -1 for none.
-        accent: linear albedo that the pattern mixes with `color`.
-        grain: repetitions of the pattern per unit, and where in it the surface is cut out.
-    """
-
-    color: Float[Array, "*k 3"]
-    metal: Float[Array, "*k"]
-    texture: Int[Array, "*k"]
-    accent: Float[Array, "*k 3"]
-    grain: Float[Array, "*k 2"]
+    color: Float[Array, "*k 3"]  # linear albedo, RGB, 0 to 1; of metal, the tint
+    metal: Float[Array, "*k"]  # 1 for metal, 0 for rubber
+    texture: Int[Array, "*k"]  # number of its pattern in `textures.PATTERNS`; -1 for none
+    accent: Float[Array, "*k 3"]  # linear albedo that the pattern mixes with `color`
+    grain: Float[Array, "*k 2"]  # repetitions per unit, and where in the pattern it is cut out
 
 
 @dataclasses.dataclass(frozen=True)
 class AreaLight:
-    """A square light that is aimed at the origin.
+    """A square light that is aimed at the origin."""
 
-    Attributes:
-        edge: its length.
-        color: linear RGB.
-        power: in watts.
-    """
-
-    edge: float
-    color: tuple[float, float, float]
-    power: float
+    edge: float  # its length
+    color: tuple[float, float, float]  # linear RGB
+    power: float  # in watts
 
 
 @dataclasses.dataclass(frozen=True)
 class RenderSettings:
-    """What all scenes of a data set share.
+    """What all scenes of a data set share."""
 
-    Attributes:
-        shapes: names of the solids, in `shapes.SHAPES`, that objects refer to by number.
-        area_lights: key, fill and back.
-        sun: irradiance across its direction.
-        resolution: rows and columns of the image.
-        samples: rays per pixel at edges; inside of metal half as many.
-        textured: whether surfaces have patterns; then no object takes fewer rays than metal.
-        filmic: whether bright light is compressed as on film, with strong contrast.
-    """
-
-    shapes: tuple[str, ...]
-    area_lights: tuple[AreaLight, AreaLight, AreaLight]
-    sun: float
-    resolution: tuple[int, int] = (240, 320)
-    samples: int = 8
-    textured: bool = False
-    filmic: bool = False
+    shapes: tuple[str, ...]  # solids, in `shapes.SHAPES`, that objects refer to by number
+    area_lights: tuple[AreaLight, AreaLight, AreaLight]  # key, fill and back
+    sun: float  # irradiance across its direction
+    resolution: tuple[int, int] = (240, 320)  # rows and columns of the image
+    samples: int = 8  # rays per pixel at edges; inside of metal half as many
+    textured: bool = False  # surfaces have patterns; then all objects take the rays of metal
+    filmic: bool = False  # bright light is compressed as on film, with strong contrast
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Objects on a ground, three area lights and a camera that looks at the origin.
+    """Objects on a ground, three area lights and a camera that looks at the origin."""
 
-    Attributes:
-        objects: of which the first `num_objects` are there.
-        num_objects: how many.
-        camera: its position.
-        light_positions: of the area lights (key, fill and back).
-        ground: what the ground looks like; ignored where the settings are without textures.
-        settings: how it is rendered.
-    """
-
-    objects: Objects
+    objects: Objects  # of which the first `num_objects` are there
     num_objects: Int[Array, ""]
-    camera: Float[Array, "3"]
-    light_positions: Float[Array, "3 3"]
-    ground: Surface
-    settings: RenderSettings = dataclasses.field(metadata={"static": True})
+    camera: Float[Array, "3"]  # its position
+    light_positions: Float[Array, "3 3"]  # of the area lights (key, fill and back)
+    ground: Surface  # what the ground looks like; ignored where the settings are without textures
+    settings: RenderSettings = dataclasses.field(metadata={"static": True})  # how it is rendered
 
 
 class Local:

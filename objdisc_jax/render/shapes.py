@@ -1,4 +1,4 @@
-"""Solids in their own coordinates, where they measure about 1: where rays hit them or pass by.
+"""Solids in their own coordinates, where they measure about 1, and the ground: where rays hit them.
 
 Each solid is given by two functions of a ray, whose direction need not have length 1:
 
@@ -9,7 +9,9 @@ Each solid is given by two functions of a ray, whose direction need not have len
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,13 @@ ROUNDING = 0.09
 TUBE = 0.35
 """Radius of the torus's tube; the circle in it has radius 1 - TUBE."""
 
+# The ground is a plane at height 0 that bends up, behind the objects, into a backdrop: past _START
+# along the direction (_COS, _SIN) its height is (s - _START)² / (2 _CURVE), up to _TOP, which is
+# seen in metal alone. The published base scene is not described; place and curvature are fitted to
+# the brightness of the background in genuine images.
+_COS, _SIN = math.cos(2.55), math.sin(2.55)
+_START, _CURVE, _TOP = 6.0, 11.0, 60.0
+
 # Edges of the outlines of cylinders and cones are rounded in their shading only.
 _BEVEL = 0.07
 _SMALL = 1e-9
@@ -35,17 +44,11 @@ _SMALL = 1e-9
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Intersection:
-    """Where rays hit a solid.
+    """Where rays hit a solid."""
 
-    Attributes:
-        t: of the first point, in lengths of the direction; `FAR` if there is none.
-        normal: of the surface there, of length 1.
-        part: number of the smooth part of the surface that it belongs to.
-    """
-
-    t: jax.Array
-    normal: Vec
-    part: jax.Array
+    t: jax.Array  # of the first point, in lengths of the direction; `FAR` if there is none
+    normal: Vec  # of the surface there, of length 1
+    part: jax.Array  # number of the smooth part of the surface that it belongs to
 
 
 def intersect_sphere(origin: Vec, direction: Vec) -> Intersection:
@@ -130,11 +133,6 @@ def intersect_cylinder(origin: Vec, direction: Vec) -> Intersection:
     return Intersection(jnp.where(hit, enter, FAR), normal.unit(), on_cap.astype(jnp.int32))
 
 
-def cylinder_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
-    """An upright cylinder of radius 1 and half height 1."""
-    return _upright_silhouette_distance(origin, direction, 1.0, 0.0)
-
-
 def intersect_cone(origin: Vec, direction: Vec) -> Intersection:
     """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
     # x² + y² = k², with k = (1 - z) / 2.
@@ -162,9 +160,26 @@ def intersect_cone(origin: Vec, direction: Vec) -> Intersection:
     return Intersection(t, vectors.where(on_base, flat, slanted), on_base.astype(jnp.int32))
 
 
-def cone_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, jax.Array]:
-    """An upright cone with a base of radius 1 at height -1, and its tip at height 1."""
-    return _upright_silhouette_distance(origin, direction, 0.5, 0.5)
+def _upright_silhouette_distance(
+    origin: Vec, direction: Vec, radius: float, taper: float
+) -> tuple[jax.Array, jax.Array]:
+    """Of a solid between the heights -1 and 1 whose radius at z is `radius - taper z`."""
+    a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
+    slope = 1 / _nonzero(direction.z)
+    closest = -(origin.x * direction.x + origin.y * direction.y) / a
+    if taper:
+        # What is least is the distance from the axis less the radius, a little further down.
+        point = origin + direction * closest
+        lean = (taper * direction.z) ** 2
+        rest = (point.x**2 + point.y**2) / jnp.maximum(a * (a - lean), _SMALL)
+        closest = closest - taper * direction.z * jnp.sqrt(rest)
+    middle, reach = -origin.z * slope, jnp.abs(slope)
+    t = jnp.clip(closest, middle - reach, middle + reach)
+    point = origin + direction * t
+    distance = jnp.sqrt(point.x**2 + point.y**2) - (radius - taper * point.z)
+    # Past a rim the way to it is not across the ray.
+    steep = jnp.abs(direction.z) * jax.lax.rsqrt(direction.dot(direction))
+    return jnp.where(t == closest, distance, distance * steep), t
 
 
 def intersect_torus(origin: Vec, direction: Vec) -> Intersection:
@@ -199,41 +214,39 @@ def torus_silhouette_distance(origin: Vec, direction: Vec) -> tuple[jax.Array, j
     return least, at
 
 
+def intersect_ground(origin: Vec, direction: Vec) -> tuple[jax.Array, Vec]:
+    """Returns where rays from above meet the ground (or `FAR`), and its normal there."""
+    falling = direction.z < 0
+    t = jnp.where(falling, -origin.z / jnp.where(falling, direction.z, -1.0), FAR)
+    along = _COS * origin.x + _SIN * origin.y - _START
+    speed = _COS * direction.x + _SIN * direction.y
+    # (along + t speed)² = 2 CURVE (z + t dz), whose larger root is on the bend.
+    half_b = _CURVE * direction.z - along * speed
+    a = jnp.maximum(speed * speed, 1e-9)
+    square = half_b * half_b - a * (along * along - 2 * _CURVE * origin.z)
+    on_bend = (along + t * speed > 0) & (speed > 1e-4)
+    bent = (half_b + jnp.sqrt(jnp.maximum(square, 0))) / a
+    too_high = origin.z + bent * direction.z > _TOP
+    t = jnp.where(on_bend, jnp.where(too_high, FAR, bent), t)
+    slope = jnp.where(on_bend, jnp.maximum(along + t * speed, 0) / _CURVE, 0.0)
+    one = jnp.ones_like(slope)
+    up = Vec(jnp.zeros_like(slope), jnp.zeros_like(slope), one)
+    return t, vectors.where(on_bend, Vec(-slope * _COS, -slope * _SIN, one).unit(), up)
+
+
 Intersect = Callable[[Vec, Vec], Intersection]
 SilhouetteDistance = Callable[[Vec, Vec], tuple[jax.Array, jax.Array]]
 
 SHAPES: Mapping[str, tuple[Intersect, SilhouetteDistance]] = {
     "cube": (intersect_box, box_silhouette_distance),
     "sphere": (intersect_sphere, sphere_silhouette_distance),
-    "cylinder": (intersect_cylinder, cylinder_silhouette_distance),
-    "cone": (intersect_cone, cone_silhouette_distance),
+    "cylinder": (intersect_cylinder, partial(_upright_silhouette_distance, radius=1.0, taper=0.0)),
+    "cone": (intersect_cone, partial(_upright_silhouette_distance, radius=0.5, taper=0.5)),
     "torus": (intersect_torus, torus_silhouette_distance),
 }
 
 BOTTOM = {"cube": 1.0, "sphere": 1.0, "cylinder": 1.0, "cone": 1.0, "torus": TUBE}
 """How far below its centre a solid reaches."""
-
-
-def _upright_silhouette_distance(
-    origin: Vec, direction: Vec, radius: float, taper: float
-) -> tuple[jax.Array, jax.Array]:
-    """Of a solid between the heights -1 and 1 whose radius at z is `radius - taper z`."""
-    a = jnp.maximum(direction.x**2 + direction.y**2, _SMALL)
-    slope = 1 / _nonzero(direction.z)
-    closest = -(origin.x * direction.x + origin.y * direction.y) / a
-    if taper:
-        # What is least is the distance from the axis less the radius, a little further down.
-        point = origin + direction * closest
-        lean = (taper * direction.z) ** 2
-        rest = (point.x**2 + point.y**2) / jnp.maximum(a * (a - lean), _SMALL)
-        closest = closest - taper * direction.z * jnp.sqrt(rest)
-    middle, reach = -origin.z * slope, jnp.abs(slope)
-    t = jnp.clip(closest, middle - reach, middle + reach)
-    point = origin + direction * t
-    distance = jnp.sqrt(point.x**2 + point.y**2) - (radius - taper * point.z)
-    # Past a rim the way to it is not across the ray.
-    steep = jnp.abs(direction.z) * jax.lax.rsqrt(direction.dot(direction))
-    return jnp.where(t == closest, distance, distance * steep), t
 
 
 def _box_interval(origin: Vec, direction: Vec) -> tuple[Vec, Vec]:

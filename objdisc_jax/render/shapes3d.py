@@ -55,21 +55,16 @@ def factors(numbers: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n 6"]:
 
 def labels(numbers: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 6"]:
     """Returns the values of the factors in the images of some numbers."""
-    chosen = factors(numbers)
-    columns = [values[chosen[:, i]] for i, values in enumerate(FACTORS.values())]
-    return np.stack(columns, axis=-1)
+    chosen = zip(FACTORS.values(), factors(numbers).T, strict=True)
+    return np.stack([values[column] for values, column in chosen], axis=-1)
 
 
 def render(
     chosen: Int[Array, "6"],
 ) -> tuple[UInt8[Array, "64 64 3"], UInt8[Array, "64 64"]]:
-    """Renders one combination of factors.
+    """Renders one combination of factors, given which value each has.
 
-    Args:
-        chosen: which value each factor has.
-
-    Returns:
-        The image, and where its object is (1) or not (0).
+    Returns the image, and where its object is (1) or not (0).
     """
     floor, wall, thing = (_hue(chosen[i] / 10) for i in range(3))
     scale = jnp.asarray(FACTORS["scale"], jnp.float32)[chosen[3]]
@@ -141,10 +136,7 @@ def _capsule(origin: Vec, direction: Vec) -> Intersection:
         shapes.intersect_sphere(Vec(origin.x, origin.y, origin.z - z), direction)
         for z in (-_CAPSULE, _CAPSULE)
     ]
-    tall = 1 / _CAPSULE
-    side = shapes.intersect_cylinder(
-        Vec(origin.x, origin.y, origin.z * tall), Vec(direction.x, direction.y, direction.z * tall)
-    )
+    side = _cylinder(origin, direction, 1 / _CAPSULE)
     point = origin + direction * side.t
     outwards = Vec(point.x, point.y, jnp.zeros_like(point.x))
     t = jnp.where(side.part == 0, side.t, FAR)
@@ -155,15 +147,16 @@ def _capsule(origin: Vec, direction: Vec) -> Intersection:
     return Intersection(t, normal, jnp.zeros_like(side.part))
 
 
-def _tall_cylinder(origin: Vec, direction: Vec) -> Intersection:
-    """An upright cylinder of radius 1, as tall as those of the data set."""
-    tall = float(_WIDTH[1] / _CENTRE[1])
+def _cylinder(
+    origin: Vec, direction: Vec, flat: float = float(_WIDTH[1] / _CENTRE[1])
+) -> Intersection:
+    """An upright cylinder of radius 1 and half height 1 / flat, by default the data set's."""
     return shapes.intersect_cylinder(
-        Vec(origin.x, origin.y, origin.z * tall), Vec(direction.x, direction.y, direction.z * tall)
+        Vec(origin.x, origin.y, origin.z * flat), Vec(direction.x, direction.y, direction.z * flat)
     )
 
 
-_SOLIDS = (shapes.intersect_box, _tall_cylinder, shapes.intersect_sphere, _capsule)
+_SOLIDS = (shapes.intersect_box, _cylinder, shapes.intersect_sphere, _capsule)
 
 
 def _hue(hue: jax.Array) -> Vec:

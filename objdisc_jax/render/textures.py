@@ -39,10 +39,7 @@ def bricks(point: Vec) -> jax.Array:
     """Courses of bricks in mortar."""
     course = jnp.floor(2 * point.z)
     along = point.x + point.y + 0.5 * (course % 2)
-    edge = jnp.minimum(
-        _to_lattice(2 * point.z),
-        2 * _to_lattice(along),
-    )
+    edge = jnp.minimum(_to_lattice(2 * point.z), 2 * _to_lattice(along))
     shade = 0.3 * _hash(jnp.floor(along), course, jnp.zeros_like(along))
     return _soft(edge - 0.08, 0.05) * (0.7 + shade)
 
@@ -83,14 +80,8 @@ def dots(point: Vec) -> jax.Array:
 
 
 PATTERNS: Mapping[str, Callable[[Vec], jax.Array]] = {
-    "noise": noise,
-    "stripes": stripes,
-    "checks": checks,
-    "bricks": bricks,
-    "cells": cells,
-    "wood": wood,
-    "marble": marble,
-    "dots": dots,
+    pattern.__name__: pattern
+    for pattern in (noise, stripes, checks, bricks, cells, wood, marble, dots)
 }
 
 
@@ -127,15 +118,11 @@ def _noise(point: Vec) -> jax.Array:
     def mix(a: jax.Array, b: jax.Array, share: jax.Array) -> jax.Array:
         return a + (b - a) * share
 
-    planes = [
-        mix(
-            mix(at(0, 0, z), at(1, 0, z), weight.x),
-            mix(at(0, 1, z), at(1, 1, z), weight.x),
-            weight.y,
-        )
-        for z in (0, 1)
-    ]
-    return mix(planes[0], planes[1], weight.z)
+    def plane(z: float) -> jax.Array:
+        low, high = (mix(at(0, y, z), at(1, y, z), weight.x) for y in (0, 1))
+        return mix(low, high, weight.y)
+
+    return mix(plane(0), plane(1), weight.z)
 
 
 def _hash(x: jax.Array, y: jax.Array, z: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
-from objdisc_jax.names import flatten
+from objdisc_jax.names import flatten, unflatten
 
 FILE = "frozen.json"
 HUB_FILE = "model.safetensors"
@@ -131,13 +131,4 @@ def _checked(part: str, file: Path, found: Mapping[str, Any], like: base.Params)
             f"model: {file} does not fit the frozen part {part!r}:\n" + "\n".join(problems) + "\n"
             "Name the file of a part of this size and kind, or change the model's settings."
         )
-
-    def nested(tree: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
-        return {
-            key: nested(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else jnp.asarray(found[f"{prefix}{key}"], value.dtype)
-            for key, value in tree.items()
-        }
-
-    return nested(like, "")
+    return unflatten(like, lambda name, shape: jnp.asarray(found[name], shape.dtype))

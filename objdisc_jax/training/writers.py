@@ -1,4 +1,4 @@
-"""Where metrics and pictures go: TensorBoard, JSON lines, the console, Weights & Biases.
+"""Where metrics and images go: TensorBoard, JSON lines, the console, Weights & Biases.
 
 All are CLU `MetricWriter`s. CLU 0.0.12 imports TensorFlow for one of its writers; where TensorFlow
 isn't installed, this file puts a PyTorch-backed writer in that one's place before the import.
@@ -68,7 +68,7 @@ class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
             super().write_scalars(step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
-        """Writes pictures."""
+        """Writes images."""
         with self._replaced_on_failure():
             super().write_images(step, images)
 
@@ -108,36 +108,11 @@ class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
 _summary_writer = torch_tensorboard_writer.tensorboard.SummaryWriter
 
 
-class ScalarWriter(metric_writers.MetricWriter):
-    """A writer for which everything but scalars is optional."""
+class ScalarWriter(metric_writers.MultiWriter):
+    """A writer for which everything but scalars is optional: what it lacks does nothing."""
 
-    def write_images(self, step, images):
-        """Does nothing."""
-
-    def write_texts(self, step, texts):
-        """Does nothing."""
-
-    def write_hparams(self, hparams):
-        """Does nothing."""
-
-    def write_histograms(self, step, arrays, num_buckets=None):
-        """Does nothing."""
-
-    def write_summaries(self, step, values, metadata=None):
-        """Does nothing."""
-
-    def write_videos(self, step, videos):
-        """Does nothing."""
-
-    def write_audios(self, step, audios, *, sample_rate):
-        """Does nothing."""
-
-    def flush(self):
-        """Does nothing."""
-
-    def close(self):
-        """Flushes."""
-        self.flush()
+    def __init__(self):
+        super().__init__([])
 
 
 class JsonLinesWriter(ScalarWriter):
@@ -153,6 +128,7 @@ class JsonLinesWriter(ScalarWriter):
     """
 
     def __init__(self, file: Path, last_step: int):
+        super().__init__()
         self._file = file
         self._step: int | None = None
         self._values: dict[str, float] = {}
@@ -217,6 +193,7 @@ class WandbWriter(ScalarWriter):
     """
 
     def __init__(self, config: ConfigDict, workdir: Path):
+        super().__init__()
         if importlib.util.find_spec("wandb") is None:
             raise ConfigError(
                 "wandb.enabled: the package wandb is not installed. Install it with "
@@ -242,7 +219,7 @@ class WandbWriter(ScalarWriter):
         self._run.log({name: float(np.asarray(v)) for name, v in scalars.items()}, step=step)
 
     def write_images(self, step, images):
-        """Logs pictures."""
+        """Logs images."""
         self._run.log({name: self._wandb.Image(np.asarray(v)) for name, v in images.items()}, step)
 
     def write_texts(self, step, texts):

@@ -4,9 +4,8 @@ Everything here takes and returns NumPy arrays (RGB uint8) on the host and knows
 """
 
 from objdisc_jax.visualize.curves import plot_curves
-from objdisc_jax.visualize.overlay import overlay
+from objdisc_jax.visualize.images import overlay, save_labels, save_png
 from objdisc_jax.visualize.palette import colorize
 from objdisc_jax.visualize.panels import panel
-from objdisc_jax.visualize.png import save_labels, save_png
 
 __all__ = ["colorize", "overlay", "panel", "plot_curves", "save_labels", "save_png"]

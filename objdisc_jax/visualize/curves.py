@@ -5,7 +5,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -65,33 +65,28 @@ def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathL
     write_atomically(Path(output_png), image.getvalue())
 
 
-def _read(path: Path) -> list[dict[str, float]]:
+def _read(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file, without an incomplete last one."""
     if not path.is_file():
         raise ValueError(
             f"metrics_file: there is no {path}; a run writes metrics.jsonl into its workdir. "
             "Give the path of one."
         )
-    lines = path.read_text().splitlines()
-    records = [_parse(line) for line in lines]
-    broken = [number for number, record in enumerate(records[:-1], start=1) if record is None]
-    if broken:
-        raise ValueError(
-            f"metrics_file: line {broken[0]} of {path} is no JSON object with 'step' and "
-            f"'seconds': {lines[broken[0] - 1][:80]!r}. Remove the line."
-        )
-    return [record for record in records if record is not None]
+    lines, records = path.read_text().splitlines(), []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            records.append({key: record[key] for key in ("step", "seconds", *record)})
+        except (ValueError, TypeError, KeyError):
+            if number < len(lines):
+                raise ValueError(
+                    f"metrics_file: line {number} of {path} is no JSON object with 'step' and "
+                    f"'seconds': {line[:80]!r}. Remove the line."
+                ) from None
+    return records
 
 
-def _parse(line: str) -> dict[str, float] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and {"step", "seconds"} <= record.keys() else None
-
-
-def _curve(records: list[dict[str, float]], key: str) -> Float[np.ndarray, "n 3"]:
+def _curve(records: list[dict[str, Any]], key: str) -> Float[np.ndarray, "n 3"]:
     """Step, seconds and value of every finite value logged under a key."""
     points = {
         record["step"]: (record["step"], record["seconds"], record[key])
@@ -101,7 +96,7 @@ def _curve(records: list[dict[str, float]], key: str) -> Float[np.ndarray, "n 3"
     return np.array([points[step] for step in sorted(points)], np.float64).reshape(-1, 3)
 
 
-def _time_unit(records: list[dict[str, float]]) -> str:
+def _time_unit(records: list[dict[str, Any]]) -> str:
     """The largest unit in which the run took more than three."""
     duration = max((record["seconds"] for record in records), default=0)
     return [unit for unit, size in TIME_UNITS.items() if duration > 3 * size or size == 1][-1]

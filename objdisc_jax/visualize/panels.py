@@ -47,8 +47,15 @@ def panel(
         ValueError: if there is no row, or a row has a wrong shape, type or number of examples.
     """
     lines = [line for name, array in rows.items() for line in _lines(name, array)]
-    _check_examples(lines)
-    tile_height, tile_width = _tile_size(lines, min_tile)
+    counts = {line.label: len(line.tiles) for line in lines}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(
+            f"rows: got these numbers of examples: {counts or 'no row'}; every row needs the same, "
+            "at least one. Cut all arrays to the same batch."
+        )
+    height, width = max((line.tiles.shape[1:3] for line in lines), key=np.prod)
+    factor = max(1, -(-min_tile // min(height, width)))
+    tile_height, tile_width = factor * height, factor * width
     font = ImageFont.load_default(FONT_SIZE)
     column = MARGIN + round(max(font.getlength(line.label) for line in lines)) + MARKER
     tops = _tops(lines, tile_height)
@@ -85,22 +92,6 @@ def _lines(name: str, array: ArrayLike) -> Iterator[_Row]:
             f"{name}: got shape {array.shape}; allowed are images [b, h, w, 3], label maps "
             "[b, h, w] and slots [b, k, h, w, 3]. Add the batch axis if it is missing."
         )
-
-
-def _check_examples(lines: list[_Row]) -> None:
-    counts = {line.label: len(line.tiles) for line in lines}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(
-            f"rows: got these numbers of examples: {counts or 'no row'}; every row needs the same, "
-            "at least one. Cut all arrays to the same batch."
-        )
-
-
-def _tile_size(lines: list[_Row], min_tile: int) -> tuple[int, int]:
-    """Height and width of the largest row's images times the smallest sufficient factor."""
-    height, width = max((line.tiles.shape[1:3] for line in lines), key=np.prod)
-    factor = max(1, -(-min_tile // min(height, width)))
-    return factor * height, factor * width
 
 
 def _tops(lines: list[_Row], tile_height: int) -> list[int]:

@@ -42,9 +42,9 @@ def inputs(graphdef, params, batch=3, seed=0):
     low, high = model.input_range
     shape = (batch, *model.resolution, 3)
     image = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
-    noise = jax.device_get(model.expand_noise(model.noise(jax.random.key(seed), batch)))
+    noise = model.expand_noise(model.noise(jax.random.key(seed), batch))
     torch_noise = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), noise)
-    return image, noise, torch.from_numpy(image).movedim(-1, 1), torch_noise
+    return jnp.asarray(image), noise, torch.from_numpy(image).movedim(-1, 1), torch_noise
 
 
 def close(ours, theirs, rtol):

@@ -14,7 +14,6 @@ from flax import nnx
 
 from objdisc_jax.models.slot_attention.position import coordinates, fourier_features
 from objdisc_jax.nn.conv import (
-    ConvStack,
     convolution,
     dilated_conv_transpose,
     pixel_shuffle,
@@ -157,23 +156,6 @@ def test_gru_equals_pytorch():
 def test_gru_starts_with_an_orthogonal_hidden_matrix():
     kernel = np.array(GRUCell(4, 6, rngs=nnx.Rngs(0)).hidden.kernel[...])
     np.testing.assert_allclose(kernel @ kernel.T, np.eye(6), atol=1e-5)
-
-
-def test_encoder_sees_every_pixel_when_strided():
-    # Kernel 5 at stride 5 on 35 pixels: seven disjoint blocks and nothing left over.
-    stack = ConvStack(3, (4,), (5,), (5,), rngs=nnx.Rngs(0))
-    gradient = jax.grad(lambda x: stack(x).sum())(jnp.asarray(normal(1, 35, 35, 3)))
-    assert (gradient != 0).any(-1).all()
-    assert stack(jnp.ones((1, 35, 35, 3))).shape == (1, 7, 7, 4)
-
-
-def test_residual_layers_start_where_shapes_agree():
-    stack = ConvStack(3, (4, 4), (3, 3), (1, 1), residual=True, rngs=nnx.Rngs(0))
-    x = jnp.asarray(normal(1, 6, 6, 3))
-    stack.layers[1].kernel[...] = jnp.zeros_like(stack.layers[1].kernel[...])
-    stack.layers[1].bias[...] = jnp.zeros(4)
-    first = jax.nn.leaky_relu(stack.layers[0](x), 0.01)
-    np.testing.assert_allclose(stack(x), first, atol=1e-6)
 
 
 def test_coordinates_run_from_zero_to_one():

@@ -295,3 +295,12 @@ def test_settings_out_of_range_stop_the_start(tiny, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         loop.train(changed(tiny, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_run_of_another_version_is_refused(tiny, tmp_path):
+    loop.train(changed(tiny, num_train_steps=2), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for change in ({"pictures": {"every": 5}}, {"optimizer": {"name": "adam", "b1": 0.9}}):
+        (tmp_path / "config.json").write_text(json.dumps(values | change))
+        with pytest.raises(ConfigError, match="is of another version of objdisc_jax"):
+            loop.train(tiny, tmp_path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.visualize import colorize, png, save_labels, save_png
+from objdisc_jax.visualize import colorize, images, save_labels, save_png
 from tests import typechecker
 
 
@@ -28,7 +28,7 @@ def test_failed_write_leaves_the_old_image(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(png.Path, "replace", fail)
+    monkeypatch.setattr(images.Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_png(tmp_path / "a.png", image + 1)
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]

@@ -36,19 +36,12 @@ _HEART = 0.647
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How many sprites there are, and how they are coloured.
+    """How many sprites there are, and how they are coloured."""
 
-    Attributes:
-        least: the smallest number of sprites.
-        most: the largest.
-        sprites: how their colours are drawn: white, hsv or rgb.
-        background: how its colour is drawn: black, gray or rgb.
-    """
-
-    least: int
-    most: int
-    sprites: str
-    background: str
+    least: int  # the smallest number of sprites
+    most: int  # the largest
+    sprites: str  # how their colours are drawn: white, hsv or rgb
+    background: str  # how its colour is drawn: black, gray or rgb
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -59,15 +52,9 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def generate(variant: str, seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Generates the records start ... stop - 1 of a seed.
+    """Generates the records start ... stop - 1 of a seed, at least 0, and a variant in `VARIANTS`.
 
     A record depends on the seed and its number alone, not on which others are asked for.
-
-    Args:
-        variant: a name in `VARIANTS`.
-        seed: of the data set, at least 0.
-        start: number of the first record.
-        stop: number after the last record.
 
     Returns:
         What `data_scripts/convert_tfrecords.py` makes of the published records; e is the largest
@@ -103,7 +90,7 @@ def _record(variant: Variant, stream: tuple[int, int]) -> dict[str, np.ndarray]:
         }
         segmentation = np.zeros((SIZE, SIZE), np.uint8)
         for number in range(num_sprites):
-            cover = inside(**{key: values[number] for key, values in sprites.items()})
+            cover = inside(**{key: values[number].item() for key, values in sprites.items()})
             segmentation[cover] = number + 1
         if len(np.unique(segmentation)) == num_sprites + 1:
             break

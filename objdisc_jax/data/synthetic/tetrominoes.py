@@ -13,8 +13,8 @@ show, and what is drawn here:
 - the order of the entities says nothing: the pieces are exchangeable.
 """
 
-import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Integer, UInt8
@@ -61,34 +61,23 @@ SHAPES: Mapping[int, str] = {
     19: "##/##",
 }
 
+_ENTITIES = np.arange(NUM_PIECES + 1, dtype=np.uint8)[:, None, None]
 # Scenes are drawn in blocks of this many, each from its own random stream.
 _SCENES_PER_STREAM = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Scenes:
-    """What three pieces (k = 3) per image are and where, in the order of the entities.
+class Scenes(NamedTuple):
+    """What three pieces (k = 3) per image are and where, in the order of the entities."""
 
-    Attributes:
-        shape: published number of each piece.
-        color: index into `COLORS`.
-        corner: row and column of the bounding box's top left corner, in pixels.
-    """
-
-    shape: Int[np.ndarray, "b k"]
-    color: Int[np.ndarray, "b k"]
-    corner: Int[np.ndarray, "b k 2"]
+    shape: Int[np.ndarray, "b k"]  # published number of each piece
+    color: Int[np.ndarray, "b k"]  # index into `COLORS`
+    corner: Int[np.ndarray, "b k 2"]  # row and column of the bounding box's top left, in pixels
 
 
 def generate(seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
-    """Generates the records start ... stop - 1 of a seed.
+    """Generates the records start ... stop - 1 of a seed, at least 0.
 
     A record depends on the seed and its number alone, not on which others are asked for.
-
-    Args:
-        seed: of the data set, at least 0.
-        start: number of the first record.
-        stop: number after the last record.
 
     Returns:
         The arrays of the published data, with entity 0 the background:
@@ -104,19 +93,14 @@ def generate(seed: int, start: int, stop: int) -> dict[str, np.ndarray]:
     """
     streams = range(start // _SCENES_PER_STREAM, -(-stop // _SCENES_PER_STREAM))
     drawn = [_draw_scenes(np.random.default_rng((seed, stream))) for stream in streams]
-    wanted = slice(
-        start - streams.start * _SCENES_PER_STREAM, stop - streams.start * _SCENES_PER_STREAM
-    )
-    scenes = Scenes(
-        *(
-            np.concatenate([getattr(part, field.name) for part in drawn])[wanted]
-            for field in dataclasses.fields(Scenes)
-        )
-    )
+    first = streams.start * _SCENES_PER_STREAM
+    wanted = slice(start - first, stop - first)
+    scenes = Scenes(*(np.concatenate(parts)[wanted] for parts in zip(*drawn, strict=True)))
     image, segmentation = render(scenes)
     return {
         "image": image,
-        "mask": _planes(segmentation),
+        # One plane per entity, 255 where it is seen.
+        "mask": np.uint8(255) * (segmentation[:, None] == _ENTITIES)[..., None],
         "x": _with_background(scenes.corner[..., 0]),
         "y": _with_background(scenes.corner[..., 1]),
         "shape": _with_background(scenes.shape),
@@ -183,11 +167,4 @@ _BOXES = _BLOCKS.max(1) + BLOCK  # rows and columns of the bounding box, [number
 
 def _with_background(values: Integer[np.ndarray, "b k *c"]) -> Float32[np.ndarray, "b k+1 *c"]:
     """Puts zeros for the background before the pieces' values."""
-    background = np.zeros_like(values[:, :1])
-    return np.concatenate([background, values], axis=1, dtype=np.float32)
-
-
-def _planes(segmentation: UInt8[np.ndarray, "b h w"]) -> UInt8[np.ndarray, "b e h w 1"]:
-    """Returns one plane per entity, 255 where it is seen."""
-    entity = np.arange(NUM_PIECES + 1, dtype=np.uint8)[:, None, None]
-    return (np.uint8(255) * (segmentation[:, None] == entity))[..., None]
+    return np.insert(values, 0, 0, axis=1).astype(np.float32)

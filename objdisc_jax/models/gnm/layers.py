@@ -1,4 +1,7 @@
-"""Stacks in which every layer is followed by CELU and a normalisation (Jiang & Ahn 2020)."""
+"""Stacks in which every layer is followed by CELU and a normalisation (Jiang & Ahn 2020).
+
+Initial values are those of PyTorch; `dtype` is the compute type.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,16 +22,7 @@ def celu(x: Array) -> Array:
 
 
 class NormedConvs(nnx.Module):
-    """Convolutions, each followed by CELU and GroupNorm.
-
-    Args:
-        in_features: channels of the input.
-        features: channels of every layer.
-        kernel_sizes: sides of their kernels.
-        strides: their strides; a layer gives one output per `stride` inputs.
-        dtype: compute type.
-        rngs: source of the initial values (PyTorch's default).
-    """
+    """Convolutions, each followed by CELU and GroupNorm; one output per `stride` inputs."""
 
     def __init__(
         self,
@@ -55,13 +49,13 @@ class NormedConvs(nnx.Module):
 
 
 class NormedMLP(nnx.Module):
-    """Linear layers, each followed by CELU and LayerNorm.
+    """Linear layers, each followed by CELU and LayerNorm, but the last where it is bare.
 
     Args:
         features: layer sizes, input first.
         last_bare: leave the last layer without CELU and norm.
         dtype: compute type.
-        rngs: source of the initial values (PyTorch's default).
+        rngs: source of the initial values.
     """
 
     def __init__(
@@ -89,15 +83,8 @@ class SubPixelStack(nnx.Module):
     """Sub-pixel convolutions: each enlarges by a shuffle of its channels, then CELU and GroupNorm.
 
     The last layer has neither. A layer's kernel has its output channels in the order of PyTorch's
-    `PixelShuffle`: (channel, row, column).
-
-    Args:
-        in_features: channels of the input.
-        features: channels of every layer after the shuffle.
-        kernel_sizes: sides of their kernels.
-        upscales: their enlargements; 1 is a plain convolution.
-        dtype: compute type.
-        rngs: source of the initial values (PyTorch's default).
+    `PixelShuffle`: (channel, row, column). `features` are the channels after the shuffle, and an
+    enlargement of 1 is a plain convolution.
     """
 
     def __init__(

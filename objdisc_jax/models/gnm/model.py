@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from objdisc_jax.models.base import Batch, Model, Noise, Prediction
+from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
 from objdisc_jax.models.gnm.boxes import draw_boxes, to_boxes
 from objdisc_jax.models.gnm.distributions import Normal, uniform_noise
 from objdisc_jax.models.gnm.glimpses import Scene, compose
@@ -90,7 +90,7 @@ class GNM(Model):
         self,
         image: Float[Array, "b h w 3"] | None,
         noise: Noise,
-        step: Int[Array, ""],
+        step: Step,
         *,
         from_code: bool = False,
     ) -> SceneLatents:
@@ -132,7 +132,7 @@ class GNM(Model):
         x = self.bg_decoder(rearrange(bg, "b d -> b 1 1 d"))
         return jax.nn.sigmoid(x.astype(jnp.float32))
 
-    def decode_image(self, latents: SceneLatents, step: Int[Array, ""]) -> Scene:
+    def decode_image(self, latents: SceneLatents, step: Step) -> Scene:
         """The scene that latents describe."""
         settings = self.settings
         is_early = (step > 0) & (step < settings.early_steps)
@@ -148,7 +148,7 @@ class GNM(Model):
             is_early=is_early,
         )
 
-    def kl_terms(self, latents: SceneLatents, step: Int[Array, ""]) -> dict[str, Float[Array, "b"]]:
+    def kl_terms(self, latents: SceneLatents, step: Step) -> dict[str, Float[Array, "b"]]:
         """Every KL term times its weight, in nats per image."""
         settings = self.settings
         mean, std = settings.aux_where_mean, settings.aux_where_std
@@ -160,13 +160,8 @@ class GNM(Model):
         }
 
     def loss(
-        self,
-        batch: Batch,
-        noise: Noise,
-        *,
-        step: Int[Array, ""],
-        dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
+        self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
+    ) -> Loss:
         """The negative ELBO in nats per image, summed over pixels and channels.
 
         The scalars are `elbo`, `rec_loss` (the log likelihood: higher is better), `kl` and its
@@ -186,7 +181,7 @@ class GNM(Model):
         """Log density of images around decoded ones, in nats per image."""
         return sum_over_example(Normal(recon, jnp.float32(self.settings.sigma)).log_prob(image))
 
-    def predict(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> Prediction:
+    def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
         """Reconstruction, masks and latents of images; the means of all latents, not a draw.
 
         The last mask is the background. `slots` are the cells' (what, raw where, depth, pres). The
@@ -214,7 +209,7 @@ class GNM(Model):
             },
         )
 
-    def visualize(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> dict[str, Array]:
+    def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """Boxes, background, foreground, the cells' glimpses, and scenes sampled from the prior.
 
         Boxes are green where an object is present and red where not. Glimpses are shown on white
@@ -236,13 +231,13 @@ class GNM(Model):
         }
 
     def reconstruct_from_global(
-        self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Int[Array, ""]
+        self, image: Float[Array, "b h w 3"], noise: Noise, *, step: Step
     ) -> Float[Array, "b h w 3"]:
         """What the learned prior makes of an image's global code: its cells and background anew."""
         return self.decode_image(self.infer(image, noise, step, from_code=True), step).image
 
     def sample(
-        self, noise: Noise, *, step: Int[Array, ""], temperature: float = 1.0
+        self, noise: Noise, *, step: Step, temperature: float = 1.0
     ) -> Float[Array, "b h w 3"]:
         """New scenes from the prior, `[b, h, w, 3]` in [0, 1].
 
@@ -261,7 +256,7 @@ class GNM(Model):
         image: Float[Array, "b h w 3"],
         key: Array,
         *,
-        step: Int[Array, ""],
+        step: Step,
         num_samples: int = 100,
     ) -> Float[Array, "b"]:
         """Importance-weighted estimate of log p(image) in nats (Burda et al. 2016).

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from objdisc_jax.models.slate.chunks import in_chunks
 from objdisc_jax.models.slate.hash_prng import gumbel
-from objdisc_jax.models.slate.settings import PATCH
+from objdisc_jax.models.slate.settings import PATCH, Settings
 from objdisc_jax.nn.conv import conv, pixel_shuffle
 from objdisc_jax.nn.norms import group_norm
 
@@ -76,30 +76,18 @@ class Code(NamedTuple):
 
 
 class DVAE(nnx.Module):
-    """Encoder, Gumbel-softmax and decoder.
+    """Encoder, Gumbel-softmax and decoder; softmax and its noise are float32."""
 
-    Args:
-        vocab_size: number of tokens v.
-        features: channels c of all layers.
-        dtype: compute type; softmax and its noise are float32.
-        rngs: source of the initial values.
-    """
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        features, dtype = settings.dvae_features, jnp.dtype(settings.dtype)
+        vocab_size = self.vocab_size = settings.vocab_size
 
-    def __init__(
-        self,
-        vocab_size: int,
-        features: int = 64,
-        *,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
         def block(n_in: int, n_out: int, kernel_size: int = 1, stride: int = 1) -> ConvBlock:
             return ConvBlock(n_in, n_out, kernel_size, stride, dtype=dtype, rngs=rngs)
 
         def plain(n_in: int, n_out: int) -> nnx.Conv:
             return conv(n_in, n_out, 1, init="xavier", dtype=dtype, rngs=rngs)
 
-        self.vocab_size = vocab_size
         self.encoder = nnx.List(
             [block(3, features, PATCH, PATCH), *(block(features, features) for _ in range(6))]
         )

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from objdisc_jax.models.base import Batch, Model, Noise, Prediction
+from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
 from objdisc_jax.models.slate import hash_prng
 from objdisc_jax.models.slate.dvae import DVAE, Code, GumbelNoise
 from objdisc_jax.models.slate.settings import PATCH, Settings
@@ -32,9 +32,8 @@ class SLATE(Model):
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         super().__init__(settings, rngs=rngs)
         d_model, dtype = settings.d_model, jnp.dtype(settings.dtype)
-        self.num_tokens = settings.grid[0] * settings.grid[1]
-        self.dvae = DVAE(settings.vocab_size, settings.dvae_features, dtype=dtype, rngs=rngs)
-        self.embedding = TokenEmbedding(settings.vocab_size, self.num_tokens, d_model, rngs=rngs)
+        self.dvae = DVAE(settings, rngs=rngs)
+        self.embedding = TokenEmbedding(settings, rngs=rngs)
         self.slot_attention = SlotAttention(d_model, settings, input_mlp=True, rngs=rngs)
 
         def plain(n_in: int, n_out: int) -> nnx.Linear:
@@ -52,12 +51,12 @@ class SLATE(Model):
 
     def expand_noise(self, noise: Noise) -> Noise:
         """The Gumbel draws themselves, `gumbel_code` and `gumbel_tokens` `[b, t, v]`."""
-        shape = (self.num_tokens, self.settings.vocab_size)
+        shape = (self.settings.num_tokens, self.settings.vocab_size)
         code, tokens = (hash_prng.gumbel(noise["gumbel"][:, i], shape) for i in (0, 1))
         rest = {name: value for name, value in noise.items() if name != "gumbel"}
         return rest | {"gumbel_code": code, "gumbel_tokens": tokens}
 
-    def temperature_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def temperature_at(self, step: Step) -> Float[Array, ""]:
         """The Gumbel-softmax's temperature."""
         return cosine_ramp(
             step,
@@ -97,13 +96,8 @@ class SLATE(Model):
         return self.decoder(embedded[:, :-1], self.slot_projection(slots), dropout_key)
 
     def loss(
-        self,
-        batch: Batch,
-        noise: Noise,
-        *,
-        step: Int[Array, ""],
-        dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
+        self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
+    ) -> Loss:
         """Squared error of the dVAE (a sum), plus the transformer's cross-entropy of the tokens."""
         image = batch.image
         tokens, code = self.code(image, noise, self.temperature_at(step))
@@ -122,7 +116,7 @@ class SLATE(Model):
         scalars = {"recon_loss": recon_loss, "cross_entropy": cross_entropy}
         return recon_loss + cross_entropy, scalars
 
-    def predict(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> Prediction:
+    def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
         """The dVAE's reconstruction, slots and their attention; `extras` has the `tokens`."""
         del step  # no temperature without noise
         tokens = self.argmax_tokens(batch.image)
@@ -182,9 +176,9 @@ class SLATE(Model):
             token = sample_token(logits, own_key, temperature, top_k)
             return (token + 1, caches), token
 
-        caches = self.decoder.empty_cache(batch_size, self.num_tokens)
+        caches = self.decoder.empty_cache(batch_size, self.settings.num_tokens)
         start = (jnp.zeros(batch_size, jnp.int32), caches)  # row 0 is the beginning
-        _, tokens = lax.scan(next_token, start, jnp.arange(self.num_tokens))
+        _, tokens = lax.scan(next_token, start, jnp.arange(self.settings.num_tokens))
         return rearrange(tokens, "t b -> b t")
 
     def expensive_metrics(
@@ -194,7 +188,7 @@ class SLATE(Model):
         recon = self.decode_image(self.generate(prediction.slots))
         return {"mse_autoregressive": jnp.mean((recon - batch.image) ** 2, axis=(1, 2, 3))}
 
-    def visualize(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> dict[str, Array]:
+    def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """The image decoded from its slots, and what each slot attends to, on white."""
         prediction = self.predict(batch, noise, step=step)
         assert prediction.masks is not None

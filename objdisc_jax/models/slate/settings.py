@@ -48,6 +48,11 @@ class Settings(settings.SlotAttentionSettings):
         """Rows and columns of tokens."""
         return self.resolution[0] // PATCH, self.resolution[1] // PATCH
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image."""
+        return self.grid[0] * self.grid[1]
+
     def check(self) -> None:
         """Refuses settings out of range, and those that contradict each other."""
         super().check()

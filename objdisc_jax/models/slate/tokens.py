@@ -7,6 +7,7 @@ from jax.nn.initializers import normal, truncated_normal
 from jaxtyping import Array, Float, Int
 
 from objdisc_jax.models.slate.chunks import in_chunks
+from objdisc_jax.models.slate.settings import Settings
 
 
 class TokenEmbedding(nnx.Module):
@@ -14,18 +15,12 @@ class TokenEmbedding(nnx.Module):
 
     Row 0 of the dictionary and of the positions belong to the beginning of the sequence (BOS);
     token t has row t + 1.
-
-    Args:
-        vocab_size: number of tokens v.
-        num_tokens: length t of a sequence without its beginning.
-        features: size d of a vector.
-        rngs: source of the initial values.
     """
 
-    def __init__(self, vocab_size: int, num_tokens: int, features: int, *, rngs: nnx.Rngs):
-        shape = (vocab_size + 1, features)
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        shape = (settings.vocab_size + 1, settings.d_model)
         self.dictionary = nnx.Param(normal(1.0)(rngs.params(), shape, jnp.float32))
-        shape = (1, 1 + num_tokens, features)
+        shape = (1, 1 + settings.num_tokens, settings.d_model)
         self.positions = nnx.Param(truncated_normal(1.0)(rngs.params(), shape, jnp.float32))
 
     def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t1 d"]:

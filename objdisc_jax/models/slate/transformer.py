@@ -8,7 +8,6 @@ from einops import rearrange
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from objdisc_jax.models.slate import hash_prng
@@ -90,34 +89,18 @@ class MultiHeadAttention(nnx.Module):
     """Projections of multi-head attention, without biases.
 
     Args:
-        features: size of queries, keys, values and output.
-        num_heads: number of heads h, a divisor of `features`.
+        settings: of the model.
         gain: factor of the output projection's initial weights.
-        dtype: compute type.
         rngs: source of the initial values.
     """
 
-    def __init__(
-        self,
-        features: int,
-        num_heads: int,
-        *,
-        gain: float,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        def project(gain: float = 1.0) -> nnx.Linear:
-            return linear(
-                features,
-                features,
-                init="xavier",
-                gain=gain,
-                use_bias=False,
-                dtype=dtype,
-                rngs=rngs,
-            )
+    def __init__(self, settings: Settings, *, gain: float, rngs: nnx.Rngs):
+        self.num_heads, sizes = settings.num_heads, (settings.d_model,) * 2
 
-        self.num_heads = num_heads
+        def project(gain: float = 1.0) -> nnx.Linear:
+            dtype = jnp.dtype(settings.dtype)
+            return linear(*sizes, init="xavier", gain=gain, use_bias=False, dtype=dtype, rngs=rngs)
+
         self.project_q = project()
         self.project_k = project()
         self.project_v = project()
@@ -143,43 +126,26 @@ class MultiHeadAttention(nnx.Module):
 class TransformerBlock(nnx.Module):
     """Causal self-attention, cross-attention and a feed-forward network, each after a LayerNorm.
 
+    Norms, softmax and the residual are float32.
+
     Args:
-        features: size d of a position.
-        num_heads: number of heads.
-        gain: factor of the initial weights of what is added to the residual.
-        norm_first_residual: the input itself is replaced by its LayerNorm, so that the residual of
-            self-attention is the normalised one; the published first block does that.
-        dropout: share of attention weights and of outputs that is dropped.
-        dtype: compute type; norms, softmax and the residual are float32.
+        settings: of the model.
+        is_first: the input itself is replaced by its LayerNorm, so that the residual of
+            self-attention is the normalised one, as in the published first block.
         rngs: source of the initial values.
     """
 
-    def __init__(
-        self,
-        features: int,
-        num_heads: int,
-        *,
-        gain: float,
-        norm_first_residual: bool,
-        dropout: float,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        self.norm_first_residual = norm_first_residual
-        self.dropout = dropout
-        self.self_norm = layer_norm(features, rngs=rngs)
-        self.self_attention = MultiHeadAttention(
-            features, num_heads, gain=gain, dtype=dtype, rngs=rngs
-        )
-        self.cross_norm = layer_norm(features, rngs=rngs)
-        self.cross_attention = MultiHeadAttention(
-            features, num_heads, gain=gain, dtype=dtype, rngs=rngs
-        )
-        self.mlp_norm = layer_norm(features, rngs=rngs)
-        self.mlp_in = linear(features, 4 * features, init="kaiming", dtype=dtype, rngs=rngs)
-        self.mlp_out = linear(
-            4 * features, features, init="xavier", gain=gain, dtype=dtype, rngs=rngs
-        )
+    def __init__(self, settings: Settings, *, is_first: bool, rngs: nnx.Rngs):
+        self.is_first, self.dropout = is_first, settings.dropout
+        size, dtype = settings.d_model, jnp.dtype(settings.dtype)
+        gain = (3 * settings.num_decoder_blocks) ** -0.5  # of what is added to the residual
+        self.self_norm = layer_norm(size, rngs=rngs)
+        self.self_attention = MultiHeadAttention(settings, gain=gain, rngs=rngs)
+        self.cross_norm = layer_norm(size, rngs=rngs)
+        self.cross_attention = MultiHeadAttention(settings, gain=gain, rngs=rngs)
+        self.mlp_norm = layer_norm(size, rngs=rngs)
+        self.mlp_in = linear(size, 4 * size, init="kaiming", dtype=dtype, rngs=rngs)
+        self.mlp_out = linear(4 * size, size, init="xavier", gain=gain, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -201,7 +167,7 @@ class TransformerBlock(nnx.Module):
         attention = self.self_attention
         found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
         found = checkpoint_name(found, "attention")
-        x = y if self.norm_first_residual else x
+        x = y if self.is_first else x
         x = x + hash_prng.dropout(attention.output(found), self.dropout, self_seed)
         attention = self.cross_attention
         queries = attention.queries(self.cross_norm(x))
@@ -237,7 +203,7 @@ class TransformerBlock(nnx.Module):
         )
         visible = jnp.arange(cache.keys.shape[2])[None, None, None] <= position
         found = attend(attention.queries(y), cache, visible, 0.0, None)
-        x = (y if self.norm_first_residual else x) + attention.output(found)
+        x = (y if self.is_first else x) + attention.output(found)
         attention = self.cross_attention
         found = attend(attention.queries(self.cross_norm(x)), context, None, 0.0, None)
         x = x + attention.output(found)
@@ -252,18 +218,9 @@ class TransformerDecoder(nnx.Module):
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         self.settings = settings
-        num_blocks = settings.num_decoder_blocks
         self.blocks = nnx.List(
-            TransformerBlock(
-                settings.d_model,
-                settings.num_heads,
-                gain=(3 * num_blocks) ** -0.5,
-                norm_first_residual=i == 0,
-                dropout=settings.dropout,
-                dtype=jnp.dtype(settings.dtype),
-                rngs=rngs,
-            )
-            for i in range(num_blocks)
+            TransformerBlock(settings, is_first=i == 0, rngs=rngs)
+            for i in range(settings.num_decoder_blocks)
         )
         self.norm = layer_norm(settings.d_model, rngs=rngs)
 

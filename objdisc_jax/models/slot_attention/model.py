@@ -1,6 +1,7 @@
 """Slot Attention auto-encoder for object discovery (Locatello et al. 2020, arXiv 2006.15055)."""
 
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from objdisc_jax.models.base import Batch, Model, Noise, Prediction
+from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
 from objdisc_jax.models.slot_attention.decoder import (
     ConvBroadcastDecoder,
     MLPBroadcastDecoder,
@@ -16,11 +17,36 @@ from objdisc_jax.models.slot_attention.decoder import (
 )
 from objdisc_jax.models.slot_attention.position import PositionEmbedding
 from objdisc_jax.models.slot_attention.settings import Settings
-from objdisc_jax.nn.conv import ConvStack
-from objdisc_jax.nn.mlp import MLP
+from objdisc_jax.nn.conv import conv
+from objdisc_jax.nn.mlp import MLP, activation_function
 from objdisc_jax.nn.norms import layer_norm
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput
+
+
+class ConvEncoder(nnx.Module):
+    """Convolutions, each followed by the activation, with residuals where the settings say so."""
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        self.settings = settings
+        init, dtype = settings.encoder_init, jnp.dtype(settings.dtype)
+        self.layers = nnx.List(
+            conv(n_in, n_out, kernel_size, stride=stride, init=init, dtype=dtype, rngs=rngs)
+            for (n_in, n_out), kernel_size, stride in zip(
+                pairwise((3, *settings.encoder_channels)),
+                settings.encoder_kernels,
+                settings.encoder_strides,
+                strict=True,
+            )
+        )
+
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
+        """Feature maps of images."""
+        act = activation_function(self.settings.activation)
+        for layer in self.layers:
+            y = act(layer(x))
+            x = x + y if self.settings.encoder_residual and x.shape == y.shape else y
+        return x
 
 
 class SlotAttentionAutoEncoder(Model):
@@ -32,17 +58,7 @@ class SlotAttentionAutoEncoder(Model):
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         super().__init__(settings, rngs=rngs)
         init, dtype = settings.encoder_init, jnp.dtype(settings.dtype)
-        self.encoder = ConvStack(
-            3,
-            settings.encoder_channels,
-            settings.encoder_kernels,
-            settings.encoder_strides,
-            activation=settings.activation,
-            residual=settings.encoder_residual,
-            init=init,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.encoder = ConvEncoder(settings, rngs=rngs)
         features = settings.encoder_channels[-1]
         self.encoder_position = PositionEmbedding(
             features,
@@ -116,13 +132,8 @@ class SlotAttentionAutoEncoder(Model):
         return rearrange(target, "b r c ch -> b (r c) ch"), recon, masks
 
     def loss(
-        self,
-        batch: Batch,
-        noise: Noise,
-        *,
-        step: Int[Array, ""],
-        dropout_key: Array | None = None,
-    ) -> tuple[Float[Array, "b"], dict[str, Float[Array, "b"]]]:
+        self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
+    ) -> Loss:
         """Mean squared error over pixels and channels, plus the regularisers that are on."""
         del dropout_key  # no dropout in this model
         settings = self.settings
@@ -145,14 +156,14 @@ class SlotAttentionAutoEncoder(Model):
             loss = loss + ramp(step, settings.area_weight, settings.area_ramp) * scalars["area"]
         return loss, scalars
 
-    def predict(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> Prediction:
+    def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
         """Reconstruction, masks and slots; `extras` has the slots' `recons` and `attn`."""
         del step  # no schedule acts on the prediction
         slots, attn = self.attend(batch.image, noise)
         recon, recons, masks = self.decode(slots)
         return Prediction(recon, masks, slots, extras={"recons": recons, "attn": attn})
 
-    def visualize(self, batch: Batch, noise: Noise, *, step: Int[Array, ""]) -> dict[str, Array]:
+    def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """What each slot paints, shown on white where its mask is low."""
         prediction = self.predict(batch, noise, step=step)
         colours = jnp.clip(0.5 * (prediction.extras["recons"] + 1.0), 0.0, 1.0)
@@ -161,7 +172,7 @@ class SlotAttentionAutoEncoder(Model):
         return {"slots": colours * masks + (1.0 - masks)}
 
 
-def ramp(step: Int[Array, ""], weight: float, steps: tuple[int, int]) -> Float[Array, ""]:
+def ramp(step: Step, weight: float, steps: tuple[int, int]) -> Float[Array, ""]:
     """A regulariser's weight: 0 before the first step, full after the second."""
     return cosine_ramp(
         step, start_value=0.0, end_value=weight, start_step=steps[0], end_step=steps[1]

@@ -44,8 +44,8 @@ def run_again(model, slots):
     def logits(tokens):
         return model.head(model.decode_features(model.embedding(tokens), slots))
 
-    tokens = jnp.zeros((len(slots), model.num_tokens), jnp.int32)
-    for i in range(model.num_tokens):
+    tokens = jnp.zeros((len(slots), model.settings.num_tokens), jnp.int32)
+    for i in range(model.settings.num_tokens):
         tokens = tokens.at[:, i].set(jnp.argmax(logits(tokens)[:, i], -1))
     return tokens
 
@@ -118,7 +118,7 @@ def test_slots_can_be_left_out_and_exchanged(model, slots):
     assert (generate(mixed) != generate(first)).any()
     turned = generate(first[:, ::-1])  # a set: its order says nothing
     np.testing.assert_array_equal(turned, generate(first))
-    assert generate(first[:, :2]).shape == (1, model.num_tokens)
+    assert generate(first[:, :2]).shape == (1, model.settings.num_tokens)
     assert model.decode_image(generate(first[:, :2])).shape == (1, *model.resolution, 3)
     with pytest.raises(ValueError, match="other: got 3; slots are numbered 0 to 2"):
         exchange(first, second, slot=0, other=3)

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
-from objdisc_jax.models.slot_attention.model import area, separation
+from objdisc_jax.models.slot_attention.model import ConvEncoder, area, separation
+from objdisc_jax.models.slot_attention.settings import Settings
 from objdisc_jax.testing.models import ModelCase
 
 
@@ -160,3 +162,23 @@ def test_regularisers_by_hand():
     # Areas 1.5 and 0.5, s = 1, g = 2 - 1 = 1: first min((1.5-2)^2, 0) = 0; second
     # min((0.5-2)^2, 0.5^2) = 0.25. Mean over slots, divided by (2s)^2.
     np.testing.assert_allclose(area(masks, 1.0), [0.125 / 4], rtol=1e-6)
+
+
+def test_encoder_sees_every_pixel_when_strided():
+    # Kernel 5 at stride 5 on 35 pixels: seven disjoint blocks and nothing left over.
+    settings = Settings(encoder_channels=(4,), encoder_kernels=(5,), encoder_strides=(5,))
+    stack = ConvEncoder(settings, rngs=nnx.Rngs(0))
+    image = jax.random.normal(jax.random.key(0), (1, 35, 35, 3))
+    gradient = jax.grad(lambda x: stack(x).sum())(image)
+    assert (gradient != 0).any(-1).all()
+    assert stack(image).shape == (1, 7, 7, 4)
+
+
+def test_residual_layers_start_where_shapes_agree():
+    layers = {"encoder_kernels": (3, 3), "encoder_strides": (1, 1), "encoder_residual": True}
+    stack = ConvEncoder(Settings(encoder_channels=(4, 4), **layers), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 6, 6, 3))
+    stack.layers[1].kernel[...] = jnp.zeros_like(stack.layers[1].kernel[...])
+    stack.layers[1].bias[...] = jnp.zeros(4)
+    first = jax.nn.leaky_relu(stack.layers[0](x), 0.01)
+    np.testing.assert_allclose(stack(x), first, atol=1e-6)
