@@ -56,11 +56,7 @@ class Source(Generic[Item]):
 
 
 def declared(dataset: str, variant: str = "") -> DatasetDeclaration:
-    """Returns a data set as its module declares it by default, or a variant of it.
-
-    Raises:
-        DataError: there is no such data set, or variant.
-    """
+    """Returns a data set as its module declares it by default, or a variant; both must exist."""
     module = datasets.get(dataset)
     config = module.default_config()
     if variant:
@@ -71,11 +67,7 @@ def declared(dataset: str, variant: str = "") -> DatasetDeclaration:
 
 
 def identity_of(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what distinguishes a file from its earlier and later versions.
-
-    Raises:
-        DataError: there is no such file.
-    """
+    """Returns what distinguishes a file, which must exist, from its earlier and later versions."""
     try:
         status = path.stat()
     except OSError as error:

@@ -26,21 +26,14 @@ _SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A split of a data set; other processes that it is sent to open its files anew.
+    """A split of a data set; other processes that it is sent to open its files anew."""
 
-    Attributes:
-        declaration: the data set.
-        split: name of the split.
-        indices: numbers, int64 [n], of the split's records that pass the filter, ascending.
-        image_size: rows and columns of the images.
-        reader: reads the records.
-    """
-
-    declaration: DatasetDeclaration
-    split: str
+    declaration: DatasetDeclaration  # the data set
+    split: str  # name of the split
+    # Numbers, int64 [n], of the split's records that pass the filter, ascending.
     indices: np.ndarray
-    image_size: tuple[int, int]
-    reader: Reader
+    image_size: tuple[int, int]  # rows and columns of the images
+    reader: Reader  # reads the records
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -112,12 +112,9 @@ class DatasetDeclaration:
         return pathlib.Path(self.path).expanduser().absolute()
 
     def at_size(self, size: Collection[Any]) -> "DatasetDeclaration":
-        """Returns the same data set, rendered at the size that the config's `image_size` states.
+        """Returns the same data set, rendered at the config's `image_size`, two whole numbers.
 
         The crop scales with it. Only `generate_command` makes images of another size than `self`'s.
-
-        Raises:
-            DataError: the size is no pair of positive whole numbers.
         """
         assert self.image_size is not None
         if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):

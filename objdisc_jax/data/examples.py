@@ -19,20 +19,13 @@ from objdisc_jax.data.declaration import DatasetDeclaration
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """What the files of a small data set hold.
+    """What the files of a small data set hold."""
 
-    Attributes:
-        image: uint8 [n, h, w, 3], as stored, neither cropped nor resized.
-        segmentation: labels, uint8 [n, h, w]; zeros if the set has no masks.
-        num_objects: int64 [n], background not counted.
-        splits: numbers of the records of each split.
-        fields: the values of each further field that the set declares, [n, *shape].
-    """
-
-    image: np.ndarray
-    segmentation: np.ndarray
-    num_objects: np.ndarray
-    splits: Mapping[str, range]
+    image: np.ndarray  # uint8 [n, h, w, 3], as stored, neither cropped nor resized
+    segmentation: np.ndarray  # labels, uint8 [n, h, w]; zeros if the set has no masks
+    num_objects: np.ndarray  # int64 [n], background not counted
+    splits: Mapping[str, range]  # numbers of the records of each split
+    # The values of each further field that the set declares, [n, *shape].
     fields: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 

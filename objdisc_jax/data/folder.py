@@ -121,11 +121,7 @@ class FolderReader:
 def list_images(root: Path, pattern: str) -> tuple[Names, Int64[np.ndarray, " m"]]:
     """Lists the files that `walk` finds, from the cache as long as no folder has changed.
 
-    Returns:
-        Their names, sorted, and when the folders last changed, in nanoseconds.
-
-    Raises:
-        DataError: a folder cannot be read.
+    Returns their names, sorted, and when the folders last changed, in nanoseconds.
     """
 
     def compute() -> cache.Arrays:

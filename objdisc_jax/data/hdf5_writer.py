@@ -71,11 +71,7 @@ class RecordWriter:
         self._arrays: dict[str, h5py.Dataset] = {}
 
     def write(self, start: int, records: Records) -> None:
-        """Writes consecutive records, packed or [n, ...] each, from number `start` on.
-
-        Raises:
-            OSError: there is no space left; `new_file` explains that to the user.
-        """
+        """Writes consecutive records, packed or [n, ...] each, from number `start` on."""
         packed = pack(records, self._images)
         for name, values in packed.items():
             key, _, part = name.partition(":")
@@ -97,9 +93,6 @@ class RecordWriter:
         """Cuts the arrays to the records that there are, and adds what is known only at the end.
 
         Those are attributes of the file, and arrays without one entry for each record.
-
-        Raises:
-            OSError: as `write`.
         """
         for array in self._arrays.values():
             array.resize(num_records, axis=0)

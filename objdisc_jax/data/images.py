@@ -19,11 +19,7 @@ NAMES = f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"
 
 
 def read_rgb(file: Path) -> Image.Image:
-    """Reads an image of any kind as RGB, upright; alpha is dropped.
-
-    Raises:
-        BadImageError: it is missing, truncated or no image.
-    """
+    """Reads an image of any kind as RGB, upright; alpha is dropped. Others: `BadImageError`."""
     with _explained(file), Image.open(file) as opened:
         upright = ImageOps.exif_transpose(opened)
         if upright.mode.startswith("I"):  # 16 bits per pixel, which convert("RGB") would clip
@@ -34,8 +30,7 @@ def read_rgb(file: Path) -> Image.Image:
 def read_labels(file: Path) -> Image.Image:
     """Reads a segmentation kept as a palette image, whose palette indices are the labels.
 
-    Raises:
-        BadImageError: it is missing, truncated, or not a palette image (mode P).
+    Anything else is a `BadImageError`.
     """
     with _explained(file), Image.open(file) as opened:
         opened.load()

@@ -147,10 +147,8 @@ def decode(
 ) -> dict[str, np.ndarray]:
     """Decodes at least one serialized record to our arrays, [n, ...] each.
 
-    Errors name the source and the record, by the number of the first.
-
-    Raises:
-        DataError: a record is not as the layout says, or its masks are no partition.
+    A record that is not as the layout says, or whose masks are no partition, is a `DataError` that
+    names the source and the record, by the number of the first.
     """
     try:
         return arrange(layout, _features(layout, records))
@@ -166,11 +164,7 @@ def decode(
 
 
 def arrange(layout: Layout, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns our arrays of records' features, [n, ...] each.
-
-    Raises:
-        DataError: the masks are no partition of the image, or the visibility is not 0 or 1.
-    """
+    """Returns our arrays, [n, ...] each, of records' features, after checking them."""
     arrays = dict(features)
     planes = np.moveaxis(arrays.pop("mask")[..., 0], layout.entity_axis + 1, 1)
     segmentation = label_map(planes)
@@ -190,11 +184,7 @@ def arrange(layout: Layout, features: Mapping[str, np.ndarray]) -> dict[str, np.
 
 
 def label_map(planes: UInt8[np.ndarray, "n e h w"]) -> UInt8[np.ndarray, "n h w"]:
-    """Returns the number of the plane that is 255 at each pixel; the others must be 0.
-
-    Raises:
-        DataError: the planes are no such partition of the image.
-    """
+    """Returns the number of the plane that is 255 at each pixel; the others must be 0."""
     # If every sum is 255 no pixel is without a plane, and the count leaves each with just one.
     sums = planes.sum(1, dtype=np.uint16)
     if (sums != 255).any() or np.count_nonzero(planes) != sums.size:

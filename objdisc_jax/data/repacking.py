@@ -35,14 +35,8 @@ def repack(
 ) -> int:
     """Writes the records of a published file to a new one, under a progress bar.
 
-    Args:
-        declaration: the data set; its `sources` name the arrays in both files.
-        path: the published file.
-        output: the new file.
-        **options: of `conversion.convert`.
-
-    Returns:
-        The number of records.
+    The declaration's `sources` name the arrays in both; options are `conversion.convert`'s.
+    Returns the number of records.
 
     Raises:
         DataError: the file is missing, damaged or not as declared, or the new one exists or

@@ -47,9 +47,6 @@ def plan(raw: pathlib.Path) -> list[Episode]:
 
     In alphabetical order the first tenth of them (rounded down) is for validation, the second for
     test, the rest for training. Episodes are numbered through all splits: train, valid, test.
-
-    Raises:
-        DataError: there are none.
     """
     sources = sorted(
         file.relative_to(raw).as_posix()

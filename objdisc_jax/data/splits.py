@@ -18,17 +18,10 @@ def consecutive(**sizes: int) -> dict[str, range]:
 
 
 def scaled_splits(splits: Mapping[str, range], num_records: int) -> dict[str, range]:
-    """Scales published splits to a file of another size.
+    """Scales published splits, ranges from 0 on, to a file of another size; none may be empty.
 
     Every split but the largest gets its share rounded down, at least one record; the largest gets
     what is left. The splits keep their order in the file.
-
-    Args:
-        splits: half-open ranges that together cover the records from 0 on.
-        num_records: number of records in the file.
-
-    Raises:
-        DataError: there are fewer records than splits.
     """
     total = max(split.stop for split in splits.values())
     if num_records == total:
@@ -51,11 +44,7 @@ def to_attributes(splits: Mapping[str, range]) -> dict[str, list[int]]:
 
 
 def from_attributes(attributes: Mapping[str, Any]) -> dict[str, range]:
-    """Returns the splits that a file's attributes state; empty if they state none.
-
-    Raises:
-        DataError: an attribute is no pair of integers.
-    """
+    """Returns the splits, pairs of integers, that a file's attributes state, if any."""
     splits = {}
     for key in filter(lambda key: key.startswith(_PREFIX), attributes):
         bounds = np.asarray(attributes[key])

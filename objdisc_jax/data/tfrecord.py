@@ -172,22 +172,15 @@ _crc32c: Callable[[bytes], int] = google_crc32c.value if google_crc32c else crc3
 def parse_example(data: bytes) -> dict[str, Feature]:
     """Returns the features of a serialized `tf.train.Example` by their keys.
 
-    Returns:
-        For each key a one-dimensional float32 or int64 array, or a list of byte strings. A list of
-        one-byte strings comes as a uint8 array: so the published object data sets store pixels.
-
-    Raises:
-        DataError: the data is no such example.
+    For each a one-dimensional float32 or int64 array, or a list of byte strings. A list of one-byte
+    strings comes as a uint8 array: so the published object data sets store pixels. Data that is no
+    such example is a `DataError`, here and in the functions below.
     """
     return {key: feature_values(feature) for key, feature in split_example(data).items()}
 
 
 def split_example(data: bytes) -> dict[str, memoryview]:
-    """Returns the serialized features of a serialized `tf.train.Example` by their keys.
-
-    Raises:
-        DataError: the data is no such example.
-    """
+    """Returns the serialized features of a serialized `tf.train.Example` by their keys."""
     view = memoryview(data)
     found = {}
     with _explained():
@@ -204,11 +197,7 @@ def split_example(data: bytes) -> dict[str, memoryview]:
 
 
 def feature_values(feature: memoryview) -> Feature:
-    """Returns what one of the features of `split_example` holds, as `parse_example` does.
-
-    Raises:
-        DataError: it is no feature.
-    """
+    """Returns what one of the features of `split_example` holds, as `parse_example` does."""
     simple = stack_values([feature])
     if simple is not None:
         return simple[0]
@@ -233,12 +222,8 @@ def feature_values(feature: memoryview) -> Feature:
 def stack_values(features: Sequence[memoryview]) -> np.ndarray | None:
     """Returns the values of one key's features in several examples, in one step.
 
-    Returns:
-        uint8 [n, size] for lists of one-byte strings and float32 [n, size] for packed floats, if
-        the lists are equally long; None for everything else: see `feature_values`.
-
-    Raises:
-        DataError: the first is no feature.
+    uint8 [n, size] for lists of one-byte strings and float32 [n, size] for packed floats, if the
+    lists are equally long; None for everything else: see `feature_values`.
     """
     first, length = features[0], len(features[0])
     with _explained():

@@ -9,17 +9,12 @@ from typing import NamedTuple
 
 
 class Walk(NamedTuple):
-    """What lies below a folder; paths are relative to it, encoded as the file system does.
+    """What lies below a folder; paths are relative to it, encoded as the file system does."""
 
-    Attributes:
-        files: paths of the files that were looked for, sorted.
-        times: when the folder (`b""`) and those in it last changed, in nanoseconds.
-        left_out: how many files and folders were left out, by what they are: "hidden",
-            "unreadable folders", "of another kind".
-    """
-
-    files: list[bytes]
-    times: dict[bytes, int]
+    files: list[bytes]  # paths of the files that were looked for, sorted
+    times: dict[bytes, int]  # when the folder (`b""`) and those in it last changed, in nanoseconds
+    # How many files and folders were left out, by what they are: "hidden", "unreadable
+    # folders", "of another kind".
     left_out: Counter[str]
 
 

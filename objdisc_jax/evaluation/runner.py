@@ -30,17 +30,13 @@ turn a pixel between two equal masks; with this one shape every image gets the s
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Means over a split.
+    """Means over a split."""
 
-    Attributes:
-        means: by name: the evaluators' metrics, then `loss`, the parts of it that the model names,
-            and its expensive metrics.
-        num_images: how many images were scored.
-        left_out: how many images have no such score, and so are left out of its mean, by name.
-    """
-
+    # By name: the evaluators' metrics, then `loss`, the parts of it that the model names, and
+    # its expensive metrics.
     means: dict[str, float]
-    num_images: int
+    num_images: int  # how many images were scored
+    # How many images have no such score, and so are left out of its mean, by name.
     left_out: dict[str, int]
 
 

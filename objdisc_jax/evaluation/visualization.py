@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from objdisc_jax import sharding, visualize
 from objdisc_jax.data import loader
@@ -73,7 +74,7 @@ def make_draw(
 
 
 def compose(
-    rows: Mapping[str, Array],
+    rows: Mapping[str, ArrayLike],
     prediction: base.Prediction,
     background: Mapping[str, Any],
     true: UInt8[np.ndarray, "b h w"] | None = None,

@@ -20,22 +20,16 @@ Noise = dict[str, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says about images.
+    """What a model says about images."""
 
-    Attributes:
-        recon: `[b, 3, h, w]` in the model's input range.
-        masks: `[b, k, h, w]`, soft, sum to 1 over k.
-        slots: `[b, k, d]`.
-        background: index of the mask that is the background by construction, or None.
-        count: how many objects the model says there are, `[b]`, or None if it doesn't count.
-        extras: anything else worth showing, by name.
-    """
-
-    recon: Tensor
-    masks: Tensor
-    slots: Tensor
+    recon: Tensor  # `[b, 3, h, w]` in the model's input range
+    masks: Tensor  # `[b, k, h, w]`, soft, sum to 1 over k
+    slots: Tensor  # `[b, k, d]`
+    # Index of the mask that is the background by construction, or None.
     background: int | None = None
+    # How many objects the model says there are, `[b]`, or None if it doesn't count.
     count: Tensor | None = None
+    # Anything else worth showing, by name.
     extras: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
 

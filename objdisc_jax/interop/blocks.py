@@ -1,7 +1,6 @@
 """Building blocks of the PyTorch models, each with the rules for its parameters."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,9 +26,8 @@ def initialise(layer: nn.Linear | nn.Conv2d, init: str, gain: float = 1.0) -> No
         nn.init.zeros_(layer.bias)
 
 
-def mlp(features: Sequence[int], gain: float = 1.0) -> nn.Sequential:
+def mlp(n_in: int, hidden: int, n_out: int, gain: float = 1.0) -> nn.Sequential:
     """Two linear layers with a ReLU between them; `gain` is of the second's initial weights."""
-    n_in, hidden, n_out = features
     first, second = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out)
     initialise(first, "kaiming")
     initialise(second, "xavier", gain)
@@ -118,7 +116,7 @@ class SlotAttention(nn.Module):
         self.input_layer_norm = self.input_mlp = None
         if input_mlp:
             self.input_layer_norm = nn.LayerNorm(in_features)
-            self.input_mlp = mlp((in_features,) * 3)
+            self.input_mlp = mlp(in_features, in_features, in_features)
         self.norm_inputs = nn.LayerNorm(in_features)
         self.norm_slots = nn.LayerNorm(slot_size)
         self.norm_mlp = nn.LayerNorm(slot_size)
@@ -126,8 +124,7 @@ class SlotAttention(nn.Module):
         self.project_k = nn.Linear(in_features, slot_size, bias=False)
         self.project_v = nn.Linear(in_features, slot_size, bias=False)
         self.gru = nn.GRUCell(slot_size, slot_size)
-        self.mlp = mlp((slot_size, settings.mlp_hidden_size, slot_size))
-
+        self.mlp = mlp(slot_size, settings.mlp_hidden_size, slot_size)
         for layer in (self.project_q, self.project_k, self.project_v):
             initialise(layer, "xavier")
         nn.init.xavier_uniform_(self.gru.weight_ih)

@@ -23,18 +23,14 @@ METADATA = "objdisc_jax"
 
 
 class WeightFile(NamedTuple):
-    """What a weight file holds.
+    """What a weight file holds."""
 
-    Attributes:
-        state: tensors by key, without Lightning's `model.`.
-        settings: what the file says of the model: published hyper-parameters, or the model block
-            that `write` put into a safetensors file; empty where it says nothing.
-        step: what the file says of the training step of its weights, unchecked; None where it
-            says nothing.
-    """
-
-    state: dict[str, Tensor]
+    state: dict[str, Tensor]  # tensors by key, without Lightning's `model.`
+    # What the file says of the model: published hyper-parameters, or the model block that
+    # `write` put into a safetensors file; empty where it says nothing.
     settings: dict[str, Any]
+    # What the file says of the training step of its weights, unchecked; None where it says
+    # nothing.
     step: Any = None
 
 

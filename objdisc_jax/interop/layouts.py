@@ -12,15 +12,11 @@ from torch import Tensor, nn
 
 
 class Layout(NamedTuple):
-    """How the axes of a JAX array become those of a PyTorch tensor.
+    """How the axes of a JAX array become those of a PyTorch tensor."""
 
-    Attributes:
-        axes: axis i of the tensor is axis `axes[i]` of the array; None leaves all as they are.
-        flipped: axes of the tensor that run backwards.
-    """
-
+    # Axis i of the tensor is axis `axes[i]` of the array; None leaves all as they are.
     axes: tuple[int, ...] | None = None
-    flipped: tuple[int, ...] = ()
+    flipped: tuple[int, ...] = ()  # axes of the tensor that run backwards
 
     def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """The tensor's shape for an array's; None if the number of axes is not the layout's."""
@@ -43,17 +39,11 @@ CONV_TRANSPOSE = Layout((2, 3, 0, 1), flipped=(2, 3))
 
 
 class Rule(NamedTuple):
-    """One parameter's place in both frameworks.
+    """One parameter's place in both frameworks."""
 
-    Attributes:
-        path: names from the JAX model down to the leaf, joined by dots.
-        key: the tensor's key in the `state_dict`.
-        layout: what the JAX array goes through to become the tensor.
-    """
-
-    path: str
-    key: str
-    layout: Layout
+    path: str  # names from the JAX model down to the leaf, joined by dots
+    key: str  # the tensor's key in the `state_dict`
+    layout: Layout  # what the JAX array goes through to become the tensor
 
 
 Table = Sequence[tuple[str, str]]

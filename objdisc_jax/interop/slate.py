@@ -3,7 +3,6 @@
 A model with `gradient = "bo_qsa"`, which the published code lacks, has `slot_attn.slots_init`.
 """
 
-import math
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.blocks import SlotAttention, initialise
 from objdisc_jax.interop.dvae import DVAE, dvae_names
+from objdisc_jax.interop.schedules import cosine_ramp
 from objdisc_jax.interop.transformer import TransformerDecoder, transformer_names
 from objdisc_jax.models.slate.settings import PATCH, Settings
 
@@ -95,8 +95,7 @@ class SLATE(TorchModel):
     def temperature_at(self, step: int) -> float:
         """The Gumbel-softmax's temperature."""
         first, last = self.settings.temperature
-        progress = min(max(step / self.settings.temperature_steps, 0.0), 1.0)
-        return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return first + cosine_ramp(step, last - first, (0, self.settings.temperature_steps))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The sequence that Slot Attention and the transformer read, `[b, 1 + t, d]`."""

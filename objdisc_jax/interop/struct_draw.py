@@ -41,19 +41,12 @@ class ConvLSTMCell(nn.Module):
 
 
 class GlobalCode(NamedTuple):
-    """What StructDRAW draws.
+    """What StructDRAW draws."""
 
-    Attributes:
-        code: the canvas after the last step, `[b, c, h, w]`.
-        z: the latents of all steps, `[b, t, d]`.
-        prior: what each was expected to be, `[b, t, d]`.
-        posterior: what it was drawn from, `[b, t, d]`.
-    """
-
-    code: Tensor
-    z: Tensor
-    prior: Normal
-    posterior: Normal
+    code: Tensor  # the canvas after the last step, `[b, c, h, w]`
+    z: Tensor  # the latents of all steps, `[b, t, d]`
+    prior: Normal  # what each was expected to be, `[b, t, d]`
+    posterior: Normal  # what it was drawn from, `[b, t, d]`
 
 
 class StructDRAW(nn.Module):

@@ -9,12 +9,18 @@ from objdisc_jax.interop.blocks import initialise, mlp
 from objdisc_jax.models.slate.settings import Settings
 
 
+def residual_gain(settings: Settings) -> float:
+    """Factor of the initial weights of what is added to the residual."""
+    return (3 * settings.num_decoder_blocks) ** -0.5
+
+
 class MultiHeadAttention(nn.Module):
     """Multi-head attention without biases; dropout of the weights and of the output."""
 
-    def __init__(self, features: int, num_heads: int, dropout: float, gain: float):
+    def __init__(self, settings: Settings):
         super().__init__()
-        self.num_heads = num_heads
+        features, dropout = settings.d_model, settings.dropout
+        self.num_heads = settings.num_heads
         self.attn_dropout = nn.Dropout(dropout)
         self.output_dropout = nn.Dropout(dropout)
         self.proj_q = nn.Linear(features, features, bias=False)
@@ -23,7 +29,7 @@ class MultiHeadAttention(nn.Module):
         self.proj_o = nn.Linear(features, features, bias=False)
         for layer in (self.proj_q, self.proj_k, self.proj_v):
             initialise(layer, "xavier")
-        initialise(self.proj_o, "xavier", gain)
+        initialise(self.proj_o, "xavier", residual_gain(settings))
 
     def forward(self, x: Tensor, memory: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Lets `[b, t, d]` attend to `[b, s, d]`, except where `hidden` `[t, s]` is true."""
@@ -46,26 +52,18 @@ class TransformerBlock(nn.Module):
 
     self_attn_mask: Tensor
 
-    def __init__(
-        self,
-        num_tokens: int,
-        features: int,
-        num_heads: int,
-        dropout: float,
-        gain: float,
-        is_first: bool,
-    ):
+    def __init__(self, num_tokens: int, settings: Settings, *, is_first: bool):
         super().__init__()
-        self.is_first = is_first
+        self.is_first, features = is_first, settings.d_model
         hidden = torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu(1)
         self.register_buffer("self_attn_mask", hidden)
         self.self_attn_layer_norm = nn.LayerNorm(features)
-        self.self_attn = MultiHeadAttention(features, num_heads, dropout, gain)
+        self.self_attn = MultiHeadAttention(settings)
         self.encoder_decoder_attn_layer_norm = nn.LayerNorm(features)
-        self.encoder_decoder_attn = MultiHeadAttention(features, num_heads, dropout, gain)
+        self.encoder_decoder_attn = MultiHeadAttention(settings)
         self.ffn_layer_norm = nn.LayerNorm(features)
-        self.ffn = mlp((features, 4 * features, features), gain)
-        self.ffn_dropout = nn.Dropout(dropout)
+        self.ffn = mlp(features, 4 * features, features, residual_gain(settings))
+        self.ffn_dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Applies the block to `[b, t, d]`, given `[b, k, d]`."""
@@ -83,11 +81,9 @@ class TransformerDecoder(nn.Module):
 
     def __init__(self, num_tokens: int, settings: Settings):
         super().__init__()
-        num_blocks = settings.num_decoder_blocks
-        sizes = (num_tokens, settings.d_model, settings.num_heads, settings.dropout)
         self.blocks = nn.ModuleList(
-            TransformerBlock(*sizes, gain=(3 * num_blocks) ** -0.5, is_first=i == 0)
-            for i in range(num_blocks)
+            TransformerBlock(num_tokens, settings, is_first=i == 0)
+            for i in range(settings.num_decoder_blocks)
         )
         self.layer_norm = nn.LayerNorm(settings.d_model)
 

@@ -9,16 +9,7 @@ from jaxtyping import Array, Float
 def mse(recon: Float[Array, "b h w c"], image: Float[Array, "b h w c"]) -> Float[Array, "b"]:
     """Squared error, mean over pixels and channels.
 
-    Args:
-        recon: reconstruction [b, h, w, c], scaled to [0, 1] whatever range the model works in; used
-            as it is, not clipped.
-        image: the image [b, h, w, c] in [0, 1].
-
-    Returns:
-        float32 [b].
-
-    Raises:
-        ValueError: if the shapes differ.
+    Images are in [0, 1] whatever range the model works in; they are not clipped.
     """
     return _squared_error(recon, image).mean((1, 2, 3))
 

@@ -21,15 +21,10 @@ ATTENTION_EPSILON = 1e-8
 
 
 class SlotAttentionOutput(NamedTuple):
-    """Slots and how the last iteration divided the input among them.
+    """Slots and how the last iteration divided the input among them."""
 
-    Attributes:
-        slots: `[b, k, d]`, float32.
-        attn: `[b, n, k]`, float32, sums to 1 over k (before the renormalisation over n).
-    """
-
-    slots: Float[Array, "b k d"]
-    attn: Float[Array, "b n k"]
+    slots: Float[Array, "b k d"]  # float32
+    attn: Float[Array, "b n k"]  # float32, sums to 1 over k (before the renormalisation over n)
 
 
 class SlotAttention(nnx.Module):

@@ -134,7 +134,8 @@ def _sample_colors(key: jax.Array, shape: tuple[int, ...], least: float, most: f
     hue = jax.random.uniform(hue_key, (*shape, 1), maxval=6.0)
     saturation = jax.random.uniform(saturation_key, (*shape, 1)) ** 2 * 0.9
     value = jax.random.uniform(value_key, (*shape, 1), minval=least, maxval=most)
-    wheel = jnp.abs((hue + jnp.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    shift = jnp.array([0.0, 4.0, 2.0]).reshape((1,) * len(shape) + (3,))
+    wheel = jnp.abs((hue + shift) % 6 - 3) - 1
     return value * (1 - saturation * (1 - jnp.clip(wheel, 0, 1)))
 
 

@@ -25,16 +25,11 @@ STEP = jnp.int32(3)
 
 @dataclasses.dataclass(frozen=True)
 class ModelCase:
-    """A model with settings, and examples to give it.
+    """A model with settings, and examples to give it."""
 
-    Attributes:
-        name: of the model.
-        settings: that it is built from.
-        fields: four examples of each field that it names beside "image".
-    """
-
-    name: str
-    settings: Settings
+    name: str  # of the model
+    settings: Settings  # that it is built from
+    # Four examples of each field that it names beside "image".
     fields: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
 
     @classmethod

@@ -119,11 +119,7 @@ def from_primary(tree: Any) -> Any:
 
 
 def check_same_step(step: int, workdir: object) -> None:
-    """Checks that all processes go on from the same step.
-
-    Raises:
-        UserError: they see different checkpoints.
-    """
+    """Checks that all processes go on from the same step, and so see the same checkpoints."""
     steps = multihost_utils.process_allgather(np.int32(step)).reshape(-1)
     if (steps != step).any():
         raise UserError(

@@ -18,14 +18,10 @@ HUB_FILE = "model.safetensors"
 
 
 class Frozen(NamedTuple):
-    """The frozen parts of a model.
+    """The frozen parts of a model."""
 
-    Attributes:
-        params: their parameters, by the part's name.
-        sources: where each part comes from (`source`) and what was found there (`sha256`).
-    """
-
-    params: base.Params
+    params: base.Params  # their parameters, by the part's name
+    # Where each part comes from (`source`) and what was found there (`sha256`).
     sources: dict[str, dict[str, str]]
 
 
@@ -68,11 +64,7 @@ def record(parts: Frozen, workdir: Path) -> None:
 
 
 def check(parts: Frozen, workdir: Path) -> None:
-    """Checks that frozen parts are those that a run was trained with, wherever they lie now.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Checks that frozen parts are those that a run was trained with, wherever they lie now."""
     file = workdir / FILE
     if not parts.sources:
         return

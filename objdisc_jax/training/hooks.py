@@ -29,25 +29,15 @@ class Diverged(UserError):
 
 
 class Session(NamedTuple):
-    """What hooks work with while a run is trained.
+    """What hooks work with while a run is trained."""
 
-    Attributes:
-        prepared: the parts of the experiment.
-        workdir: the run directory.
-        frozen: the parameters of the model's frozen parts, on all devices.
-        writer: of metrics.
-        checkpoints: of the run.
-        first_step: the step that the run goes on from.
-        seconds: how long it was trained before.
-    """
-
-    prepared: Prepared
-    workdir: Path
-    frozen: base.Params
-    writer: MetricWriter
-    checkpoints: Checkpoints
-    first_step: int
-    seconds: float
+    prepared: Prepared  # the parts of the experiment
+    workdir: Path  # the run directory
+    frozen: base.Params  # the parameters of the model's frozen parts, on all devices
+    writer: MetricWriter  # of metrics
+    checkpoints: Checkpoints  # of the run
+    first_step: int  # the step that the run goes on from
+    seconds: float  # how long it was trained before
 
 
 class Hook(abc.ABC):
@@ -91,11 +81,7 @@ class Progress:
         self._dispatched = (step, scalars)
 
     def settle(self) -> None:
-        """Reads the noted numbers, and writes them if they are due.
-
-        Raises:
-            Diverged: they are not finite.
-        """
+        """Reads the noted numbers, and writes them if due; `Diverged` if they are not finite."""
         if self._dispatched is None:
             return
         (step, scalars), self._dispatched = self._dispatched, None
@@ -190,10 +176,7 @@ class Visualize(Hook):
 class Save(Hook):
     """Writes checkpoints: after its period, after validations, and again where that failed.
 
-    Args:
-        session: of the run.
-        progress: tells how long the run has been trained.
-        validate: whose metrics say which checkpoint is the best.
+    The metrics of `validate` say which is the best.
     """
 
     def __init__(self, session: Session, progress: Progress, validate: Validate):
@@ -226,11 +209,7 @@ class Save(Hook):
         return state
 
     def for_good(self, step: int, state: TrainState) -> None:
-        """Saves the last thing that this program does.
-
-        Raises:
-            UserError: it could not be saved.
-        """
+        """Saves the last thing that this program does; not to be able to is an error."""
         self._checkpoints.wait()
         self(step, state)
         self._checkpoints.wait()

@@ -101,11 +101,7 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
 
 
 def labels(config: ConfigDict, params: PyTree) -> PyTree[str]:
-    """The group of every parameter.
-
-    Raises:
-        ConfigError: a parameter is in two groups.
-    """
+    """The group of every parameter; one in two groups is a `ConfigError`."""
 
     def label(path: jax.tree_util.KeyPath, _: Any) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -125,11 +121,7 @@ def labels(config: ConfigDict, params: PyTree) -> PyTree[str]:
 
 
 def check_groups(config: ConfigDict, params: PyTree) -> None:
-    """Checks that every group has parameters.
-
-    Raises:
-        ConfigError: a pattern matches nothing, or as `labels`.
-    """
+    """Checks that every group has parameters, and no parameter two groups."""
     used = jax.tree.leaves(labels(config, params))
     for name, group in config.optimizer.groups.items():
         if name in used:
@@ -190,16 +182,11 @@ class Plateau(NamedTuple):
     """How validation goes, for lowering the rates when it no longer gets better.
 
     optax's own counts a loss below 0, as GNM's, as better when it is a little worse.
-
-    Attributes:
-        scale: factor of all learning rates.
-        best: the lowest validation loss yet.
-        num_bad: validations in a row that were no better.
     """
 
-    scale: Float[Array, ""]
-    best: Float[Array, ""]
-    num_bad: Int[Array, ""]
+    scale: Float[Array, ""]  # factor of all learning rates
+    best: Float[Array, ""]  # the lowest validation loss yet
+    num_bad: Int[Array, ""]  # validations in a row that were no better
 
     @classmethod
     def initial(cls) -> "Plateau":

@@ -20,27 +20,16 @@ from objdisc_jax.training.step import TrainState, initial_state
 
 
 class Prepared(NamedTuple):
-    """The parts of an experiment.
+    """The parts of an experiment."""
 
-    Attributes:
-        config: the experiment.
-        mesh: the devices.
-        run: the model and its state, without values.
-        frozen: the model's frozen parts.
-        train_data: the training split.
-        val_data: the validation split.
-        validation: scores parameters on the validation split.
-        best: direction and metric of the best checkpoint: ("max", "fg_ari").
-    """
-
-    config: ConfigDict
-    mesh: Mesh
-    run: run_dir.Abstract
-    frozen: frozen.Frozen
-    train_data: loader.Dataset
-    val_data: loader.Dataset
-    validation: Runner
-    best: tuple[str, str]
+    config: ConfigDict  # the experiment
+    mesh: Mesh  # the devices
+    run: run_dir.Abstract  # the model and its state, without values
+    frozen: frozen.Frozen  # the model's frozen parts
+    train_data: loader.Dataset  # the training split
+    val_data: loader.Dataset  # the validation split
+    validation: Runner  # scores parameters on the validation split
+    best: tuple[str, str]  # direction and metric of the best checkpoint: ("max", "fg_ari")
 
 
 def prepare(config: ConfigDict) -> Prepared:

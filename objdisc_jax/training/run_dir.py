@@ -29,21 +29,14 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
 
 
 class TrainedModel(NamedTuple):
-    """A model as a run has trained it.
+    """A model as a run has trained it."""
 
-    Attributes:
-        config: the config it was built from.
-        model: the model, with shapes in place of its parameters.
-        graphdef: its static description.
-        params: all its parameters, averaged over training if `optimizer.ema_decay` says so.
-        step: the training step of the checkpoint.
-    """
-
-    config: ConfigDict
-    model: base.Model
-    graphdef: nnx.GraphDef
+    config: ConfigDict  # the config it was built from
+    model: base.Model  # the model, with shapes in place of its parameters
+    graphdef: nnx.GraphDef  # its static description
+    # All its parameters, averaged over training if `optimizer.ema_decay` says so.
     params: base.Params
-    step: int
+    step: int  # the training step of the checkpoint
 
 
 @contextlib.contextmanager
@@ -52,11 +45,6 @@ def opened(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE
 
     The primary process writes the config and what the run is made on, and keeps other runs out
     while the context lasts. A run without a checkpoint begins anew.
-
-    Args:
-        workdir: the run directory.
-        config: the experiment.
-        parts: the model's frozen parts.
 
     Raises:
         UserError: the directory cannot be made or written, is in use, or holds a run of another
@@ -121,28 +109,17 @@ def git_commit() -> str | None:
 
 
 def build_model(config: ConfigDict) -> base.Model:
-    """The model of a config, initialised from its seed.
-
-    Raises:
-        ConfigError: a setting of the model block is not allowed.
-    """
+    """The model of a config, initialised from its seed."""
     return models.create(config.model, rngs=nnx.Rngs(config.seed))
 
 
 class Abstract(NamedTuple):
-    """What is known of a config's model before anything is computed.
+    """What is known of a config's model before anything is computed."""
 
-    Attributes:
-        model: the model, with shapes in place of its parameters.
-        graphdef: its static description.
-        state: shapes of its training state.
-        frozen: shapes of its frozen parts.
-    """
-
-    model: base.Model
-    graphdef: nnx.GraphDef
-    state: TrainState
-    frozen: base.Params
+    model: base.Model  # the model, with shapes in place of its parameters
+    graphdef: nnx.GraphDef  # its static description
+    state: TrainState  # shapes of its training state
+    frozen: base.Params  # shapes of its frozen parts
 
 
 def abstract(config: ConfigDict) -> Abstract:

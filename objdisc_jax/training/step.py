@@ -20,21 +20,13 @@ Scalars = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that training changes, a plain pytree.
+    """All that training changes, a plain pytree."""
 
-    Attributes:
-        step: number of updates made.
-        params: the model's parameters, less its frozen parts.
-        opt_state: the optimiser's state.
-        plateau: the learning rates' factor that follows validations.
-        ema: moving average of the parameters; empty without `optimizer.ema_decay`.
-    """
-
-    step: Int[Array, ""]
-    params: base.Params
-    opt_state: Any
-    plateau: optimizers.Plateau
-    ema: base.Params
+    step: Int[Array, ""]  # number of updates made
+    params: base.Params  # the model's parameters, less its frozen parts
+    opt_state: Any  # the optimiser's state
+    plateau: optimizers.Plateau  # the learning rates' factor that follows validations
+    ema: base.Params  # moving average of the parameters; empty without `optimizer.ema_decay`
 
     @property
     def averaged(self) -> base.Params:
@@ -43,11 +35,7 @@ class TrainState(NamedTuple):
 
 
 def initial_state(config: ConfigDict, params: base.Params, step: int = 0) -> TrainState:
-    """The state before the first update, or at a step with a fresh optimiser.
-
-    Raises:
-        ConfigError: the optimiser's settings do not fit the parameters.
-    """
+    """The state before the first update, or at a step with a fresh optimiser."""
     optimizers.check_groups(config, params)
     opt_state = optimizers.optimizer(config).init(params)
     # A copy, because the update reuses the buffers of both.

@@ -237,13 +237,9 @@ class WandbWriter(ScalarWriter):
 
 
 def create(config: ConfigDict, workdir: Path, *, last_step: int, primary: bool) -> MetricWriter:
-    """The writers of a run; a process that isn't the primary writes nothing.
+    """The writers of a run that goes on from `last_step`, 0 for a new one.
 
-    Args:
-        config: the experiment.
-        workdir: the run directory.
-        last_step: the step that the run continues from, 0 for a new one.
-        primary: whether this process writes.
+    A process that isn't the primary writes nothing.
     """
     if not primary:
         return metric_writers.MultiWriter([])

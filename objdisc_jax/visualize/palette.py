@@ -27,18 +27,7 @@ def palette(num_labels: int = 1 + len(COLORS)) -> UInt8[np.ndarray, "n 3"]:
 
 
 def colorize(labels: ArrayLike, name: str = "labels") -> UInt8[np.ndarray, "*shape 3"]:
-    """Paints a label map.
-
-    Args:
-        labels: integer labels of any shape, 0 for background, at least 0.
-        name: what the error calls them.
-
-    Returns:
-        uint8 RGB [*shape, 3].
-
-    Raises:
-        ValueError: if labels are negative or not integers.
-    """
+    """Paints a label map, integers from 0 (background) on; errors call it by its name."""
     checked = check_labels(labels, name)
     return palette(int(checked.max(initial=0)) + 1)[checked]
 

@@ -40,10 +40,6 @@ def names() -> list[str]:
 
 
 def get(name: str) -> DatasetModule:
-    """Returns the module of a data set.
-
-    Raises:
-        ConfigError: there is no such data set; lists those there are.
-    """
+    """Returns the module of a data set; a `ConfigError` lists those there are."""
     found = registry.module(name, package=__name__, what="data set", key="data.name", known=names())
     return cast(DatasetModule, found)

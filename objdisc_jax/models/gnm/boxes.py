@@ -7,12 +7,7 @@ PRESENT, ABSENT = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)
 
 
 def to_boxes(z_where: Float[Array, "b k 4"], size: tuple[int, int]) -> Float[Array, "b k 4"]:
-    """Boxes of glimpses in pixels: (top, bottom, left, right), which may reach beyond the image.
-
-    Args:
-        z_where: (scale x, scale y, shift x, shift y), the image reaching from −1 to 1.
-        size: height and width of the image.
-    """
+    """Boxes of placed glimpses in pixels: (top, bottom, left, right), which may leave the image."""
     scale_x, scale_y, shift_x, shift_y = jnp.moveaxis(z_where, -1, 0)
     half_height, half_width = 0.5 * size[0], 0.5 * size[1]
     return jnp.stack(

@@ -16,15 +16,10 @@ SMALLEST, LARGEST = float(jnp.finfo(jnp.float32).tiny), 1.0 - 2.0**-23
 
 @flax.struct.dataclass
 class Normal:
-    """Independent Gaussians.
-
-    Attributes:
-        mean: `[*s]`.
-        std: standard deviations `[*s]`, or anything that broadcasts with them.
-    """
+    """Independent Gaussians."""
 
     mean: Float[Array, "*s"]
-    std: Float[Array, "*s"]
+    std: Float[Array, "*s"]  # standard deviations or anything that broadcasts with them
 
     @classmethod
     def from_features(cls, features: Float[Array, "*b c"]) -> "Normal":
@@ -50,13 +45,9 @@ class Normal:
 
 @flax.struct.dataclass
 class RelaxedBernoulli:
-    """Coins whose draws are relaxed to (0, 1) (Maddison et al. 2017, arXiv 1611.00712).
+    """Coins whose draws are relaxed to (0, 1) (Maddison et al. 2017, arXiv 1611.00712)."""
 
-    Attributes:
-        logits: log odds of 1, `[*s]`.
-    """
-
-    logits: Float[Array, "*s"]
+    logits: Float[Array, "*s"]  # log odds of 1
 
     @classmethod
     def from_probs(cls, probs: ArrayLike) -> "RelaxedBernoulli":
@@ -75,12 +66,7 @@ class RelaxedBernoulli:
         return (self.logits + jnp.log(noise) - jnp.log1p(-noise)) / temperature
 
     def sample(self, noise: ArrayLike, temperature: ArrayLike) -> Float[Array, "*s"]:
-        """The relaxed draw that uniform noise in (0, 1) makes; 0.5 gives σ(logits / temperature).
-
-        Args:
-            noise: uniform noise `[*s]`.
-            temperature: towards 0 the draws are 0 or 1.
-        """
+        """The relaxed draw of uniform noise in (0, 1); 0.5 gives σ(logits / temperature)."""
         return jnp.clip(jax.nn.sigmoid(self.sample_logits(noise, temperature)), SMALLEST, LARGEST)
 
     def log_prob_logits(self, y: Float[Array, "*s"], temperature: ArrayLike) -> Float[Array, "*s"]:

@@ -20,21 +20,13 @@ EPSILON = 1e-15
 
 
 class Scene(NamedTuple):
-    """A rendered scene of k glimpses, float32.
+    """A rendered scene of k glimpses, float32."""
 
-    Attributes:
-        image: foreground over background, `[b, h, w, 3]`.
-        foreground: the glimpses alone, on black, `[b, h, w, 3]`.
-        background: what is behind them, `[b, h, w, 3]`.
-        alpha: what the glimpses cover, in [0, 1], `[b, h, w]`.
-        masks: where every glimpse is, `[b, k, h, w]`; they may overlap.
-    """
-
-    image: Float[Array, "b h w 3"]
-    foreground: Float[Array, "b h w 3"]
-    background: Float[Array, "b h w 3"]
-    alpha: Float[Array, "b h w"]
-    masks: Float[Array, "b k h w"]
+    image: Float[Array, "b h w 3"]  # foreground over background
+    foreground: Float[Array, "b h w 3"]  # the glimpses alone, on black
+    background: Float[Array, "b h w 3"]  # what is behind them
+    alpha: Float[Array, "b h w"]  # what the glimpses cover, in [0, 1]
+    masks: Float[Array, "b k h w"]  # where every glimpse is; they may overlap
 
 
 def pixel_centres(size: int) -> Float[Array, "n"]:
@@ -47,11 +39,7 @@ def tent_weights(
 ) -> Float[Array, "b n m"]:
     """Bilinear weights along one axis: how much pixel n of the image reads pixel m of a glimpse.
 
-    Args:
-        scale: size of the glimpse as a part of the image's.
-        shift: where its centre is, the image reaching from −1 to 1.
-        size: pixels of the image.
-        glimpse_size: pixels of the glimpse.
+    The glimpse has `scale` of the image's size and its centre at `shift`, the image from −1 to 1.
     """
     source = (pixel_centres(size)[None] - shift[:, None]) / (scale[:, None] + EPSILON)
     position = 0.5 * ((source + 1.0) * glimpse_size - 1.0)
@@ -103,12 +91,9 @@ resample.defvjp(_resample_forward, _resample_backward)
 def place(
     maps: Float[Array, "b p c q"], z_where: Float[Array, "b 4"], size: tuple[int, int]
 ) -> Float[Array, "b h c w"]:
-    """Places glimpses in images.
+    """Places glimpses of p rows, c channels and q columns in images of a size.
 
-    Args:
-        maps: rows p, channels c and columns q of the glimpses.
-        z_where: (scale x, scale y, shift x, shift y) of each.
-        size: height and width of the images.
+    `z_where` is (scale x, scale y, shift x, shift y) of each.
     """
     scale_x, scale_y, shift_x, shift_y = jnp.moveaxis(z_where, -1, 0)
     rows = tent_weights(scale_y, shift_y, size[0], maps.shape[1])
@@ -133,15 +118,9 @@ def blend(
 ) -> Blend:
     """Places glimpses and sums them up, one after the other: no map of all is ever in memory.
 
-    The backward pass places them once more instead of keeping them, which is quicker too, since a
+    Presence is a factor of a glimpse's opacity, `importance` its weight where it is opaque. The
+    backward pass places them once more instead of keeping them, which is quicker too, since a
     glimpse stays in the cache meanwhile.
-
-    Args:
-        glimpses: colours and opacity.
-        z_pres: presence of each glimpse, a factor of its opacity.
-        importance: weight of a glimpse where it is opaque.
-        z_where: places, as in `place`.
-        size: height and width of the images.
     """
 
     @jax.checkpoint
@@ -175,14 +154,8 @@ def compose(
 ) -> Scene:
     """Renders scenes (Jiang & Ahn 2020, section 3): nearer glimpses hide those behind them.
 
-    Args:
-        glimpses: colours and opacity of every glimpse, in [0, 1].
-        z_pres: presence of each.
-        z_depth: the smaller, the nearer.
-        z_where: places, as in `place`.
-        background: images behind.
-        fixed_alpha: what the glimpses are taken to cover, everywhere, while `is_early`.
-        is_early: whether training has just begun.
+    Colours and opacity of glimpses are in [0, 1]; the smaller `z_depth`, the nearer. While training
+    `is_early`, glimpses are taken to cover `fixed_alpha` everywhere.
     """
     size = (background.shape[1], background.shape[2])
     glimpses = rearrange(glimpses, "b k p q c -> k b p c q")

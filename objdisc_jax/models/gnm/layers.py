@@ -49,14 +49,7 @@ class NormedConvs(nnx.Module):
 
 
 class NormedMLP(nnx.Module):
-    """Linear layers, each followed by CELU and LayerNorm, but the last where it is bare.
-
-    Args:
-        features: layer sizes, input first.
-        last_bare: leave the last layer without CELU and norm.
-        dtype: compute type.
-        rngs: source of the initial values.
-    """
+    """Linear layers, each followed by CELU and LayerNorm; with `last_bare`, not the last."""
 
     def __init__(
         self,

@@ -20,19 +20,13 @@ PRES_SCALE = 8.8
 
 @flax.struct.dataclass
 class LocalLatents:
-    """One draw of the latents of k cells, float32.
+    """One draw of the latents of k cells, float32."""
 
-    Attributes:
-        pres: presence, in (0, 1), `[b, k, 1]`.
-        where: unbounded (size, ratio, x, y), `[b, k, 4]`; `to_transform` says what they mean.
-        depth: the smaller, the nearer, `[b, k, 1]`.
-        what: appearance, `[b, k, d]`.
-    """
-
-    pres: Float[Array, "b k 1"]
+    pres: Float[Array, "b k 1"]  # presence, in (0, 1)
+    # Unbounded (size, ratio, x, y); `to_transform` says what they mean.
     where: Float[Array, "b k 4"]
-    depth: Float[Array, "b k 1"]
-    what: Float[Array, "b k d"]
+    depth: Float[Array, "b k 1"]  # the smaller, the nearer
+    what: Float[Array, "b k d"]  # appearance
 
 
 @flax.struct.dataclass
@@ -45,12 +39,7 @@ class LocalDistributions:
     what: Normal
 
     def sample(self, noise: LocalLatents, temperature: ArrayLike) -> LocalLatents:
-        """The draw that noise makes: uniform noise for `pres`, standard normals for the others.
-
-        Args:
-            noise: the noise.
-            temperature: of the relaxed presence.
-        """
+        """The draw that noise makes: uniform noise for `pres`, standard normals for the others."""
         return LocalLatents(
             pres=self.pres.sample(noise.pres, temperature),
             where=self.where.sample(noise.where),
@@ -110,10 +99,6 @@ def to_transform(where: Float[Array, "b k 4"], grid: tuple[int, int]) -> Float[A
 
     The first latent is the size, σ(s) of the image; the second the ratio of height to width,
     exp(r); the others move the centre from the middle of the cell by up to a whole cell.
-
-    Args:
-        where: raw latents of all cells.
-        grid: rows and columns of cells.
     """
     rows, columns = grid
     scale, stretch = jax.nn.sigmoid(where[..., 0]), jnp.exp(0.5 * where[..., 1])

@@ -16,37 +16,23 @@ STANDARD = Normal(0.0, 1.0)  # pyright: ignore[reportArgumentType]
 
 @flax.struct.dataclass
 class SceneLatents:
-    """One draw of everything that makes up scenes, and what it was drawn from.
+    """One draw of everything that makes up scenes, and what it was drawn from."""
 
-    Attributes:
-        code: the global code.
-        local: latents of the cells.
-        bg: the background's latent, `[b, d]`.
-        p_local: what the global code says of the cells.
-        q_local: what the image says of them; the prior again where they were drawn from it.
-        p_bg: what the global latents say of the background.
-        q_bg: what the image says of it; the prior again where it was drawn from that.
-    """
-
-    code: GlobalCode
-    local: LocalLatents
-    bg: Float[Array, "b d"]
-    p_local: LocalDistributions
+    code: GlobalCode  # the global code
+    local: LocalLatents  # latents of the cells
+    bg: Float[Array, "b d"]  # the background's latent
+    p_local: LocalDistributions  # what the global code says of the cells
+    # What the image says of them; the prior again where they were drawn from it.
     q_local: LocalDistributions
-    p_bg: Normal
-    q_bg: Normal
+    p_bg: Normal  # what the global latents say of the background
+    q_bg: Normal  # what the image says of it; the prior again where it was drawn from that
 
 
 class AuxiliaryPriors(NamedTuple):
-    """Fixed priors beside the learned ones; those not named here are N(0, 1).
+    """Fixed priors beside the learned ones; those not named here are N(0, 1)."""
 
-    Attributes:
-        pres: probability of presence.
-        where: of the raw latents (size, ratio, x, y).
-    """
-
-    pres: ArrayLike
-    where: Normal
+    pres: ArrayLike  # probability of presence
+    where: Normal  # of the raw latents (size, ratio, x, y)
 
 
 def kl_terms(latents: SceneLatents, priors: AuxiliaryPriors) -> dict[str, Float[Array, "b"]]:
@@ -76,12 +62,7 @@ def log_prior_ratio(
 ) -> Float[Array, "b"]:
     """The log importance weight of a draw: log p(z) − log q(z | image), in nats per image.
 
-    With the learned priors alone.
-
-    Args:
-        latents: the draw.
-        pres_logits: log odds of its relaxed presence.
-        temperature: that it was relaxed with.
+    With the learned priors alone. Logits and temperature are those of its relaxed presence.
     """
     p, q, local, code = latents.p_local, latents.q_local, latents.local, latents.code
     terms = [

@@ -29,14 +29,8 @@ class ConvLSTMCell(nnx.Module):
     """LSTM (Hochreiter & Schmidhuber 1997) on a grid, with 1x1 kernels (Shi et al. 2015).
 
     One convolution over [input, h] gives the gates, stacked in the order i, f, o, g:
-    c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g), h' = σ(o) ⊙ tanh(c'). The first state is learned.
-
-    Args:
-        in_features: channels of the input.
-        hidden_features: channels d of the state.
-        grid: its rows and columns.
-        dtype: compute type of the convolution; gates and states stay float32.
-        rngs: source of the initial values (PyTorch's default; the first state is zero).
+    c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g), h' = σ(o) ⊙ tanh(c'). The first state is learned. Gates and
+    states are float32 whatever the type of the convolution.
     """
 
     def __init__(
@@ -69,19 +63,12 @@ class ConvLSTMCell(nnx.Module):
 
 @flax.struct.dataclass
 class GlobalCode:
-    """What StructDRAW draws.
+    """What StructDRAW draws."""
 
-    Attributes:
-        code: the canvas after the last step, `[b, h, w, c]`, float32.
-        z: the latents of all steps, `[b, t, d]`.
-        prior: what each was expected to be, given those before it, `[b, t, d]`.
-        posterior: what it was drawn from, `[b, t, d]`; the prior again if there was no image.
-    """
-
-    code: Float[Array, "b h w c"]
-    z: Float[Array, "b t d"]
-    prior: Normal
-    posterior: Normal
+    code: Float[Array, "b h w c"]  # the canvas after the last step, float32
+    z: Float[Array, "b t d"]  # the latents of all steps
+    prior: Normal  # what each was expected to be, given those before it
+    posterior: Normal  # what it was drawn from; the prior again if there was no image
 
 
 class StructDRAW(nnx.Module):
@@ -117,12 +104,7 @@ class StructDRAW(nnx.Module):
     def __call__(
         self, encoded: Float[Array, "b h w c"] | None, noise: Float[Array, "b t d"]
     ) -> GlobalCode:
-        """Draws the code of an image, or one from the prior.
-
-        Args:
-            encoded: the encoded image; None draws from the prior.
-            noise: standard normals.
-        """
+        """Draws the code of encoded images, or without them one from the prior."""
         batch, settings = len(noise), self.settings
         height, width = settings.grid
         canvas = jnp.zeros((batch, height, width, settings.encoder_channels[-1]), jnp.float32)

@@ -21,16 +21,7 @@ GumbelNoise = UInt32[Array, "b 2 2"] | tuple[Float[Array, "b t v"], Float[Array,
 
 
 class ConvBlock(nnx.Module):
-    """Convolution without bias, GroupNorm with one group, ReLU.
-
-    Args:
-        in_features: channels of the input.
-        out_features: channels of the output.
-        kernel_size: side of the kernel.
-        stride: stride.
-        dtype: compute type; the norm's statistics are float32.
-        rngs: source of the initial values.
-    """
+    """Convolution without bias, GroupNorm with one group (statistics in float32), ReLU."""
 
     def __init__(
         self,
@@ -64,15 +55,11 @@ class ConvBlock(nnx.Module):
 
 
 class Code(NamedTuple):
-    """What an image is to the transformer and to the dVAE's decoder.
+    """What an image is to the transformer and to the dVAE's decoder."""
 
-    Attributes:
-        tokens: `[b, t]`, sampled from the encoder's distribution, row by row, without gradient.
-        embedded: `[b, t, c]`, the first layer of the decoder on the relaxed one-hot code.
-    """
-
+    # Sampled from the encoder's distribution, row by row, without gradient.
     tokens: Int[Array, "b t"]
-    embedded: Float[Array, "b t c"]
+    embedded: Float[Array, "b t c"]  # the first layer of the decoder on the relaxed one-hot code
 
 
 class DVAE(nnx.Module):
@@ -133,14 +120,8 @@ class DVAE(nnx.Module):
 
         The code is softmax((logits + g) / temperature) with Gumbel noise g (Jang et al. 2016, arXiv
         1611.01144); the tokens are argmax(logits + g') with g' of their own. Arrays `[b, t, v]` are
-        never whole in memory, which is why the decoder's first layer is applied here.
-
-        Args:
-            features: what `encode` returned.
-            noise: of the code and of the tokens.
-            temperature: τ.
-            hard: give the decoder the largest element's one-hot vector, with the gradient of the
-                relaxed one (straight through).
+        never whole in memory, which is why the decoder's first layer is applied here. If `hard`, it
+        gets the largest element's one-hot vector, with the gradient of the relaxed one.
         """
         explicit = noise if isinstance(noise, tuple) else ()
 
@@ -168,12 +149,7 @@ class DVAE(nnx.Module):
     def decode(
         self, embedded: Float[Array, "b t c"], size: tuple[int, int]
     ) -> Float[Array, "b h w 3"]:
-        """The image of a code, float32, not clipped.
-
-        Args:
-            embedded: of `code` or `embed_tokens`.
-            size: height and width of the image.
-        """
+        """The image of a code, or of embedded tokens, float32, not clipped."""
         x = rearrange(embedded, "b (h w) c -> b h w c", h=size[0] // PATCH)
         x = self.embed.finish(x)
         for stage in self.stages:

@@ -26,10 +26,7 @@ def random_bits(
 ) -> UInt32[Array, "*n"]:
     """Random words of 32 bits, a function of a seed and a position.
 
-    Args:
-        seed: the two words of a seed, for every leading index one.
-        shape: shape of the array of words that belongs to one seed.
-        first: position of its first word: `first = n` gives what follows the first n words.
+    Every seed has an array of words of this shape; `first` is the position of its first word.
     """
     assert math.prod(shape) < 2**32
     leading = seed.shape[:-1]

@@ -202,13 +202,7 @@ class SLATE(Model):
 def exchange(
     first: Float[Array, "b k s"], second: Float[Array, "b k s"], *, slot: int, other: int
 ) -> tuple[Float[Array, "b k s"], Float[Array, "b k s"]]:
-    """Slots of two images with one of the first swapped for one of the second.
-
-    Args:
-        first: slots of the first image.
-        second: slots of the second image.
-        slot: index of the first image's slot.
-        other: index of the second image's slot.
+    """Slots of two images, `slot` of the first swapped for the `other` of the second.
 
     Raises:
         ValueError: there is no such slot.

@@ -55,12 +55,8 @@ def sample_token(
 ) -> Int[Array, "b"]:
     """The most likely token of each row, or with a key a sampled one.
 
-    Args:
-        logits: unnormalised log-probabilities.
-        key: of the samples; None takes the argmax.
-        temperature: divides the logits: below 1 favours likely tokens.
-        top_k: sample among so many most likely only, and those as likely as the last of them; None
-            for all.
+    The temperature divides the logits. With `top_k` it is one of so many most likely, and of those
+    as likely as the last of them.
     """
     if key is None:
         return jnp.argmax(logits, axis=-1)

@@ -39,12 +39,7 @@ def attend(
 ) -> Float[Array, "b h q e"]:
     """softmax(queries · keys / √e) · values, with dropout of the weights; softmax in float32.
 
-    Args:
-        queries: one vector a position and head.
-        memory: keys and values.
-        visible: which keys a query sees; None for all.
-        rate: share of the weights that are dropped.
-        seed: of the dropout mask.
+    A query sees the keys that are `visible` to it, or all.
     """
     queries = queries * queries.shape[-1] ** -0.5
     logits = jnp.einsum("bhqe,bhte->bhqt", queries, memory.keys, preferred_element_type=jnp.float32)
@@ -86,13 +81,7 @@ def causal_attend(
 
 
 class MultiHeadAttention(nnx.Module):
-    """Projections of multi-head attention, without biases.
-
-    Args:
-        settings: of the model.
-        gain: factor of the output projection's initial weights.
-        rngs: source of the initial values.
-    """
+    """Projections of multi-head attention, without biases; `gain` is of the output's weights."""
 
     def __init__(self, settings: Settings, *, gain: float, rngs: nnx.Rngs):
         self.num_heads, sizes = settings.num_heads, (settings.d_model,) * 2
@@ -126,13 +115,8 @@ class MultiHeadAttention(nnx.Module):
 class TransformerBlock(nnx.Module):
     """Causal self-attention, cross-attention and a feed-forward network, each after a LayerNorm.
 
-    Norms, softmax and the residual are float32.
-
-    Args:
-        settings: of the model.
-        is_first: the input itself is replaced by its LayerNorm, so that the residual of
-            self-attention is the normalised one, as in the published first block.
-        rngs: source of the initial values.
+    Norms, softmax and the residual are float32. In the published first block the residual of
+    self-attention is the normalised input.
     """
 
     def __init__(self, settings: Settings, *, is_first: bool, rngs: nnx.Rngs):
@@ -153,12 +137,9 @@ class TransformerBlock(nnx.Module):
         context: KeysValues,
         seeds: UInt32[Array, "5 2"] | None,
     ) -> Float[Array, "b t d"]:
-        """Applies the block to whole sequences.
+        """Applies the block to whole sequences, given `cross_attention.memory` of the context.
 
-        Args:
-            x: the sequences.
-            context: what cross-attention reads, from `cross_attention.memory`.
-            seeds: of the dropout masks; None switches dropout off.
+        Without seeds there is no dropout.
         """
         weights_seed, self_seed, cross_weights_seed, cross_seed, mlp_seed = (
             (None,) * SITES if seeds is None else seeds
@@ -182,16 +163,9 @@ class TransformerBlock(nnx.Module):
         cache: KeysValues,
         position: Int[Array, ""],
     ) -> tuple[Float[Array, "b 1 d"], KeysValues]:
-        """Applies the block to one position, given the keys and values of those before.
+        """Applies the block to one position, given the context's memory and a cache up to it.
 
-        Args:
-            x: the position's input.
-            context: what cross-attention reads.
-            cache: keys and values `[b, h, t, e]`, filled up to the position.
-            position: its index.
-
-        Returns:
-            The output, and the cache with this position in it.
+        Returns the output, and the cache with this position in it.
         """
         y = self.self_norm(x)
         attention = self.self_attention

@@ -69,12 +69,7 @@ class MLPBroadcastDecoder(nnx.Module):
     def __call__(
         self, slots: Float[Array, "b k d"], yx: Float[Array, "#b n 2"]
     ) -> Float[Array, "b k n 4"]:
-        """Colours and mask logit of every slot at positions in [0, 1], float32.
-
-        Args:
-            slots: the slots.
-            yx: positions, for every image its own or one set for all.
-        """
+        """Colours and mask logits of slots at positions in [0, 1], every image's own or common."""
         hidden = self.slot_layer(slots)[:, :, None]
         hidden = hidden + self.position(yx)[:, None].astype(hidden.dtype)
         return self.mlp(activation_function(self.settings.activation)(hidden)).astype(jnp.float32)

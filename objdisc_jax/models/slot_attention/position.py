@@ -38,14 +38,8 @@ class PositionEmbedding(nnx.Module):
     """A learned linear map of position features, to be added to `features` channels.
 
     Always computed in float32: in bfloat16 neighbouring pixels of a large image are one position.
-
-    Args:
-        features: number of channels.
-        num_frequencies: with 0, (y, x, 1 − y, 1 − x) is mapped as in the published models; with
-            more, that and so many harmonics of the Fourier features, which tell neighbouring pixels
-            apart much better.
-        init: initialisation of the map, as for `linear`.
-        rngs: source of the initial values.
+    Without frequencies (y, x, 1 − y, 1 − x) is mapped, as in the published models; with some, that
+    and so many harmonics, which tell neighbouring pixels apart much better.
     """
 
     def __init__(
