@@ -146,7 +146,7 @@ def in_turn(measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float
 
 
 def images_per_second(file: Path, num_workers: int) -> float:
-    """Images a second of training batches; starting the workers and their read-ahead left out."""
+    """Images per second of training batches; starting the workers and their read-ahead left out."""
     config = datasets.get("clevr_with_masks").default_config()
     config.path = str(file)
     dataset = loader.load(config, "train")

@@ -11,7 +11,7 @@ has is not measured again. The model has its default size. Measured are
   images like CLEVR's, 240x320, read from the page cache);
 - peak memory of the device;
 - of jax, the floating-point operations that an update takes (`gflop_per_step`), and, as operations
-  a second, their share of what large products of matrices reach in the same precision
+  per second, their share of what large products of matrices reach in the same precision
   (`utilisation` of `matmul_tflops`).
 
 Precisions: `float32` (products in full), `tf32` (float32 with rounded factors), `bfloat16` (jax:
@@ -220,7 +220,7 @@ def initial(config: Any) -> Any:
 
 
 def with_loader(arguments: argparse.Namespace, config: Any, step: Any, state: Any) -> float:
-    """Images a second of updates on batches that worker processes read."""
+    """Images per second of updates on batches that worker processes read."""
     import contextlib
 
     import jax
@@ -245,7 +245,7 @@ def with_loader(arguments: argparse.Namespace, config: Any, step: Any, state: An
 
 
 def matmul_flops(arguments: argparse.Namespace) -> float:
-    """Operations a second of large products of matrices, the best of the rounds."""
+    """Operations per second of large products of matrices, the best of the rounds."""
     import jax
     import jax.numpy as jnp
 

@@ -6,7 +6,7 @@ or, with the data of data_scripts/generate_tetrominoes.py in place,
 
     python -m objdisc_jax.main --config configs/demo.py
 
-RESULTS.md has times and scores. Four slots; five iterations of attention, and a sixth with gradient.
+RESULTS.md has times and scores. Four slots; five iterations of attention, a sixth with gradient.
 What makes it quick: a strided encoder that leaves 49 positions, and a decoder that treats pixels
 one by one and is trained on every third row and column. What makes it good: residual convolutions,
 and position features fine enough for the pieces' edges. Clipping allows the high learning rate.

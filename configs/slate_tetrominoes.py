@@ -3,11 +3,11 @@
     python data_scripts/generate_tetrominoes.py
     python -m objdisc_jax.main --config configs/slate_tetrominoes.py
 
-Four slots, 64 tokens an image out of a vocabulary of 128, a transformer of three blocks. The learning rates
-are higher than the published ones, and the temperature falls within 2,000 steps. Masks are the
-attention of 8x8 tokens, so that no score can tell the pieces' edges exactly. Cost: 17 minutes on
-one core. Expect an FG-ARI of 0.4 to 0.73, depending on the seed, and a dVAE whose error is 0.004
-per pixel and channel (RESULTS.md).
+Four slots, 64 tokens an image out of a vocabulary of 128, a transformer of three blocks. The
+learning rates are higher than the published ones, and the temperature falls within 2,000 steps.
+Masks are the attention of 8x8 tokens, so that no score can tell the pieces' edges exactly. Cost: 17
+minutes on one core. Expect an FG-ARI of 0.4 to 0.73, depending on the seed, and a dVAE whose error
+is 0.004 per pixel and channel (RESULTS.md).
 """
 
 from objdisc_jax.config import experiment
