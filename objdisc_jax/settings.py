@@ -111,7 +111,7 @@ class SlotAttentionSettings(Settings):
     num_iterations: int = 3  # iterations of attention; "implicit" adds the differentiated one
     mlp_hidden_size: int = 128  # width of the slots' residual MLP
     gradient: Literal["implicit", "unrolled", "bo_qsa"] = "implicit"  # how gradients flow
-    dtype: DType = "float32"
+    dtype: DType = "float32"  # compute type; parameters, norms and losses are float32
 
     def check(self) -> None:
         """Refuses sizes below 1."""
@@ -133,7 +133,7 @@ def _as_annotated(value: Any, hint: Any) -> Any:
         return _as_tuple(value, arguments)
     if hint is float and type(value) is int:
         return float(value)
-    return value if type(value) is hint or hint is type(None) is type(value) else _MISFIT
+    return value if type(value) is hint else _MISFIT
 
 
 def _as_tuple(value: Any, hints: tuple[Any, ...]) -> Any:

@@ -55,7 +55,7 @@ def test_every_image_gets_its_four_files_at_its_own_size(workdir, images, tmp_pa
             assert arrays["masks"].shape == (3, 35, 35)
             assert arrays["slots"].shape == (3, 8)
             np.testing.assert_allclose(arrays["masks"].sum(0), 1, atol=1e-5)
-    # The centre square is what the model saw of the wide picture; the rest is background.
+    # The centre square is what the model saw of the wide image; the rest is background.
     with np.load(out / "wide.npz") as arrays:
         np.testing.assert_array_equal(arrays["crop"], [0, 70, 25, 95])
     wide = labels(out / "wide_labels.png")
@@ -87,7 +87,7 @@ def test_result_does_not_depend_on_the_other_images(workdir, images, tmp_path):
 
 def test_broken_file_is_skipped_and_reported(workdir, images, tmp_path, caplog):
     (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:80])
-    (images / "fake.jpg").write_text("no picture")
+    (images / "fake.jpg").write_text("no image")
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"2 file\(s\) could not be read"):
         run(workdir, images, out)

@@ -34,7 +34,7 @@ def test_own_background_mask_becomes_zero_whatever_the_mode():
         np.testing.assert_array_equal(labels, (np.where(scene() == 2, 0, scene() + 1))[None])
 
 
-def test_spread_out_makes_unsure_pixels_background():
+def test_low_confidence_makes_unsure_pixels_background():
     masks = masks_of(scene(), 3)
     masks[0, :, 12:] = np.array([0.3, 0.5, 0.2])[:, None, None]  # the threshold itself stays
     masks[0, :, 14:] = np.array([0.3, 0.49, 0.21])[:, None, None]

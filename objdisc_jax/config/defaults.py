@@ -1,13 +1,17 @@
 """The config keys beside the model's and the data set's: defaults, and what is allowed."""
 
+import re
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from objdisc_jax import segmentation
+from objdisc_jax.data import datasets
 from objdisc_jax.errors import ConfigError
 
 SCHEDULES = ("constant", "exponential", "cosine")
+REST = "rest"
+"""The group of the parameters that are in no group of `optimizer.groups`."""
 
 
 def default_config() -> ConfigDict:
@@ -53,7 +57,8 @@ def default_config() -> ConfigDict:
     plateau.threshold = 1e-4  # relative gain of the validation loss that counts as better
 
     config.log_every = 100  # steps between lines of metrics
-    # What is scored: files in objdisc_jax/evaluation, or modules elsewhere by their dotted paths.
+    # What is scored: files in objdisc_jax/evaluation/evaluators, or modules elsewhere by their
+    # dotted paths.
     # One that needs a field which the data set lacks is left out.
     config.evals = ("segmentation", "counting", "reconstruction")
     config.eval = evaluation = ConfigDict()
@@ -124,7 +129,8 @@ MUTABLE = (
     "log_every",
     "evals",
     "eval",
-    "checkpoint",
+    "checkpoint.every",
+    "checkpoint.keep",
     "visualize",
     "background",
     "profile",
@@ -153,6 +159,8 @@ _AT_LEAST_ONE = (
 )
 _AT_LEAST_ZERO = (
     "seed",
+    "optimizer.learning_rate",
+    "optimizer.clip_norm",
     "optimizer.weight_decay",
     "plateau.patience",
     "plateau.threshold",
@@ -167,8 +175,14 @@ def check(config: ConfigDict) -> None:
     Raises:
         ConfigError: a setting is out of its range; names it and the range.
     """
+    if missing := set(datasets.get(config.data.name).default_config()) - set(config.data):
+        raise ConfigError(
+            f"data.name: the data set {config.data.name!r} needs {', '.join(sorted(missing))} in "
+            f"the `data` block. Compose it with experiment(data={config.data.name!r})."
+        )
     schedules = {"schedule": config.schedule}
     for name, group in config.optimizer.groups.items():
+        _check_group(f"optimizer.groups.{name}", group)
         schedules[f"optimizer.groups.{name}.schedule"] = group.schedule
         _refuse_below(0, f"optimizer.groups.{name}.multiplier", group.multiplier)
         _refuse_below(0, f"optimizer.groups.{name}.decay_multiplier", group.decay_multiplier)
@@ -197,6 +211,30 @@ def check(config: ConfigDict) -> None:
     _check_choice("background.mode", config.background.mode, segmentation.MODES)
     _check_choice("background.region", config.background.region, segmentation.REGIONS)
     _check_choice("wandb.mode", config.wandb.mode, ("online", "offline"))
+
+
+def _check_group(name: str, group: Any) -> None:
+    """Refuses what `group_config` does not make, or only by mistake."""
+    if name.endswith(f".{REST}"):
+        raise ConfigError(f"{name}: this name is for what no group matches; choose another.")
+    wanted = group_config("")
+    for key, like in ((name, wanted), (f"{name}.schedule", wanted.schedule)):
+        block = group if key == name else group.schedule
+        found = set(block) if isinstance(block, ConfigDict) else set()
+        if wrong := found.symmetric_difference(like):
+            raise ConfigError(
+                f"{key}: {', '.join(sorted(wrong))} is missing, or no key of it; it has "
+                f"{', '.join(like)}. Make the group with objdisc_jax.config.group_config."
+            )
+    unused = [key for key, value in wanted.schedule.items() if group.schedule[key] != value]
+    if group.schedule.name is None and unused:
+        raise ConfigError(f"{name}.schedule.name: is None, so {', '.join(unused)} would be unused.")
+    try:
+        re.compile(group.pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"{name}.pattern: {group.pattern!r} is no regular expression ({error})."
+        ) from error
 
 
 def _value(config: ConfigDict, key: str) -> Any:

@@ -8,6 +8,7 @@ These are the images on which GENESIS-V2 was trained. Its files of robot states 
 
 import dataclasses
 import io
+import os
 import pathlib
 
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from objdisc_jax import files
 from objdisc_jax.data import outputs, tfrecord
 from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.walk import walk
 
 RESOLUTION = 128
 FRAME_SIZE = (960, 600)
@@ -48,11 +50,8 @@ def plan(raw: pathlib.Path) -> list[Episode]:
     In alphabetical order the first tenth of them (rounded down) is for validation, the second for
     test, the rest for training. Episodes are numbered through all splits: train, valid, test.
     """
-    sources = sorted(
-        file.relative_to(raw).as_posix()
-        for file in raw.rglob("[!.]*")
-        if file.suffix in (".tfrecord", ".tfrecords")
-    )
+    files = walk(raw, r".+\.tfrecords?").files if raw.is_dir() else []
+    sources = [os.fsdecode(name) for name in files]
     if not sources:
         found = "there is none" if raw.is_dir() else "there is no such folder"
         raise DataError(

@@ -98,7 +98,8 @@ class TorchModel(nn.Module, abc.ABC):
 
     def compute_type(self) -> contextlib.AbstractContextManager:
         """The context in which a forward pass is computed."""
-        if self.settings.dtype == "float32":
+        dtype = getattr(self.settings, "dtype", "float32")
+        if dtype == "float32":
             return contextlib.nullcontext()
-        dtype = getattr(torch, self.settings.dtype)
-        return torch.autocast(next(self.parameters()).device.type, dtype=dtype)
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, dtype=getattr(torch, dtype))

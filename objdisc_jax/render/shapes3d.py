@@ -1,10 +1,10 @@
 """Images like 3D Shapes: one object in a room, every combination of six factors once.
 
 Factors, in the published order, the last changing fastest: hue of floor, wall and object (10 each),
-scale (8), shape (4), orientation (15). The room, the lamps and the solids' measures are taken from
-published images, by eye: a headlight at the camera and a lamp above it, whose shadow is hard,
+scale (8), shape (4), orientation (15). The room, the lights and the solids' measures are taken from
+published images, by eye: a headlight at the camera and a light above it, whose shadow is hard,
 overexposed, without antialiasing. The camera turns around the object with the orientation, and the
-lamp with the camera.
+light with the camera.
 """
 
 import jax
@@ -37,7 +37,7 @@ _FOCAL = 64.0
 _HORIZON = 29.0
 _DISTANCE, _HEIGHT = 2.76, 1.08
 _BACK, _SIDE, _WALL = 2.98, 2.87, 2.07
-_LAMP = (-0.25, -0.4, 0.88)
+_LIGHT = (-0.25, -0.4, 0.88)
 _SKY = (153, 226, 250)
 _AMBIENT, _HEADLIGHT, _KEY, _SHINE = 0.25, 0.3, 1.0, 0.11
 
@@ -76,7 +76,7 @@ def render(
     direction = Vec((x - SIZE / 2) / _FOCAL, jnp.ones_like(x), (_HORIZON - y) / _FOCAL)
     direction = direction.unit().turned(cos, sin)
     eye = vectors.vec(jnp.array([0.0, -_DISTANCE, _HEIGHT])).turned(cos, sin)
-    lamp = vectors.vec(jnp.array(_LAMP)).unit().turned(cos, sin)
+    light = vectors.vec(jnp.array(_LIGHT)).unit().turned(cos, sin)
 
     width = scale * jnp.asarray(_WIDTH)[chosen[4]]
     centre = Vec(jnp.zeros(()), jnp.zeros(()), scale * jnp.asarray(_CENTRE)[chosen[4]])
@@ -95,10 +95,10 @@ def render(
     color = vectors.where(on_object, thing, vectors.where(part == 0, floor, wall))
 
     point = eye + direction * t + normal * 1e-3
-    towards = lamp.map(lambda v: jnp.broadcast_to(v, t.shape))
+    towards = light.map(lambda v: jnp.broadcast_to(v, t.shape))
     lit = jnp.where(on_object | (intersect_object(point, towards).t >= FAR), 1.0, 0.0)
     facing = jnp.maximum(-normal.dot(direction), 0)
-    key = jnp.maximum(normal.dot(lamp), 0) * lit
+    key = jnp.maximum(normal.dot(light), 0) * lit
     shine = jnp.where(on_object, _SHINE * jnp.clip(4 * (facing * key - 0.35), 0, 1), 0)
     bright = _AMBIENT + _HEADLIGHT * facing + _KEY * key
     seen = color.map(lambda c: 255 * jnp.clip(c * bright + shine, 0, 1))

@@ -12,11 +12,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
 
+from objdisc_jax.config.defaults import REST
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.names import closest
-
-REST = "rest"
-"""The group of the parameters that are in no other."""
 
 Schedule = Callable[[ArrayLike], ArrayLike]
 
@@ -120,8 +118,8 @@ def labels(config: ConfigDict, params: PyTree) -> PyTree[str]:
     return jax.tree.map_with_path(label, params)
 
 
-def check_groups(config: ConfigDict, params: PyTree) -> None:
-    """Checks that every group has parameters, and no parameter two groups."""
+def check(config: ConfigDict, params: PyTree) -> None:
+    """Checks that every group has parameters, no parameter two groups, and that updates work."""
     used = jax.tree.leaves(labels(config, params))
     for name, group in config.optimizer.groups.items():
         if name in used:
@@ -134,6 +132,14 @@ def check_groups(config: ConfigDict, params: PyTree) -> None:
             f"optimizer.groups.{name}.pattern: {group.pattern!r} matches "
             f"the whole path of no parameter. There are {', '.join(paths[:8])}, ..."
         )
+    try:
+        transform = optimizer(config)
+        jax.eval_shape(lambda p: transform.update(p, transform.init(p), p, step=0, scale=1), params)
+    except TypeError as error:
+        raise ConfigError(
+            f"optimizer: optax.{config.optimizer.name} cannot be used with gradients alone, or not "
+            f"with these kwargs ({error}). Choose another."
+        ) from error
 
 
 def _named(settings: ConfigDict) -> optax.GradientTransformation:
@@ -143,17 +149,21 @@ def _named(settings: ConfigDict) -> optax.GradientTransformation:
         make = getattr(make, part, None)
     parameters = inspect.signature(make).parameters if callable(make) else {}
     if "learning_rate" not in parameters:
-        known = [name for name in dir(optax) if _takes_a_rate(getattr(optax, name))]
+        known = [
+            name for name in dir(optax) if name[0] != "_" and _takes_a_rate(getattr(optax, name))
+        ]
         raise ConfigError(
             f"optimizer.name: optax has no optimiser {settings.name!r}"
             f"{closest(settings.name, known)}. There are {', '.join(known)}, and those of "
             "optax.contrib, as in 'contrib.muon'."
         )
     arguments = {key: value for key, value in settings.kwargs.items() if value is not None}
+    if "weight_decay" in parameters:
+        arguments.setdefault("weight_decay", 0.0)  # optimizer.weight_decay is that of all
     for key in arguments:
-        if key not in parameters:
+        if key not in parameters or key == "learning_rate":
             raise ConfigError(
-                f"optimizer.kwargs.{key}: optax.{settings.name} has no such argument"
+                f"optimizer.kwargs.{key}: optax.{settings.name} has no such argument here"
                 f"{closest(key, parameters)}. It has {', '.join(parameters)}."
             )
     return cast(Callable[..., Any], make)(learning_rate=1.0, **arguments)

@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
 def initial_state(config: ConfigDict, params: base.Params, step: int = 0) -> TrainState:
     """The state before the first update, or at a step with a fresh optimiser."""
-    optimizers.check_groups(config, params)
+    optimizers.check(config, params)
     opt_state = optimizers.optimizer(config).init(params)
     # A copy, because the update reuses the buffers of both.
     ema = {} if config.optimizer.ema_decay is None else jax.tree.map(jnp.copy, params)

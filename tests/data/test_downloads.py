@@ -302,15 +302,15 @@ def test_multi_object_files_come_with_their_conversion(run, server, tmp_path):
     ]
 
 
-CLEVR = {"CLEVR_v1.0/images/val/CLEVR_val_000000.png": b"picture", "__MACOSX/x": b""}
+CLEVR = {"CLEVR_v1.0/images/val/CLEVR_val_000000.png": b"pixels", "__MACOSX/x": b""}
 
 
 def test_clevr_is_unpacked(run, server, tmp_path):
     server.files["/CLEVR_v1.0.zip"] = _zip(CLEVR)
     assert run("download_clevr.sh").returncode == 0
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"CLEVR_v1.0", "downloads"}
-    picture = tmp_path / "data/CLEVR_v1.0/images/val/CLEVR_val_000000.png"
-    assert picture.read_bytes() == b"picture"
+    image = tmp_path / "data/CLEVR_v1.0/images/val/CLEVR_val_000000.png"
+    assert image.read_bytes() == b"pixels"
     shutil.rmtree(tmp_path / "data" / "downloads")
     assert run("download_clevr.sh").returncode == 0
     assert not (tmp_path / "data" / "downloads").exists()
@@ -322,7 +322,7 @@ def test_archive_of_something_else_is_an_error(run, server, tmp_path):
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"downloads"}
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b.replace(b"picture", b"pixture")])
+@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b.replace(b"pixels", b"pixies")])
 def test_damaged_zip_is_an_error_that_leaves_no_folder(run, server, tmp_path, damage):
     server.files["/CLEVR_v1.0.zip"] = damage(_zip(CLEVR))
     assert "could not be unpacked" in _error(run("download_clevr.sh"))
@@ -349,9 +349,9 @@ def test_interrupted_unpacking_begins_again(run, server, tmp_path):
 
 def test_clevrtex_parts_are_unpacked_side_by_side(run, server, tmp_path):
     for part in range(1, 6):
-        picture = f"clevrtex_full/{part}/CLEVRTEX_full_00{part}000.png"
-        server.files[f"/clevrtex_full_part{part}.tar.gz"] = _tar({picture: b"picture"})
-    server.files["/clevrtex_camo.tar.gz"] = _tar({"0/CLEVRTEX_camo_000000.png": b"picture"})
+        image = f"clevrtex_full/{part}/CLEVRTEX_full_00{part}000.png"
+        server.files[f"/clevrtex_full_part{part}.tar.gz"] = _tar({image: b"pixels"})
+    server.files["/clevrtex_camo.tar.gz"] = _tar({"0/CLEVRTEX_camo_000000.png": b"pixels"})
     ended = run("download_clevrtex.sh", "full", "camo")
     assert ended.returncode == 0, ended.stderr
     assert set(_files(tmp_path / "data" / "clevrtex")) == {
@@ -367,7 +367,7 @@ def test_clevrtex_parts_are_unpacked_side_by_side(run, server, tmp_path):
 
 
 def test_other_clevrtex_variant_is_an_error(run, server, tmp_path):
-    server.files["/clevrtex_camo.tar.gz"] = _tar({"0/CLEVRTEX_vbg_000000.png": b"picture"})
+    server.files["/clevrtex_camo.tar.gz"] = _tar({"0/CLEVRTEX_vbg_000000.png": b"pixels"})
     assert "no images of ClevrTex camo" in _error(run("download_clevrtex.sh", "camo"))
     assert not (tmp_path / "data" / "clevrtex").exists()
 

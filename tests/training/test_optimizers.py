@@ -195,10 +195,61 @@ def test_patterns_that_match_twice_or_never_are_refused(patterns, message):
         initial_state(config, {"ab": jnp.ones(2)})
 
 
+def no_schedule(group):
+    del group.schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("rest", {}, r"groups\.rest: this name"),
+        (
+            "own",
+            {"multipllier": 0.0},
+            r"groups\.own: multipllier is missing, or no key",
+        ),
+        ("own", {"schedule.decay": 1}, r"groups\.own\.schedule: decay is missing, or no key"),
+        ("own", no_schedule, r"groups\.own: schedule is missing"),
+        (
+            "own",
+            {"schedule.warmup_steps": 0.1},
+            r"name: is None, so warmup_steps would be",
+        ),
+        ("own", {"pattern": "dec(["}, r"own\.pattern: 'dec\(\[' is no regular expression"),
+    ],
+)
+def test_groups_made_by_mistake_are_refused(name, change, message):
+    config = configs.experiment(model="slot_attention", data="tetrominoes")
+    config.optimizer.groups[name] = group = configs.group_config(".*")
+    if callable(change):
+        change(group)
+    else:
+        for key, value in change.items():
+            block = group.schedule if "." in key else group
+            block[key.removeprefix("schedule.")] = value
+    with pytest.raises(ConfigError, match=message):
+        configs.check(config)
+
+
+def test_optimiser_that_needs_more_than_gradients_is_refused():
+    with pytest.raises(ConfigError, match=r"optimizer: optax\.lbfgs cannot be used with gradients"):
+        initial_state(steady(name="lbfgs"), {"a": jnp.ones(2)})
+
+
+def test_no_weight_decay_means_none_with_adamw_either():
+    params = {"a": jnp.ones((2, 2))}
+    found = updated(steady(name="adamw"), params, [{"a": jnp.zeros((2, 2))}])
+    np.testing.assert_array_equal(found["a"], params["a"])
+
+
 def test_unknown_argument_of_an_optimiser_is_refused():
     config = steady(name="sgd")
     config.optimizer.kwargs.b1 = 0.9
     with pytest.raises(ConfigError, match=r"kwargs\.b1: optax\.sgd has no such .*momentum"):
+        optimizers.optimizer(config)
+    config = steady(name="sgd")
+    config.optimizer.kwargs.learning_rate = 0.9
+    with pytest.raises(ConfigError, match=r"kwargs\.learning_rate: optax\.sgd has no such"):
         optimizers.optimizer(config)
 
 

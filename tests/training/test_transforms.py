@@ -51,20 +51,20 @@ def test_clevr_equals_the_published_pipeline(published, image, tmp_path):
         np.testing.assert_allclose(found, published[f"clevr_image_{name}"], rtol=0, atol=1e-6)
     crop = batch["segmentation"][0]
     np.testing.assert_array_equal(_floor_indexed(crop), published["clevr_mask_labels"])
-    # Ours has half-pixel centres, as pictures have: three of four pixels come from elsewhere, but
+    # Ours has half-pixel centres, as images have: three of four pixels come from elsewhere, but
     # few lie at the edge of a region (the regions here are made small and many).
     assert 0.05 < _labels_that_differ(batch, published["clevr_mask_labels"]) < 0.15
 
 
 @pytest.mark.parametrize(("crop", "name"), [("centre", "center"), ("table", "alt")])
 def test_ravens_equals_the_published_pipeline(published, tmp_path, crop, name):
-    picture = np.random.default_rng(502).integers(0, 256, (480, 640, 3), np.uint8)
+    image = np.random.default_rng(502).integers(0, 256, (480, 640, 3), np.uint8)
     labels = np.random.default_rng(503).integers(0, 12, (48, 64), np.uint8)
     labels = labels.repeat(10, axis=0).repeat(10, axis=1)
     labels[5::19, 3::7] = 0
     for part in ("train", "test"):
         with h5py.File(tmp_path / f"ravens_robot_data_{part}.h5", "w") as file:
-            file["color"] = picture[None].repeat(6, axis=0)
+            file["color"] = image[None].repeat(6, axis=0)
             file["segm"] = labels[None].repeat(6, axis=0)
             file["num_objects_on_table"] = np.array([3, 3])
     batch = _read("ravens", tmp_path, crop=crop)
@@ -85,6 +85,6 @@ def test_clevrtex_equals_its_authors_pipeline(published, image, tmp_path):
     batch = _read("clevrtex", tmp_path, variant="outd")
     np.testing.assert_array_equal(batch["image"][0, ::2, ::2], published["clevrtex_image_01"])
     np.testing.assert_array_equal(batch["segmentation"][0], published["clevrtex_mask_labels"])
-    # The device leaves pictures of this size as they are.
+    # The device leaves images of this size as they are.
     prepared = np.asarray(prepare_images(batch["image"], SIZE, (0.0, 1.0)))
     np.testing.assert_allclose(prepared * 255, batch["image"], rtol=0, atol=1e-4)

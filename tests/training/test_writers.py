@@ -58,7 +58,7 @@ def test_lines_are_kept_until_there_is_space(tmp_path):
     assert lines(file) == [{"step": step, "a": step} for step in (1, 2, 3, 4)]
 
 
-def test_tensorboard_gets_scalars_pictures_and_the_config(tiny, tmp_path):
+def test_tensorboard_gets_scalars_images_and_the_config(tiny, tmp_path):
     writer = writers.create(tiny, tmp_path, last_step=0, primary=True)
     writer.write_hparams({"batch_size": 8})
     writer.write_scalars(3, {"train/loss": 0.25})

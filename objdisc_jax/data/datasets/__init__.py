@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from objdisc_jax import registry
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.examples import Example
+from objdisc_jax.errors import ConfigError
 
 
 @runtime_checkable
@@ -42,4 +43,7 @@ def names() -> list[str]:
 def get(name: str) -> DatasetModule:
     """Returns the module of a data set; a `ConfigError` lists those there are."""
     found = registry.module(name, package=__name__, what="data set", key="data.name", known=names())
+    for needed in ("default_config", "declare"):
+        if not hasattr(found, needed):
+            raise ConfigError(f"data.name: the module {name} has no {needed}(), so is no data set.")
     return cast(DatasetModule, found)

@@ -37,18 +37,9 @@ class Settings(settings.Settings):
     global_decoder_hidden: tuple[int, ...] = (512, 1024)  # hidden layers from it to the grid
     local_channels: tuple[int, ...] = (128, 128)  # layers from a cell's features to its latents
     what_size: int = 64  # size of z_what, a glimpse's appearance
-    initial_size: float = (
-        -1.0
-    )  # raw size of all glimpses at first; its sigmoid is a part of the image
+    initial_size: float = -1.0  # raw size of all glimpses at first; its sigmoid is the image's part
     glimpse_channels: tuple[int, ...] = (128, 64, 32, 16, 8)  # layers that draw it, but the last
-    glimpse_upscales: tuple[int, ...] = (
-        2,
-        2,
-        2,
-        2,
-        2,
-        2,
-    )  # enlargements; their product is its side
+    glimpse_upscales: tuple[int, ...] = (2, 2, 2, 2, 2, 2)  # their product is its side
     background_size: int = 10  # size of z_bg
     background_hidden: tuple[int, ...] = (512, 256)  # hidden layers of its posterior
     background_prior_hidden: tuple[int, ...] = (128, 64)  # hidden layers of its prior

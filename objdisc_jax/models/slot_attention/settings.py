@@ -19,7 +19,7 @@ class Settings(settings.SlotAttentionSettings):
     encoder_init: Literal["fan_in", "kaiming", "xavier"] = "fan_in"  # fan_in: PyTorch's default
     position: Literal["linear", "fourier"] = "linear"  # encoder position embedding
     num_frequencies: int = 12  # harmonics of Fourier position features, encoder and MLP decoder
-    activation: Literal["leaky_relu", "relu"] = "leaky_relu"
+    activation: Literal["leaky_relu", "relu"] = "leaky_relu"  # of encoder and decoder
     decoder: Literal["conv", "mlp"] = "conv"  # spatial broadcast, or every pixel alone
     decoder_channels: tuple[int, ...] = (64, 64, 64, 64, 64)  # one entry per layer but the last
     decoder_strides: tuple[int, ...] = (2, 2, 2, 2, 1)  # conv: enlargement of each layer
