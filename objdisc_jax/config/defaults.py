@@ -175,7 +175,9 @@ def check(config: ConfigDict) -> None:
     Raises:
         ConfigError: a setting is out of its range; names it and the range.
     """
-    if missing := set(datasets.get(config.data.name).default_config()) - set(config.data):
+    if missing := set(datasets.get(config.data.name).default_config().keys()) - set(
+        config.data.keys()
+    ):
         raise ConfigError(
             f"data.name: the data set {config.data.name!r} needs {', '.join(sorted(missing))} in "
             f"the `data` block. Compose it with experiment(data={config.data.name!r})."
@@ -220,11 +222,11 @@ def _check_group(name: str, group: Any) -> None:
     wanted = group_config("")
     for key, like in ((name, wanted), (f"{name}.schedule", wanted.schedule)):
         block = group if key == name else group.schedule
-        found = set(block) if isinstance(block, ConfigDict) else set()
-        if wrong := found.symmetric_difference(like):
+        found = set(block.keys()) if isinstance(block, ConfigDict) else set()
+        if wrong := found.symmetric_difference(like.keys()):
             raise ConfigError(
                 f"{key}: {', '.join(sorted(wrong))} is missing, or no key of it; it has "
-                f"{', '.join(like)}. Make the group with objdisc_jax.config.group_config."
+                f"{', '.join(like.keys())}. Make the group with objdisc_jax.config.group_config."
             )
     unused = [key for key, value in wanted.schedule.items() if group.schedule[key] != value]
     if group.schedule.name is None and unused:
