@@ -21,7 +21,7 @@ import tests.typechecker
 
 # Annotations of shapes and types are checked whenever a function of ours is called, and no array is
 # broadcast to more axes unseen.
-# install_import_hook("objdisc_jax", f"{tests.typechecker.__name__}.check")
+install_import_hook("objdisc_jax", f"{tests.typechecker.__name__}.check")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 from objdisc_jax import models

@@ -175,9 +175,8 @@ def check(config: ConfigDict) -> None:
     Raises:
         ConfigError: a setting is out of its range; names it and the range.
     """
-    if missing := set(datasets.get(config.data.name).default_config().keys()) - set(
-        config.data.keys()
-    ):
+    needed = datasets.get(config.data.name).default_config().keys()
+    if missing := set(needed) - set(config.data.keys()):
         raise ConfigError(
             f"data.name: the data set {config.data.name!r} needs {', '.join(sorted(missing))} in "
             f"the `data` block. Compose it with experiment(data={config.data.name!r})."
