@@ -17,8 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from objdisc_jax.cli import int_in_range
 
@@ -115,7 +114,7 @@ def _signals_passed_on(processes: Sequence[subprocess.Popen[str]]) -> Iterator[l
             signal.signal(number, handler)
 
 
-def _print_lines(number: int, lines: IO[str]) -> None:
+def _print_lines(number: int, lines: Iterable[str]) -> None:
     """Prints a process's lines as they come, whole, with its number in front."""
     for line in lines:
         with contextlib.suppress(OSError):  # on a full disk the log stops, the processes don't

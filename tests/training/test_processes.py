@@ -83,6 +83,7 @@ def log_of(workdir):
     return (workdir / "log").read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_two_devices_and_go_on_with_any_number(tetrominoes_file, tmp_path):
     config_file = write_experiment(tmp_path / "experiment.py", tetrominoes_file, 12)
     two, one = tmp_path / "two", tmp_path / "one"

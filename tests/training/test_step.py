@@ -60,8 +60,7 @@ def test_seed_changes_initialisation_and_noise(tiny):
 
 
 def test_images_are_scaled_to_the_input_range_and_resized_without_antialiasing():
-    image = np.zeros((1, 4, 4, 3), np.uint8)
-    image[:, ::2] = 255
+    image = jnp.zeros((1, 4, 4, 3), jnp.uint8).at[:, ::2].set(255)
     unit = prepare_images(image, (4, 4), (0.0, 1.0))
     np.testing.assert_array_equal(unit, image / 255)
     signed = prepare_images(image, (4, 4), (-1.0, 1.0))

@@ -1,6 +1,7 @@
 """From file to the model's input as the published pipelines do it, on their own numbers."""
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,7 +27,8 @@ def image():
 def _read(name, path, **changes):
     config = datasets.get(name).default_config()
     config.update(path=str(path), **changes)
-    return loader.load(config, "test").read([0])
+    batch = loader.load(config, "test").read([0])
+    return {name: jnp.asarray(batch[name]) for name in ("image", "segmentation")}
 
 
 def _labels_that_differ(batch, published):
