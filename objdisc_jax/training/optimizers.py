@@ -102,7 +102,7 @@ def labels(config: ConfigDict, params: PyTree) -> PyTree[str]:
     """The group of every parameter; one in two groups is a `ConfigError`."""
 
     def label(path: jax.tree_util.KeyPath, _: Any) -> str:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = _name(path)
         found = [
             group
             for group, block in config.optimizer.groups.items()
@@ -118,16 +118,17 @@ def labels(config: ConfigDict, params: PyTree) -> PyTree[str]:
     return jax.tree.map_with_path(label, params)
 
 
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def check(config: ConfigDict, params: PyTree) -> None:
     """Checks that every group has parameters, no parameter two groups, and that updates work."""
     used = jax.tree.leaves(labels(config, params))
     for name, group in config.optimizer.groups.items():
         if name in used:
             continue
-        paths = [
-            jax.tree_util.keystr(path, simple=True, separator="/")
-            for path, _ in jax.tree.leaves_with_path(params)
-        ]
+        paths = [_name(path) for path, _ in jax.tree.leaves_with_path(params)]
         raise ConfigError(
             f"optimizer.groups.{name}.pattern: {group.pattern!r} matches "
             f"the whole path of no parameter. There are {', '.join(paths[:8])}, ..."
