@@ -1,12 +1,18 @@
-"""Convolutions and transposed convolutions in PyTorch's conventions, NHWC."""
+"""Convolutions and transposed convolutions in PyTorch's conventions, NHWC.
 
-from collections.abc import Callable, Sequence
+`conv2d` and `conv_transpose2d` are each other's transposes, and have the derivatives written out:
+all that is ever computed are a plain convolution, its transpose, and the gradient by the kernel.
+On a GPU these three are what cuDNN has routines for. XLA, differentiating a transposed convolution
+by itself, finds none of them: it convolves copies filled with zeros, by kernels as large as maps.
+On the CPU the transpose and the kernel's gradient are written as what XLA is quick at there.
+"""
+
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax import lax
@@ -14,6 +20,226 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.initializers import Init, fan_in_uniform, initializers
+
+Padding = tuple[tuple[int, int], tuple[int, int]]  # pixels above, below; left, right
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "m n c d"], stride: int, padding: Padding
+) -> Float[Array, "b h2 w2 d"]:
+    """A convolution, as the networks' literature calls a correlation.
+
+    Args:
+        x: feature maps.
+        kernel: of m times n pixels.
+        stride: pixels of the input from one output to the next.
+        padding: zeros around the input; negative numbers cut pixels off.
+    """
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv_transpose2d(
+    x: Float[Array, "b h w d"],
+    kernel: Float[Array, "m n c d"],
+    stride: int,
+    padding: Padding,
+    size: tuple[int, int],
+) -> Float[Array, "b h2 w2 c"]:
+    """The transpose of `conv2d` of maps of a size, as a linear function: what it takes d to c.
+
+    Args:
+        x: feature maps.
+        kernel: of the convolution, so its first channels are those of the output.
+        stride: of the convolution, and so how many times the output is larger.
+        padding: of the convolution.
+        size: height and width of the output.
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_conv_transpose_by_phases, stride=stride, padding=padding, size=size),
+        default=partial(_conv_transpose, stride=stride, padding=padding, size=size),
+    )
+
+
+def _conv2d_forward(x: Array, kernel: Array, stride: int, padding: Padding):
+    return conv2d(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv2d_backward(stride: int, padding: Padding, saved: tuple[Array, Array], gradient: Array):
+    x, kernel = saved
+    to_x = conv_transpose2d(gradient, kernel, stride, padding, x.shape[1:3])
+    return to_x, kernel_gradient(x, gradient, kernel.shape[:2], stride, padding)
+
+
+def _conv_transpose2d_forward(
+    x: Array, kernel: Array, stride: int, padding: Padding, size: tuple[int, int]
+):
+    return conv_transpose2d(x, kernel, stride, padding, size), (x, kernel)
+
+
+def _conv_transpose2d_backward(
+    stride: int,
+    padding: Padding,
+    size: tuple[int, int],
+    saved: tuple[Array, Array],
+    gradient: Array,
+):
+    del size
+    x, kernel = saved
+    to_x = conv2d(gradient, kernel, stride, padding)
+    return to_x, kernel_gradient(gradient, x, kernel.shape[:2], stride, padding)
+
+
+conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+conv_transpose2d.defvjp(_conv_transpose2d_forward, _conv_transpose2d_backward)
+
+
+def kernel_gradient(
+    x: Float[Array, "b h w c"],
+    gradient: Float[Array, "b h2 w2 d"],
+    kernel_size: tuple[int, int],
+    stride: int,
+    padding: Padding,
+) -> Float[Array, "m n c d"]:
+    """The gradient of `conv2d` by its kernel.
+
+    Args:
+        x: its input.
+        gradient: by its output.
+        kernel_size: height and width of the kernel.
+        stride: its stride.
+        padding: its padding.
+    """
+    settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    whole = partial(_kernel_gradient, **settings)
+    # Images that several devices share cannot be taken in turn.
+    in_turn = partial(_kernel_gradient_by_images, **settings)
+    by_images = in_turn if jax.device_count() == 1 else whole
+    return lax.platform_dependent(x, gradient, cpu=by_images, default=whole)
+
+
+def _conv_transpose(
+    x: Array, kernel: Array, *, stride: int, padding: Padding, size: tuple[int, int]
+) -> Array:
+    """What XLA has for it, which on a GPU is cuDNN's own routine."""
+    output = jax.ShapeDtypeStruct((len(x), *size, kernel.shape[2]), x.dtype)
+    transpose = jax.linear_transpose(
+        lambda y: lax.conv_general_dilated(
+            y, kernel, (stride, stride), padding, dimension_numbers=_NHWC
+        ),
+        output,
+    )
+    return transpose(x)[0]
+
+
+def _conv_transpose_by_phases(
+    x: Array, kernel: Array, *, stride: int, padding: Padding, size: tuple[int, int]
+) -> Array:
+    """A plain convolution for the outputs of each phase, their positions modulo the stride.
+
+    With a stride XLA convolves a copy filled with zeros, and multiplies by them.
+    """
+    short = [(0, max(stride - taps, 0)) for taps in kernel.shape[:2]]  # a tap for every phase
+    kernel = jnp.pad(kernel, (*short, (0, 0), (0, 0)))
+
+    def phases(axis: int) -> list[tuple[slice, tuple[int, int]]]:
+        """Taps that reach the outputs of each phase along an axis, and the padding for them.
+
+        Output stride·m + phase gets input m + base − n by tap stride·n + first.
+        """
+        found = []
+        for phase in range(stride):
+            base, first = divmod(phase + padding[axis][0], stride)
+            num_taps = len(range(first, kernel.shape[axis], stride))
+            num_outputs, before = -(-size[axis] // stride), num_taps - 1 - base
+            after = num_outputs + num_taps - 1 - x.shape[1 + axis] - before
+            found.append((slice(first, None, stride), (before, after)))
+        return found
+
+    def convolved(row: tuple[slice, Any], column: tuple[slice, Any]) -> Array:
+        (rows, above_below), (columns, left_right) = row, column
+        taps = kernel[rows, columns][::-1, ::-1].swapaxes(2, 3)
+        return lax.conv_general_dilated(
+            x, taps, (1, 1), (above_below, left_right), dimension_numbers=_NHWC
+        )
+
+    found = [jnp.stack([convolved(r, c) for c in phases(1)], axis=3) for r in phases(0)]
+    found = rearrange(jnp.stack(found, axis=2), "b h i w j c -> b (h i) (w j) c")
+    return found[:, : size[0], : size[1]]
+
+
+def _kernel_gradient(
+    x: Array, gradient: Array, *, kernel_size: tuple[int, int], stride: int, padding: Padding
+) -> Array:
+    """What XLA has for it, which on a GPU is cuDNN's own routine."""
+    kernel = jax.ShapeDtypeStruct((*kernel_size, x.shape[-1], gradient.shape[-1]), x.dtype)
+    transpose = jax.linear_transpose(
+        lambda kernel: lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=_NHWC
+        ),
+        kernel,
+    )
+    return transpose(gradient)[0]
+
+
+def _kernel_gradient_by_images(
+    x: Array, gradient: Array, *, kernel_size: tuple[int, int], stride: int, padding: Padding
+) -> Array:
+    """The sum over images of convolutions over rows, the columns being their channels.
+
+    XLA reaches two thirds of a matrix product's speed with them, and a third with its own way.
+    The maps with fewer channels are the ones that are copied, once for every column of the kernel.
+    """
+    if stride == 1 and x.shape[-1] > gradient.shape[-1]:
+        top, left = (n - 1 - low for n, (low, _) in zip(kernel_size, padding, strict=True))
+        flipped = _kernel_gradient_by_images(
+            gradient, x, kernel_size=kernel_size, stride=1, padding=((top, 0), (left, 0))
+        )
+        return flipped[::-1, ::-1].swapaxes(2, 3)
+    (above, _), (left, _) = padding
+    height, width, num_out = gradient.shape[1:]
+    num_rows, num_columns = (  # of each phase
+        n + (taps - 1) // stride for n, taps in zip((height, width), kernel_size, strict=True)
+    )
+    below, right = (
+        stride * n - size - low
+        for n, size, low in zip((num_rows, num_columns), x.shape[1:3], (above, left), strict=True)
+    )
+    margins = ((above, below, 0), (left, right, 0), (0, 0, 0))
+
+    def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
+        x, gradient = image
+        x = lax.pad(x, jnp.zeros((), x.dtype), margins)
+        phases = rearrange(x, "(h i) (w j) c -> i j c h w", i=stride, j=stride)
+        rows: list[Array] = []
+        for phase in range(stride):
+            num_taps = len(range(phase, kernel_size[0], stride))
+            if not num_taps:  # fewer taps than phases
+                break
+            part = phases[phase, :, :, : height + num_taps - 1]
+            shifted = [
+                part[tap % stride, :, :, tap // stride : tap // stride + width]
+                for tap in range(kernel_size[1])
+            ]
+            found = lax.conv_general_dilated(
+                rearrange(jnp.stack(shifted), "n c h w -> (n c) h w"),
+                gradient,
+                (1,),
+                "VALID",
+                dimension_numbers=("NHC", "HIO", "NHC"),
+            )
+            rows.append(rearrange(found, "(n c) m d -> m n c d", n=kernel_size[1]))
+        taps = [rows[tap % stride][tap // stride] for tap in range(kernel_size[0])]
+        return total + jnp.stack(taps), None
+
+    zeros = jnp.zeros((*kernel_size, x.shape[-1], num_out), jnp.float32)
+    total, _ = lax.scan(add, zeros, (x, gradient))
+    return total.astype(x.dtype)
 
 
 def convolution(
@@ -23,32 +249,24 @@ def convolution(
     padding: Any,
     **settings: Any,
 ) -> Float[Array, "b h2 w2 d"]:
-    """`lax.conv_general_dilated`, written so that it is quick on the CPU.
+    """`conv2d` as `nnx.Conv` calls it, or a matrix product where that is quicker.
 
-    XLA is slow there on kernels as large as their stride, 1x1 ones among them, and on maps so small
-    that every output sees every input: these are matrix products. Its kernel gradient costs twice
-    as much an image for a batch of thirty as for one, so on a single CPU device that of large maps
-    is summed over small parts of the batch. The parts are unrolled, because XLA is slow on
-    convolutions inside loops, and so there are at most 32 of them.
-
-    With "SAME" padding there must be no dilation and one group.
+    Kernels as large as their stride, 1x1 ones among them, are matrix products, and so are maps so
+    small that every output sees every input. There must be no dilation, one stride and one group.
     """
-
-    def plain(x: Array, kernel: Array) -> Array:
-        return lax.conv_general_dilated(x, kernel, window_strides, padding, **settings)
-
+    del settings
     height, width = x.shape[1:3]
-    side, out_features = kernel.shape[0], kernel.shape[-1]
-    if padding == "SAME" and set(window_strides) == {side} and height % side == width % side == 0:
+    side, (stride,) = kernel.shape[0], set(window_strides)
+    if padding == "SAME" and stride == side and height % side == width % side == 0:
         x = rearrange(x, "b (h i) (w j) c -> b h w (i j c)", i=side, j=side)
         return x @ rearrange(kernel, "i j c d -> (i j c) d")
-    if padding == "SAME" and set(window_strides) == {1} and 2 * max(height, width) <= side + 1:
+    if padding == "SAME" and stride == 1 and 2 * max(height, width) <= side + 1:
         flat = rearrange(x, "b h w c -> b (h w c)") @ as_matrix(kernel, height, width)
         return rearrange(flat, "b (h w d) -> b h w d", h=height, w=width)
-    single_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    if not single_cpu or height * width < 64**2 or out_features <= 8:
-        return plain(x, kernel)
-    return summed_by_parts(plain, x, kernel, num_parts=min(len(x), 32))
+    pairs = padding
+    if isinstance(padding, str):
+        pairs = lax.padtype_to_pads((height, width), kernel.shape[:2], (stride, stride), padding)
+    return conv2d(x, kernel, stride, tuple(tuple(pair) for pair in pairs))
 
 
 def as_matrix(kernel: Float[Array, "k k c d"], height: int, width: int) -> Float[Array, "m n"]:
@@ -70,32 +288,6 @@ def as_matrix(kernel: Float[Array, "k k c d"], height: int, width: int) -> Float
 def pixel_shuffle(x: Float[Array, "b h w d"], r: int) -> Float[Array, "b h2 w2 c"]:
     """`torch.nn.PixelShuffle(r)` with channels last."""
     return rearrange(x, "b h w (c dy dx) -> b (h dy) (w dx) c", dy=r, dx=r)
-
-
-def summed_by_parts(
-    function: Callable[[Array, Array], Array], x: Array, kernel: Array, num_parts: int
-) -> Array:
-    """`function(x, kernel)`, whose gradient by the kernel is computed in parts of the batch."""
-
-    @jax.custom_vjp
-    def apply(x: Array, kernel: Array) -> Array:
-        return function(x, kernel)
-
-    def forward(x: Array, kernel: Array):
-        return function(x, kernel), (x, kernel)
-
-    def backward(saved: tuple[Array, Array], gradient: Array):
-        x, kernel = saved
-        (to_x,) = jax.vjp(lambda x: function(x, kernel), x)[1](gradient)
-        size = -(-len(x) // num_parts)
-        to_kernel = jnp.zeros_like(kernel)
-        for i in range(0, len(x), size):
-            part = jax.vjp(partial(function, x[i : i + size]), kernel)[1]
-            to_kernel += part(gradient[i : i + size])[0]
-        return to_x, to_kernel
-
-    apply.defvjp(forward, backward)
-    return apply(x, kernel)
 
 
 def conv(
@@ -167,55 +359,13 @@ class ConvTranspose(nnx.Module):
         self.bias = nnx.Param(init(rngs.params(), (out_features,), jnp.float32))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        """Enlarges feature maps `stride` times.
-
-        On the CPU a strided layer is computed as a sub-pixel convolution, because XLA's gradient
-        of an input-dilated convolution is some fifty times slower there.
-        """
+        """Enlarges feature maps `stride` times."""
         dtype = self.dtype or x.dtype
         kernel, bias, x = (a.astype(dtype) for a in (self.kernel[...], self.bias[...], x))
-        use_subpixel = self.stride > 1 and jax.default_backend() == "cpu"
-        place = subpixel_conv_transpose if use_subpixel else dilated_conv_transpose
-        return place(x, kernel, self.stride) + bias[None, None, None]
-
-
-def dilated_conv_transpose(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int
-) -> Float[Array, "b h2 w2 d"]:
-    """Transposed convolution as a correlation over the input dilated with zeros."""
-    half = kernel.shape[0] // 2
-    return convolution(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding=[(half, half + stride - 1)] * 2,
-        lhs_dilation=(stride, stride),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def subpixel_conv_transpose(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int
-) -> Float[Array, "b h2 w2 d"]:
-    """The same function as one stride-1 convolution to stride² · d channels and a shuffle.
-
-    Output pixel `stride·m + r` reads input `m + t` with kernel row `stride·t − r + k//2`, so every
-    phase r has a kernel of its own: a gather from the full one, with zeros where it has no row.
-    """
-    size = kernel.shape[0]
-    half = size // 2
-    first, last = -(half // stride), (half + stride - 1) // stride
-    taps = np.arange(first, last + 1)
-    rows = stride * taps[None, :] - np.arange(stride)[:, None] + half  # [phase, tap]
-    rows = np.where((rows >= 0) & (rows < size), rows, size)  # `size` is a row of zeros
-    padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    phases = padded[rows[:, :, None, None], rows[None, None, :, :]]
-    phases = rearrange(phases, "ry ty rx tx c d -> ty tx c (ry rx d)")
-    out = convolution(
-        x,
-        phases,
-        window_strides=(1, 1),
-        padding=[(-int(first), int(last))] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return rearrange(out, "b h w (ry rx d) -> b (h ry) (w rx) d", ry=stride, rx=stride)
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        before = kernel.shape[0] // 2
+        padding = (before, before - self.stride + 1)
+        height, width = x.shape[1:3]
+        size = (self.stride * height, self.stride * width)
+        enlarged = conv_transpose2d(x, flipped, self.stride, (padding, padding), size)
+        return enlarged + bias[None, None, None]

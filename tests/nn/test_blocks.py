@@ -1,9 +1,6 @@
 """Building blocks against PyTorch and against a second way to compute them."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +10,7 @@ import torch
 from flax import nnx
 
 from objdisc_jax.models.slot_attention.position import coordinates, fourier_features
-from objdisc_jax.nn.conv import (
-    convolution,
-    dilated_conv_transpose,
-    pixel_shuffle,
-    subpixel_conv_transpose,
-    summed_by_parts,
-)
+from objdisc_jax.nn import conv
 from objdisc_jax.nn.gru import GRUCell
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
@@ -57,7 +48,7 @@ def test_convolution_is_laxs(side, stride, size):
         return jax.lax.conv_general_dilated(x, kernel, **settings, dimension_numbers=numbers)
 
     def ours(x, kernel):
-        return convolution(x, kernel, *settings.values(), dimension_numbers=numbers)
+        return conv.convolution(x, kernel, *settings.values(), dimension_numbers=numbers)
 
     expected, their_gradient = jax.vjp(plain, x, kernel)
     found, our_gradient = jax.vjp(ours, x, kernel)
@@ -71,70 +62,99 @@ def test_convolution_is_laxs(side, stride, size):
 def test_pixel_shuffle_equals_pytorch(r):
     x = normal(2, 3, 4, 36)
     expected = torch.nn.functional.pixel_shuffle(torch.from_numpy(x).movedim(-1, 1), r)
-    np.testing.assert_array_equal(pixel_shuffle(jnp.asarray(x), r), expected.movedim(1, -1))
+    np.testing.assert_array_equal(conv.pixel_shuffle(jnp.asarray(x), r), expected.movedim(1, -1))
 
 
-@pytest.mark.parametrize("way", [dilated_conv_transpose, subpixel_conv_transpose])
-@pytest.mark.parametrize(("size", "stride"), [(5, 2), (3, 2), (5, 1), (3, 1), (5, 3), (7, 4)])
-def test_transposed_convolution_equals_pytorch(way, size, stride):
-    x, weight = normal(2, 6, 5, 3), normal(3, 4, size, size)
-    kernel = weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)
+@pytest.fixture(params=["as on the CPU", "as on a GPU"])
+def way(request, monkeypatch):
+    """How convolutions are computed, whatever the tests run on."""
 
-    def ours(x, kernel):
-        return way(x, kernel, stride)
+    def platform_dependent(*arguments, default, cpu):
+        return (cpu if request.param == "as on the CPU" else default)(*arguments)
 
-    tensors = [torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(weight)]
+    monkeypatch.setattr(conv.lax, "platform_dependent", platform_dependent)
+    monkeypatch.setattr(conv.jax, "device_count", lambda: 1)
+
+
+def assert_same_three_passes(ours, theirs, x, kernel):
+    """Compares outputs and both gradients, ours NHWC and HWIO, PyTorch's NCHW and OIHW."""
+    tensors = [torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(kernel.transpose(3, 2, 0, 1))]
     for tensor in tensors:
         tensor.requires_grad_()
-    theirs = torch.nn.functional.conv_transpose2d(
-        *tensors, stride=stride, padding=size // 2, output_padding=stride - 1
-    )
-    expected = theirs.detach().numpy().transpose(0, 2, 3, 1)
-    found, gradient = jax.vjp(ours, x, kernel)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-    direction = normal(*expected.shape)
-    theirs.backward(torch.tensor(direction.transpose(0, 3, 1, 2)))
+    expected = theirs(*tensors)
+    found, gradient = jax.vjp(jax.jit(ours), jnp.asarray(x), jnp.asarray(kernel))
+    np.testing.assert_allclose(found, expected.detach().permute(0, 2, 3, 1), rtol=1e-5, atol=1e-5)
+    direction = normal(*found.shape)
+    expected.backward(torch.tensor(direction.transpose(0, 3, 1, 2)))
     to_x, to_kernel = gradient(jnp.asarray(direction))
-    np.testing.assert_allclose(to_x, tensors[0].grad.numpy().transpose(0, 2, 3, 1), atol=1e-4)
-    to_weight = np.asarray(to_kernel).transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
-    np.testing.assert_allclose(to_weight, tensors[1].grad.numpy(), atol=1e-4)
+    np.testing.assert_allclose(to_x, tensors[0].grad.permute(0, 2, 3, 1), atol=1e-4)
+    np.testing.assert_allclose(to_kernel, tensors[1].grad.permute(2, 3, 1, 0), atol=1e-4)
 
 
-@pytest.mark.parametrize(("batch", "num_parts"), [(4, 4), (7, 3), (5, 32)])
-def test_kernel_gradient_by_parts_is_the_kernel_gradient(batch, num_parts):
-    def conv(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+@pytest.mark.parametrize("channels", [(3, 4), (4, 2)])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize(("kernel_size", "padding"), [(5, 2), (4, 1), (3, 0), (1, 0)])
+def test_convolution_and_its_gradients_are_pytorchs(way, kernel_size, padding, stride, channels):
+    def ours(x, kernel):
+        return conv.conv2d(x, kernel, stride, ((padding, padding),) * 2)
 
-    x, kernel = jnp.asarray(normal(batch, 8, 8, 3)), jnp.asarray(normal(5, 5, 3, 16))
-    expected, whole = jax.vjp(conv, x, kernel)
-    found, by_parts = jax.vjp(lambda *a: summed_by_parts(conv, *a, num_parts=num_parts), x, kernel)
-    np.testing.assert_array_equal(found, expected)
-    direction = jnp.asarray(normal(*expected.shape))
-    for ours, theirs in zip(by_parts(direction), whole(direction), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    def theirs(x, kernel):
+        return torch.nn.functional.conv2d(x, kernel, stride=stride, padding=padding)
+
+    x, kernel = normal(3, 9, 6, channels[0]), normal(kernel_size, kernel_size, *channels)
+    assert_same_three_passes(ours, theirs, x, kernel)
 
 
-def test_large_maps_on_a_single_device_are_differentiated_by_parts():
-    code = """
-import jax, jax.numpy as jnp
-from objdisc_jax.nn.conv import convolution
-kernel, settings = jnp.ones((5, 5, 4, 16)), dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
+@pytest.mark.parametrize("channels", [(3, 4), (4, 2)])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("kernel_size", "padding", "extra"), [(5, 2, 0), (5, 2, 1), (4, 1, 0), (3, 0, 0), (1, 0, 0)]
+)
+def test_transposed_convolution_and_its_gradients_are_pytorchs(
+    way, kernel_size, padding, extra, stride, channels
+):
+    if extra >= stride:
+        pytest.skip("PyTorch wants output_padding < stride")
+    options = {"stride": stride, "padding": padding, "output_padding": extra}
+    size = tuple(stride * (n - 1) - 2 * padding + kernel_size + extra for n in (5, 4))
 
-def gradient(x):
-    return jax.grad(lambda k: convolution(x, k, (1, 1), "SAME", **settings).sum())(kernel)
+    def ours(x, kernel):
+        return conv.conv_transpose2d(x, kernel, stride, ((padding, padding),) * 2, size)
 
-def count(*shape):
-    return str(jax.make_jaxpr(gradient)(jnp.ones(shape))).count("conv_general_dilated[")
+    def theirs(x, kernel):
+        return torch.nn.functional.conv_transpose2d(x, kernel, **options)
 
-assert count(5, 64, 64, 4) > count(2, 64, 64, 4), "one part per image"
-assert count(5, 8, 8, 4) == count(2, 8, 8, 4), "small maps in one go"
-assert jnp.allclose(gradient(jnp.ones((3, 64, 64, 4)))[2, 2], 3 * 64 * 64)
-"""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    x, kernel = normal(3, 5, 4, channels[1]), normal(kernel_size, kernel_size, *channels)
+    assert_same_three_passes(ours, theirs, x, kernel)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_transposed_layer_is_pytorchs(kernel_size, stride):
+    layer = conv.ConvTranspose(3, 4, kernel_size, stride=stride, rngs=nnx.Rngs(0))
+    layer.bias[...] = normal(4)
+    padding, extra = kernel_size // 2, stride - 1
+    theirs = torch.nn.ConvTranspose2d(3, 4, kernel_size, stride, padding, extra)
+    weight = np.asarray(layer.kernel[...])[::-1, ::-1].transpose(2, 3, 0, 1)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(weight.copy()))
+        theirs.bias.copy_(torch.tensor(np.array(layer.bias[...])))
+    x = normal(2, 6, 5, 3)
+    expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).detach().permute(0, 2, 3, 1)
+    np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
+
+
+def test_several_devices_do_not_take_images_in_turn(monkeypatch):
+    """A loop over images that devices share would send every image to all of them."""
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 3))
+
+    def count_loops(num_devices):
+        monkeypatch.setattr(conv.jax, "device_count", lambda: num_devices)
+        gradient = jax.grad(lambda kernel: conv.conv2d(x, kernel, 1, ((1, 1), (1, 1))).sum())
+        return jax.jit(gradient).lower(kernel).as_text().count("stablehlo.while")
+
+    assert count_loops(1) == 1
+    assert count_loops(4) == 0
 
 
 def test_gru_equals_pytorch():
