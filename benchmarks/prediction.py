@@ -2,8 +2,8 @@
 
     python benchmarks/prediction.py --workdir RUN [--num-images 200] [--size 1024] [OPTIONS]
 
-OPTIONS go to `predict`. The images are JPEGs of textures with the spectrum of photographs. "Whole" is one command and holds
-its start; times of a step are those of one thread.
+OPTIONS go to `predict`. The images are JPEGs of textures with the spectrum of photographs. "Whole"
+is one command and holds its start; times of a step are those of one thread.
 """
 
 import argparse
