@@ -5,7 +5,7 @@ import functools
 import multiprocessing
 import signal
 from collections.abc import Collection, Generator, Iterable, Iterator
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -160,29 +160,31 @@ def read_ahead(
 def _until_one_dies(results: Iterator[Any], in_process: str) -> Generator[Any, None, None]:
     try:
         yield from results
+        return
     except RuntimeError as error:
         if "exited unexpectedly" not in str(error):
             raise
-        raise DataError(
-            f"A data worker process died ({error}). It may have run out of memory or of shared "
-            "memory (/dev/shm), or was killed. Free memory, or try fewer workers: "
-            f"{in_process} reads in the main process."
-        ) from error
+        reason = str(error)
     finally:
         # The traceback of an error keeps this frame, but must not keep the workers.
         del results
+    # Out here, where no traceback of the first error keeps the workers either.
+    raise DataError(
+        f"A data worker process died ({reason}). It may have run out of memory or of shared "
+        "memory (/dev/shm), or was killed. Free memory, or try fewer workers: "
+        f"{in_process} reads in the main process."
+    )
 
 
 def _workers_context() -> BaseContext:
     """Workers fork from a fresh server: neither this process's threads nor its JAX reach them.
 
-    Schedulers send SIGTERM, and terminals SIGINT, to all processes of a job. The main one ends the
-    workers when it has saved; server and workers inherit that the signals are blocked.
+    Schedulers send SIGTERM to all processes of a job. The main one ends the workers when it has
+    saved; server and workers inherit that the signal is blocked.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # where it starts it ends with these signals unblocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         forkserver.ensure_running()
     finally:

@@ -2,7 +2,6 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 
@@ -169,22 +168,6 @@ def test_workers_never_import_jax_and_use_one_thread(dataset):
     probe = dataclasses.replace(dataset, reader=_Probe())
     (batch,) = _take(loader.train_batches(probe, batch_size=2, seed=0, num_workers=1), 1)
     np.testing.assert_array_equal(batch["image"][0, 0, 0], [False, 1, True])
-
-
-class _Mask:
-    """A reader whose images tell which signals the process that reads them blocks."""
-
-    def read(self, record, names):
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        image = np.zeros((35, 35, 3), np.uint8)
-        image[0, 0] = signal.SIGTERM in blocked, signal.SIGINT in blocked, 0
-        return {"image": image}
-
-
-def test_signals_to_the_whole_job_do_not_reach_workers(dataset):
-    probe = dataclasses.replace(dataset, reader=_Mask())
-    (batch,) = _take(loader.train_batches(probe, batch_size=2, seed=0, num_workers=1), 1)
-    np.testing.assert_array_equal(batch["image"][0, 0, 0], [True, True, False])
 
 
 def test_data_error_of_a_worker_arrives_with_its_message_alone(config, tmp_path):
