@@ -71,6 +71,19 @@ def contents(folder):
     return found
 
 
+def differences(found, expected):
+    """What differs, by name: of floats by how much, of others whether it is there."""
+    return {
+        name: (
+            np.abs(np.subtract(*(np.frombuffer(c[name], np.float32) for c in (found, expected))))
+            if ".npz/" in name and name in found and name in expected
+            else (name in found, name in expected)
+        )
+        for name in found | expected
+        if found.get(name) != expected.get(name)
+    }
+
+
 def test_every_image_gets_its_four_files_at_its_own_size(workdir, images, tmp_path):
     out = tmp_path / "out"
     run(workdir, images, out, *ALL)
@@ -126,7 +139,7 @@ def expected(workdir, many, tmp_path_factory):
 @pytest.mark.parametrize("more", [("--batch-size", 200), ("--num-workers", 2), ()])
 def test_neither_batch_size_nor_workers_change_a_bit(workdir, many, expected, tmp_path, more):
     run(workdir, many, tmp_path / "out", *ALL, *more)
-    assert contents(tmp_path / "out") == expected
+    assert not differences(contents(tmp_path / "out"), expected)
 
 
 def test_processes_share_the_images_without_overlap(workdir, many, expected, tmp_path):
@@ -136,7 +149,7 @@ def test_processes_share_the_images_without_overlap(workdir, many, expected, tmp
         run(workdir, many, out, *ALL, "--process-index", index, "--process-count", 3)
         parts.append(contents(out))
     assert sum(map(len, parts)) == len(expected)
-    assert parts[0] | parts[1] | parts[2] == expected
+    assert not differences(parts[0] | parts[1] | parts[2], expected)
 
 
 def test_process_without_images_has_nothing_to_do(workdir, images, tmp_path):
