@@ -2,43 +2,50 @@
 
     python -m objdisc_jax.predict --workdir runs/demo --input photos/ --output segmented/
 
-For every image it writes, under the image's name: `_labels.png` (indexed; 0 is background, i is
-slot i), `_overlay.png`, `_panel.png`, and a `.npz` with `masks` [k, h, w], `slots` [k, d] and
-`segmentation` at the model's resolution, and the `crop` (top, bottom, left, right) that it saw.
-GNM adds `count`, `boxes` in pixels of its resolution (top, bottom, left, right), `z_pres`,
-`z_depth`, `foreground` and `background`; SLATE adds `tokens`.
+For every image it writes, under the image's name, what `--save` lists:
+
+    labels   `_labels.png`, indexed; 0 is background, i is slot i
+    overlay  `_overlay.png`
+    panel    `_panel.png`: input, reconstruction, masks and what else the model shows
+    npz      `.npz`: `masks` [k, h, w], `slots` [k, d] and `segmentation` at the model's resolution,
+             and the `crop` (top, bottom, left, right) that it saw. GNM adds `count`, `boxes` in
+             pixels of its resolution (top, bottom, left, right), `z_pres`, `z_depth`, `foreground`
+             and `background`; SLATE adds `tokens`.
+
 Label map and overlay have the size of the image; what was cropped away is background there.
+
+Processes, on one machine or on many, share a folder without overlap if each is told which of them
+it is, under SLURM for example with
+
+    --process-index $SLURM_PROCID --process-count $SLURM_NTASKS
 """
 
 import argparse
+import contextlib
 import os
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 from absl import logging
 from absl.flags import argparse_flags
-from PIL import Image
+from tqdm import tqdm
 
+from objdisc_jax import config as configs
 from objdisc_jax import segmentation
-from objdisc_jax.cli import run
-from objdisc_jax.data.declaration import scaled_box
-from objdisc_jax.data.images import NAMES, SUFFIXES, centred_box, read_rgb
-from objdisc_jax.data.walk import walk
+from objdisc_jax.cli import int_in_range, run
+from objdisc_jax.data import datasets, inputs
 from objdisc_jax.errors import UserError
+from objdisc_jax.names import closest
+from objdisc_jax.prediction import OUTPUTS
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
-
-
-class _Input(NamedTuple):
-    """An image file as read: all of it, and the part of it that the model sees."""
-
-    file: Path
-    image: np.ndarray  # uint8 [H, W, 3]
-    crop: tuple[int, int, int, int]  # top, bottom, left, right
-    seen: np.ndarray  # uint8 [h, w, 3], of the model's or the training data's size
+FEW_FILES = 64
+"""Fewer are read in the main process, long before a worker process would have started."""
+LOG_SECONDS = 30.0
+"""Between two lines about the progress, where there is no terminal."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -49,12 +56,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="the run directory of a trained model")
     add("--input", type=Path, nargs="+", required=True, help="images, or folders of images")
+    add("--output", type=Path, required=True, help="folder to write to")
     add(
-        "--output",
-        type=Path,
-        required=True,
-        help="folder to write to: label map, overlay and panel of each image, and a .npz with "
-        "masks, slots and what else the model says (count, boxes, tokens)",
+        "--save",
+        default="labels,overlay",
+        metavar="WHAT,...",
+        help="what to write of each image, separated by commas (default: labels,overlay): "
+        + "; ".join(f"{name}: {what}" for name, what in OUTPUTS.items()),
     )
     add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
     add(
@@ -72,142 +80,144 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help=f"{CROPS} (default: like the training data if the aspect ratio matches, otherwise the "
         "largest box of the model's aspect ratio in the centre)",
     )
-    add("--batch-size", type=int, default=16, help="images at a time")
+    add(
+        "--batch-size",
+        type=int,
+        default=16,
+        help="images at a time, rounded up to 16 per device (default: 16); makes no difference to "
+        "the results",
+    )
+    add(
+        "--num-workers",
+        type=int_in_range(0),
+        help="processes that read images; 0 reads in the main process (default: half as many as "
+        f"there are CPU cores, or 0 for fewer than {FEW_FILES} images)",
+    )
+    add("--process-index", type=int_in_range(0), default=0, help="this process, from 0 on")
+    add("--process-count", type=int_in_range(1), default=1, help="processes that share the images")
     return parser.parse_args(argv[1:])
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Segments the images that the command line names."""
-    broken = segment_files(arguments)
-    if broken:
-        raise UserError(f"{len(broken)} file(s) could not be read and were skipped; see above.")
-
-
-def segment_files(arguments: argparse.Namespace) -> list[Path]:
-    """Segments files and writes the results; returns the files that could not be read."""
-    import jax
-
-    from objdisc_jax import sharding
-    from objdisc_jax.data import datasets
-    from objdisc_jax.evaluation import visualization
-    from objdisc_jax.training import run_dir
-
+    outputs = _parse_outputs(arguments.save)
+    crop = _parse_crop(arguments.crop)
+    index, count = arguments.process_index, arguments.process_count
     if arguments.threshold is not None and not 0.0 <= arguments.threshold <= 1.0:
         raise UserError(f"--threshold: got {arguments.threshold}; it lies between 0 and 1.")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size: got {arguments.batch_size}; it is at least 1.")
-    crop = _parse_crop(arguments.crop)
-    files = _find(arguments.input, arguments.output)
-    mesh = sharding.data_mesh()
-    trained = run_dir.load_trained(
-        arguments.workdir, sharding.replicated(mesh), which=arguments.step
-    )
-    if further := [name for name in trained.model.fields if name != "image"]:
+    if index >= count:
         raise UserError(
-            f"--workdir: the model {trained.config.model.name!r} needs {', '.join(further)} beside "
-            "images, so it can only be evaluated on its data: "
-            "python -m objdisc_jax.main --mode eval --config CONFIG --workdir RUN"
+            f"--process-index: got {index} with --process-count {count}; the processes are "
+            f"numbered from 0 to {count - 1}."
         )
-    declaration = datasets.get(trained.config.data.name).declare(trained.config.data)
-    draw = visualization.make_draw(trained.graphdef, trained.config.seed)
-    asked = {
-        "mode": arguments.background,
-        "region": arguments.region,
-        "threshold": arguments.threshold,
+    files = inputs.find(arguments.input, arguments.output)[index::count]
+    config = configs.load(arguments.workdir)
+    declaration = datasets.get(config.data.name).declare(config.data)
+    cropping = inputs.Cropping(crop, declaration, tuple(config.model.resolution))
+    num_workers = arguments.num_workers
+    if num_workers is None:
+        num_workers = 0 if len(files) < FEW_FILES else max(1, _num_cores() // 2)
+    # Workers start while the model is loaded.
+    images = inputs.read(files, cropping, num_workers=num_workers)
+    with contextlib.closing(images), _Progress(len(files)) as progress:
+        _segment(images, outputs, progress, arguments)
+    counts = progress.counts
+    logging.info("Segmented %d image(s) into %s.", counts[inputs.File], arguments.output)
+    failures = {
+        "could not be read and were skipped": counts[inputs.Skipped],
+        "could not get all their results written": counts[inputs.Unwritten],
     }
-    background = trained.config.background.to_dict()
-    background |= {key: value for key, value in asked.items() if value is not None}
-    broken: list[Path] = []
-    waiting: dict[tuple[int, ...], list[tuple[str, _Input]]] = {}
+    if any(failures.values()):
+        found = ", ".join(f"{number} file(s) {what}" for what, number in failures.items() if number)
+        raise UserError(f"{found}; see above.")
 
-    def flush(size: tuple[int, ...]) -> None:
-        batch = waiting.pop(size)
-        images = np.stack([given.seen for _, given in batch])
-        # A full batch, so that one compilation serves all; and one noise, so that a result does
-        # not depend on which other images there are.
-        images = np.concatenate([images, images[:1].repeat(arguments.batch_size - len(batch), 0)])
-        fields = {"image": images, "index": np.zeros(arguments.batch_size, np.int32)}
-        rows, prediction = jax.device_get(draw(trained.params, fields, trained.step))
-        if prediction.masks is None:
+
+def _segment(
+    images: Iterable[inputs.Input | inputs.Skipped],
+    outputs: frozenset[str],
+    progress: "_Progress",
+    arguments: argparse.Namespace,
+) -> None:
+    """Segments images and writes the results."""
+    from objdisc_jax.prediction.results import Writer
+    from objdisc_jax.prediction.segmenter import Segmenter
+
+    asked = {name: getattr(arguments, name) for name in ("background", "region", "threshold")}
+    asked["mode"] = asked.pop("background")
+    segmenter = Segmenter(
+        arguments.workdir,
+        which=arguments.step,
+        background={name: value for name, value in asked.items() if value is not None},
+        batch_size=arguments.batch_size,
+        details="npz" in outputs,
+        panel="panel" in outputs,
+    )
+    writer = Writer(arguments.output, outputs, segmenter.background, num_threads=_num_cores())
+
+    def readable() -> Iterator[tuple[inputs.Input, Any]]:
+        for image in images:
+            if isinstance(image, inputs.Skipped):
+                progress.add(image)
+            else:
+                yield image, image.seen
+
+    for outcome in writer(segmenter(readable())):
+        progress.add(outcome)
+
+
+class _Progress:
+    """Counts what has become of files, and tells of it: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, total: int):
+        self.counts: Counter[type] = Counter()
+        self._bar = tqdm(total=total, unit=" images", disable=None)
+        self._total, self._start = total, time.monotonic()
+        self._told = self._start
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def add(self, outcome: inputs.File | inputs.Skipped | inputs.Unwritten) -> None:
+        """Counts what has become of one file."""
+        self.counts[type(outcome)] += 1
+        if not isinstance(outcome, inputs.File):
+            what = "is skipped" if isinstance(outcome, inputs.Skipped) else "is not all written"
+            with self._bar.external_write_mode():
+                logging.warning("%s %s: %s", outcome.file.path, what, outcome.reason)
+        self._bar.update()
+        now, done = time.monotonic(), self.counts.total()
+        if self._bar.disable and now - self._told >= LOG_SECONDS:
+            self._told = now
+            speed = done / (now - self._start)
+            left = tqdm.format_interval((self._total - done) / speed)
+            logging.info("%d of %d images, %.1f images/s, %s left.", done, self._total, speed, left)
+
+
+def _num_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _parse_outputs(text: str) -> frozenset[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in OUTPUTS:
             raise UserError(
-                f"--workdir: the model {trained.config.model.name!r} has no masks, and so segments "
-                "no images. Name a run of another model."
+                f"--save: got {name!r}{closest(name, list(OUTPUTS))}; allowed are "
+                f"{', '.join(OUTPUTS)}, separated by commas."
             )
-        labels = segmentation.segment(
-            prediction.masks, background=prediction.background, **background
-        )
-        for i, (name, given) in enumerate(batch):
-            row, one = jax.tree.map(lambda x, i=i: x[i : i + 1], (rows, prediction))
-            panel = visualization.compose(row, one, background)
-            counted = {} if prediction.count is None else {"count": prediction.count[i]}
-            arrays = {
-                **{name: value[i] for name, value in prediction.extras.items()},
-                **counted,
-                "masks": prediction.masks[i],
-                "slots": prediction.slots[i],
-                "segmentation": labels[i],
-            }
-            _write(arguments.output / name, given, arrays, panel)
-
-    for name, file in files.items():
-        try:
-            given = _read(file, crop, declaration, tuple(trained.config.model.resolution))
-        except UserError as error:
-            logging.warning("%s is skipped: %s", file, error)
-            broken.append(file)
-            continue
-        batch = waiting.setdefault(given.seen.shape, [])
-        batch.append((name, given))
-        if len(batch) == arguments.batch_size:
-            flush(given.seen.shape)
-    for size in list(waiting):
-        flush(size)
-    logging.info("Segmented %d image(s) into %s.", len(files) - len(broken), arguments.output)
-    return broken
+    return frozenset(names)
 
 
-def _find(inputs: list[Path], output: Path) -> dict[str, Path]:
-    """Image files by the name that their results get; folders are searched with subfolders.
-
-    What an earlier call wrote below `output` is not searched.
-    """
-    found: list[tuple[Path, Path]] = []
-    left_out: Counter[str] = Counter()
-    for entry in inputs:
-        if entry.is_dir():
-            inside = walk(entry, NAMES, exclude=[output], skip_unreadable=True)
-            relative = [Path(os.fsdecode(name)) for name in inside.files]
-            found += [(entry / path, path) for path in relative]
-            left_out += inside.left_out
-        elif entry.is_file():
-            found.append((entry, Path(entry.name)))
-        else:
-            raise UserError(f"--input: there is no file or folder {entry}.")
-    others = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
-    if not found:
-        folders = ", ".join(map(str, inputs))
-        raise UserError(
-            f"--input: there is no image in {folders} ({' '.join(SUFFIXES)}). Left out: "
-            f"{others or 'nothing'}."
-        )
-    if others:
-        logging.info("Left out in the folders: %s.", others)
-    names: dict[str, Path] = {}
-    for file, relative in found:
-        name = str(relative.with_suffix(""))
-        if name in names:  # a.png beside a.jpg
-            name = str(relative)
-        if name in names:
-            raise UserError(
-                f"--input: {names[name]} and {file} would get results of the same name {name}. "
-                "Segment them into two output folders."
-            )
-        names[name] = file
-    return names
-
-
-def _parse_crop(text: str) -> str | tuple[int, int, int, int]:
-    if text in ("data", "square", "none"):
+def _parse_crop(text: str) -> inputs.Crop:
+    if text == "data" or text == "square" or text == "none":
         return text
     try:
         top, bottom, left, right = (int(part) for part in text.split(","))
@@ -216,56 +226,6 @@ def _parse_crop(text: str) -> str | tuple[int, int, int, int]:
     if not (0 <= top < bottom and 0 <= left < right):
         raise UserError(f"--crop: got {text}; 0 <= TOP < BOTTOM and 0 <= LEFT < RIGHT must hold.")
     return top, bottom, left, right
-
-
-def _read(file: Path, crop, declaration, resolution: tuple[int, int]) -> _Input:
-    """Reads an image file and cuts out what the model is to see of it.
-
-    A crop of the training data's size is left to the model's own resizing; anything else is
-    brought to the model's resolution here, with antialiasing.
-    """
-    image = np.asarray(read_rgb(file))
-    height, width = image.shape[:2]
-    size = declaration.image_size
-    if crop == "data" and size is not None and height * size[1] == width * size[0]:
-        box = declaration.crop or ((0, size[0]), (0, size[1]))
-        (top, bottom), (left, right) = scaled_box(box, size, (height, width))
-    elif crop == "none":
-        top, bottom, left, right = 0, height, 0, width
-    elif crop in ("data", "square"):
-        aspect = resolution[1] / resolution[0] if crop == "data" else 1.0
-        left, top, right, bottom = centred_box((width, height), aspect)
-    else:
-        top, bottom, left, right = crop
-        if bottom > height or right > width:
-            raise UserError(f"--crop reaches beyond its {height} rows and {width} columns")
-    seen = image[top:bottom, left:right]
-    if declaration.resize is not None or seen.shape[:2] != declaration.cropped_size:
-        rows, columns = resolution
-        resized = Image.fromarray(seen).resize((columns, rows), Image.Resampling.BILINEAR)
-        seen = np.asarray(resized)
-    return _Input(file, image, (top, bottom, left, right), seen)
-
-
-def _write(stem: Path, given: _Input, arrays: dict[str, np.ndarray], panel: np.ndarray) -> None:
-    """Writes the four files of an image."""
-    from objdisc_jax import visualize
-
-    top, bottom, left, right = given.crop
-    small = Image.fromarray(arrays["segmentation"])
-    labels = np.zeros(given.image.shape[:2], np.uint8)
-    inside = small.resize((right - left, bottom - top), Image.Resampling.NEAREST)
-    labels[top:bottom, left:right] = np.asarray(inside)
-    try:
-        visualize.save_labels(f"{stem}_labels.png", labels)
-        visualize.save_png(f"{stem}_overlay.png", visualize.overlay(given.image, labels))
-        visualize.save_png(f"{stem}_panel.png", panel)
-        arrays = {"crop": np.array(given.crop), **arrays}
-        np.savez_compressed(f"{stem}.npz", allow_pickle=False, **arrays)
-    except OSError as error:
-        raise UserError(
-            f"--output: {stem} cannot be written ({error}). Make room, or name another folder."
-        ) from error
 
 
 if __name__ == "__main__":

@@ -39,7 +39,16 @@ ALLOWED = {
     "testing": {"models", "data", "config", "preprocessing"},
     "launch": {"cli"},
     "main": {"training", "cli"},
-    "predict": {"training", "evaluation", "data", "cli", "sharding", "visualize"},
+    "prediction": {
+        "models",
+        "data",
+        "sharding",
+        "preprocessing",
+        "evaluation",
+        "training",
+        "visualize",
+    },
+    "predict": {"prediction", "config", "data", "cli"},
     "data/inspect": {"data", "visualize", "cli", "config"},
     "convert": {"training", "config", "cli", "interop", "sharding"},
 }

@@ -1,5 +1,15 @@
 """Segmenting a folder of images."""
 
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +17,12 @@ from PIL import Image
 
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, predict
-from objdisc_jax.data import datasets
+from objdisc_jax.data import datasets, inputs
+from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
+from objdisc_jax.evaluation import visualization
+from objdisc_jax.prediction import results, segmenter
 from objdisc_jax.training import loop
 from tests.conftest import small_config, tiny_experiment
 from tests.training.test_train import changed
@@ -39,13 +52,41 @@ def run(workdir, inputs, output, *more):
     predict.main(predict.parse([str(argument) for argument in arguments]))
 
 
+ALL = ("--save", "labels,overlay,panel,npz")
+
+
 def labels(file):
     return np.asarray(Image.open(file))
 
 
+def contents(folder):
+    """What every file below a folder holds, by its path there; of arrays, what they are."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.suffix == ".npz":
+            with np.load(file) as arrays:
+                found |= {f"{file.relative_to(folder)}/{k}": v.tobytes() for k, v in arrays.items()}
+        elif file.is_file():
+            found[str(file.relative_to(folder))] = file.read_bytes()
+    return found
+
+
+def differences(found, expected):
+    """What differs, by name: of floats by how much, of others whether it is there."""
+    return {
+        name: (
+            np.abs(np.subtract(*(np.frombuffer(c[name], np.float32) for c in (found, expected))))
+            if ".npz/" in name and name in found and name in expected
+            else (name in found, name in expected)
+        )
+        for name in found | expected
+        if found.get(name) != expected.get(name)
+    }
+
+
 def test_every_image_gets_its_four_files_at_its_own_size(workdir, images, tmp_path):
     out = tmp_path / "out"
-    run(workdir, images, out)
+    run(workdir, images, out, *ALL)
     assert len([f for f in out.rglob("*") if f.is_file()]) == 12
     for name, size in (("a", (35, 35)), ("wide", (70, 120)), ("sub/alpha", (35, 35))):
         assert labels(out / f"{name}_labels.png").shape == size
@@ -69,7 +110,7 @@ def test_count_and_extras_of_a_model_are_written(images, tetrominoes_file, tmp_p
     weights = interop.create(configs.to_dict(config)["model"]).state_dict()
     torch.save(weights, tmp_path / "gnm.pt")
     convert.from_torch(tmp_path / "gnm.pt", config, tmp_path / "gnm")
-    run(tmp_path / "gnm", images / "a.png", tmp_path / "out", "--batch-size", 2)
+    run(tmp_path / "gnm", images / "a.png", tmp_path / "out", "--save", "npz")
     with np.load(tmp_path / "out" / "a.npz") as arrays:
         assert arrays["boxes"].shape == (4, 4)
         assert arrays["background"].shape == (16, 16, 3)
@@ -77,12 +118,66 @@ def test_count_and_extras_of_a_model_are_written(images, tetrominoes_file, tmp_p
         assert arrays["segmentation"].shape == (16, 16)
 
 
-def test_result_does_not_depend_on_the_other_images(workdir, images, tmp_path):
-    run(workdir, images, tmp_path / "all", "--batch-size", 2)
-    run(workdir, images / "a.png", tmp_path / "one", "--batch-size", 2)
-    with np.load(tmp_path / "all" / "a.npz") as a, np.load(tmp_path / "one" / "a.npz") as b:
-        for name in a.files:
-            np.testing.assert_array_equal(a[name], b[name])
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Images of two sizes, one that the model resizes itself and one that is resized for it."""
+    folder = tmp_path_factory.mktemp("many")
+    for i, scene in enumerate(tetrominoes.generate(1, 0, 70)["image"]):
+        image = Image.fromarray(scene)
+        if i % 3 == 0:
+            image = image.resize((70, 50))
+        image.save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(workdir, many, tmp_path_factory):
+    run(workdir, many, tmp_path_factory.getbasetemp() / "expected", *ALL, "--num-workers", 0)
+    return contents(tmp_path_factory.getbasetemp() / "expected")
+
+
+@pytest.mark.parametrize("more", [("--batch-size", 200), ("--num-workers", 2), ()])
+def test_neither_batch_size_nor_workers_change_a_bit(workdir, many, expected, tmp_path, more):
+    run(workdir, many, tmp_path / "out", *ALL, *more)
+    assert not differences(contents(tmp_path / "out"), expected)
+
+
+def test_processes_share_the_images_without_overlap(workdir, many, expected, tmp_path):
+    parts = []
+    for index in range(3):
+        out = tmp_path / str(index)
+        run(workdir, many, out, *ALL, "--process-index", index, "--process-count", 3)
+        parts.append(contents(out))
+    assert sum(map(len, parts)) == len(expected)
+    assert not differences(parts[0] | parts[1] | parts[2], expected)
+
+
+def test_process_without_images_has_nothing_to_do(workdir, images, tmp_path):
+    run(workdir, images, tmp_path / "out", "--process-index", 4, "--process-count", 5)
+    assert not contents(tmp_path / "out")
+
+
+def test_result_does_not_depend_on_the_other_images(workdir, many, expected, tmp_path):
+    run(workdir, many / "07.png", tmp_path / "one", *ALL)
+    one = contents(tmp_path / "one")
+    assert {"07_overlay.png", "07.npz/masks"} <= one.keys()
+    assert one.items() <= expected.items()
+
+
+def test_only_what_is_asked_for_is_computed_and_written(workdir, images, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError
+
+    run(workdir, images / "a.png", tmp_path / "all", *ALL)
+    monkeypatch.setattr(visualization, "draw", fail)
+    monkeypatch.setattr(visualization, "compose", fail)
+    monkeypatch.setattr(results, "_save_npz", fail)
+    run(workdir, images / "a.png", tmp_path / "default")
+    assert sorted(contents(tmp_path / "default")) == ["a_labels.png", "a_overlay.png"]
+    assert contents(tmp_path / "default").items() <= contents(tmp_path / "all").items()
+    monkeypatch.setattr(results, "read_rgb", fail)
+    run(workdir, images / "a.png", tmp_path / "labels", "--save", "labels")
+    assert sorted(contents(tmp_path / "labels")) == ["a_labels.png"]
 
 
 def test_broken_file_is_skipped_and_reported(workdir, images, tmp_path, caplog):
@@ -97,6 +192,171 @@ def test_broken_file_is_skipped_and_reported(workdir, images, tmp_path, caplog):
     assert (out / "sub" / "alpha_labels.png").is_file()
 
 
+def test_no_kind_of_bad_file_ends_the_run(workdir, images, tmp_path, caplog, monkeypatch):
+    (images / "empty.png").touch()
+    Image.fromarray(np.zeros((200, 210, 3), np.uint8)).save(images / "bomb.png")
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(images / "odd.bmp")
+    os.symlink(tmp_path / "nowhere", images / "gone.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    monkeypatch.setattr(inputs, "read_rgb", odd := _raising(inputs.read_rgb, "odd", KeyError("x")))
+    with pytest.raises(UserError, match=r"^4 file\(s\) could not be read and were skipped; see"):
+        run(workdir, images, tmp_path / "out")
+    assert odd
+    for text in (
+        r"empty.png cannot be read",
+        "bomb.png cannot be read (Image size (42000 pixels) exceeds limit",
+        "There is no file",
+        "odd.bmp is skipped: The image cannot be read (KeyError: 'x')",
+    ):
+        assert text in caplog.text
+    assert len(contents(tmp_path / "out")) == 6
+
+
+def _raising(read_rgb, name, error):
+    def read(path):
+        if path.stem == name:
+            raise error
+        return read_rgb(path)
+
+    return read
+
+
+def test_image_that_goes_or_changes_while_it_is_segmented_is_reported(
+    workdir, images, tmp_path, caplog, monkeypatch
+):
+    read_rgb = results.read_rgb
+
+    def read(path):
+        if path.stem == "a":
+            path.unlink()
+        return read_rgb(images / "a.jpg" if path.stem == "wide" else path)
+
+    Image.new("RGB", (30, 20)).save(images / "a.jpg")
+    monkeypatch.setattr(results, "read_rgb", read)
+    with pytest.raises(UserError, match=r"^2 file\(s\) could not be read"):
+        run(workdir, [images / "a.png", images / "wide.jpg", images / "sub"], tmp_path / "out")
+    assert "There is no file" in caplog.text
+    assert "wide.jpg changed while it was segmented" in caplog.text
+    assert (tmp_path / "out" / "alpha_overlay.png").is_file()
+
+
+def test_file_that_cannot_be_written_is_reported_and_the_others_are_written(
+    workdir, images, tmp_path, caplog
+):
+    (images / "a.png").rename(images / f"{'x' * 240}.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").touch()  # where a folder would have to be
+    with pytest.raises(UserError, match=r"^2 file\(s\) could not get all their results written; s"):
+        run(workdir, images, tmp_path / "out")
+    assert "x.png is not all written: File name too long" in caplog.text
+    assert "alpha.png is not all written" in caplog.text
+    assert sorted(contents(tmp_path / "out")) == ["sub", "wide_labels.png", "wide_overlay.png"]
+
+
+def test_full_disk_is_one_error(workdir, images, tmp_path, monkeypatch):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("objdisc_jax.visualize.images.write_atomically", full)
+    with pytest.raises(UserError, match=r"--output: .*out cannot be written \(No space left"):
+        run(workdir, images, tmp_path / "out")
+    assert not contents(tmp_path / "out")
+
+
+def test_output_that_is_no_folder_is_explained(workdir, images, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match=r"--output: .*out cannot be written \(File exists\)"):
+        run(workdir, images, tmp_path / "out")
+
+
+class _Deadly(inputs.Cropping):
+    def read(self, file):
+        os._exit(1)
+
+
+def test_dead_worker_is_an_error_that_says_what_to_do(images):
+    declaration = datasets.get("tetrominoes").declare(datasets.get("tetrominoes").default_config())
+    files = inputs.find([images], images / "out")
+    found = inputs.read(files, _Deadly("data", declaration, (35, 35)), num_workers=1)
+    with pytest.raises(DataError, match=r"worker process died .*memory.*: --num-workers 0 reads"):
+        list(found)
+
+
+def test_progress_is_logged_where_there_is_no_terminal(
+    workdir, images, tmp_path, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(predict, "LOG_SECONDS", 0.0)
+    run(workdir, images, tmp_path / "out")
+    assert "2 of 3 images, " in caplog.text
+    assert "images/s, 00:00 left." in caplog.text
+    assert "Segmented 3 image(s)" in caplog.text
+
+
+def _results(count, size=(8, 8)):
+    """Results of images that need not exist as long as no overlay is drawn."""
+    labels = np.ones((4, 4), np.uint8)
+    found = segmenter.Segmented(labels, np.ones((1, 4, 4), np.float32), {}, {}, None)
+    crop = (0, size[0], 0, size[1])
+    for i in itertools.count() if count is None else range(count):
+        file = inputs.File(str(i), Path(f"{i}.png"))
+        yield inputs.Input(file, size, crop, np.zeros((4, 4, 3), np.uint8)), found
+
+
+def test_few_results_wait_for_slow_writing(tmp_path):
+    taken = itertools.count()
+    endless = ((next(taken) and result) or result for result in _results(None))
+    write = results.Writer(tmp_path, {"labels"}, {}, num_threads=2)
+    for number, file in enumerate(itertools.islice(write(endless), 50)):
+        assert file.name == str(number)
+    assert next(taken) <= 50 + 2 + 4 * 2
+
+
+def test_large_images_are_written_one_after_another(tmp_path, monkeypatch):
+    now, most = [], []
+    write_labels = results.visualize.save_labels
+
+    def save(path, labels):
+        now.append(path)
+        most.append(len(now))
+        time.sleep(0.02)
+        write_labels(path, labels)
+        now.remove(path)
+
+    monkeypatch.setattr(results.visualize, "save_labels", save)
+    monkeypatch.setattr(results, "_PIXELS_PER_THREAD", 100)
+    for size, together in (((8, 12), 4), ((16, 20), 1), ((50, 50), 1)):
+        list(results.Writer(tmp_path, {"labels"}, {}, num_threads=4)(_results(12, size)))
+        assert max(most) == together
+        most.clear()
+    assert threading.active_count() < 20
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly(workdir, many, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(300):
+        os.symlink(many / f"{i % 70:02}.png", tmp_path / "in" / f"{i}.png")
+    command = [sys.executable, "-m", "objdisc_jax.predict", "--workdir", workdir, *ALL]
+    command += ["--input", tmp_path / "in", "--output", tmp_path / "out", "--num-workers", "1"]
+    process = subprocess.Popen(
+        [str(part) for part in command], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(tmp_path.glob("out/*.npz")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.endswith("interrupted\n")
+    written = list((tmp_path / "out").iterdir())
+    assert not [file for file in written if file.name.startswith(".")]
+    for file in written:
+        if file.suffix == ".png":
+            Image.open(file).load()
+
+
 @pytest.mark.parametrize(
     ("size", "crop"),
     [((240, 320), (29, 221, 64, 256)), ((480, 640), (58, 442, 128, 512)), ((64, 64), (0, 64) * 2)],
@@ -105,7 +365,9 @@ def test_crop_of_the_data_scales_with_the_image(tmp_path, size, crop):
     config = datasets.get("clevr_with_masks").default_config()
     declaration = datasets.get("clevr_with_masks").declare(config)
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "image.png")
-    given = predict._read(tmp_path / "image.png", "data", declaration, (48, 48))
+    given = inputs.Cropping("data", declaration, (48, 48)).read(
+        inputs.File("image", tmp_path / "image.png")
+    )
     assert given.crop == crop
     # The model itself makes the training data's crops smaller, as it did in training.
     assert given.seen.shape == ((192, 192, 3) if size == (240, 320) else (48, 48, 3))
@@ -118,12 +380,12 @@ def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):
         workdir,
         images / "a.png",
         tmp_path / "spread",
-        *("--background", "low_confidence", "--threshold", 1.0, "--crop", "5,35,0,30"),
+        *("--background", "low_confidence", "--threshold", 1.0, "--crop", "5,35,0,30", *ALL),
     )
     assert not labels(tmp_path / "spread" / "a_labels.png").any()
     with np.load(tmp_path / "spread" / "a.npz") as arrays:
         np.testing.assert_array_equal(arrays["crop"], [5, 35, 0, 30])
-    run(workdir, images / "wide.jpg", tmp_path / "whole", "--crop", "none")
+    run(workdir, images / "wide.jpg", tmp_path / "whole", "--crop", "none", *ALL)
     with np.load(tmp_path / "whole" / "wide.npz") as arrays:
         np.testing.assert_array_equal(arrays["crop"], [0, 70, 0, 120])
 
@@ -136,6 +398,11 @@ def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):
         (("--threshold", "7"), r"--threshold: got 7\.0"),
         (("--batch-size", "0"), r"--batch-size: got 0"),
         (("--step", "worst"), r"no checkpoint 'worst'"),
+        (
+            ("--save", "labels,masks"),
+            r"--save: got 'masks'.*; allowed are labels, overlay, pan",
+        ),
+        (("--process-index", 2, "--process-count", 2), r"--process-index: got 2 .*from 0 to 1"),
     ],
 )
 def test_wrong_arguments_are_explained(workdir, images, tmp_path, flags, message):

@@ -1,9 +1,10 @@
 """Endless training batches and complete evaluation batches, read by PyTorch's DataLoader."""
 
+import contextlib
 import functools
 import multiprocessing
 import signal
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -109,17 +110,12 @@ def _batches(
     source: _Source, positions: Iterable[np.ndarray], num_workers: int
 ) -> Generator[Batch, None, None]:
     """Yields batches; logs and counts the bad images that were skipped, each once."""
-    loader = DataLoader(
-        source,  # pyright: ignore[reportArgumentType]
-        batch_sampler=positions,  # pyright: ignore[reportArgumentType]
-        collate_fn=_unchanged,
-        num_workers=num_workers,
-        multiprocessing_context=_workers_context() if num_workers else None,
-        worker_init_fn=_start_worker,
-    )
-    batches = iter(loader)
     bad: set[int] = set()
-    try:
+    with contextlib.closing(
+        read_ahead(
+            source, positions, num_workers=num_workers, in_process="--config.data.num_workers=0"
+        )
+    ) as batches:
         for found in batches:
             if isinstance(found, DataError):
                 raise found
@@ -130,17 +126,54 @@ def _batches(
                     "Skipped image %d (%d skipped so far). %s", record, len(bad), skipped[record]
                 )
             yield {key: np.asarray(value) for key, value in batch.items()}
+
+
+def read_ahead(
+    source: Any, requests: Iterable[Any], *, num_workers: int, in_process: str, prefetch: int = 2
+) -> Generator[Any, None, None]:
+    """Returns `source.__getitems__(request)` of each request, in their order.
+
+    Worker processes begin at once, before the first result is asked for.
+
+    Args:
+        source: can be pickled.
+        requests: what is asked of it, one after another.
+        num_workers: worker processes; 0 reads in this process, when a result is asked for.
+        in_process: the option that says so to a user.
+        prefetch: requests that each worker may be ahead.
+
+    Raises:
+        DataError: while iterating, if a worker process dies.
+    """
+    loader = DataLoader(
+        source,
+        batch_sampler=requests,  # pyright: ignore[reportArgumentType]
+        collate_fn=_unchanged,
+        num_workers=num_workers,
+        multiprocessing_context=_workers_context() if num_workers else None,
+        worker_init_fn=_start_worker,
+        prefetch_factor=prefetch if num_workers else None,
+    )
+    return _until_one_dies(iter(loader), in_process)
+
+
+def _until_one_dies(results: Iterator[Any], in_process: str) -> Generator[Any, None, None]:
+    try:
+        yield from results
+        return
     except RuntimeError as error:
         if "exited unexpectedly" not in str(error):
             raise
-        raise DataError(
-            f"A data worker process died ({error}). It may have run out of memory or of shared "
-            "memory (/dev/shm), or was killed. Free memory, or try fewer workers: "
-            "--config.data.num_workers=0 reads in the main process."
-        ) from error
+        reason = str(error)
     finally:
         # The traceback of an error keeps this frame, but must not keep the workers.
-        del batches
+        del results
+    # Out here, where no traceback of the first error keeps the workers either.
+    raise DataError(
+        f"A data worker process died ({reason}). It may have run out of memory or of shared "
+        "memory (/dev/shm), or was killed. Free memory, or try fewer workers: "
+        f"{in_process} reads in the main process."
+    )
 
 
 def _workers_context() -> BaseContext:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from einops import rearrange
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
@@ -19,13 +18,10 @@ from objdisc_jax import sharding
 from objdisc_jax.data import loader
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.evaluation import evaluators
+from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
 from objdisc_jax.models import base
 from objdisc_jax.names import closest
 from objdisc_jax.preprocessing import prepare_batch
-
-CHUNK = 16
-"""Images that a device computes at a time. XLA rounds differently for other batch shapes, enough to
-turn a pixel between two equal masks; with this one shape every image gets the same bits always."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +64,7 @@ class Runner:
         num_images: int | None = None,
         expensive_metrics: bool = True,
     ):
-        # Rounded up to whole chunks on every device: padding fills them.
-        step = mesh.size * CHUNK
-        self._batch_size = -(-config.eval.batch_size // step) * step
+        self._batch_size = whole_chunks(config.eval.batch_size, mesh)  # padding fills them
         self._config, self._graphdef = config, graphdef
         self._dataset, self._mesh, self._num_images = dataset, mesh, num_images
         self._evaluators = []
@@ -113,7 +107,7 @@ class Runner:
         """
         batch = self._dataset.read(np.array([0]))
         batch["index"] = batch["index"].astype(np.int32)
-        batch = {key: value.repeat(CHUNK * self._mesh.size, 0) for key, value in batch.items()}
+        batch = {key: value.repeat(whole_chunks(1, self._mesh), 0) for key, value in batch.items()}
         own, *shapes = jax.eval_shape(self._step, params, batch, jnp.int32(0))[0]
         known = list(own)
         for evaluator, values in zip(self._evaluators, shapes, strict=True):
@@ -162,18 +156,7 @@ class Runner:
             found = [one.score(model, batch, prediction, fields) for one in self._evaluators]
             return [own, *found], {name: fields[name] for name in ("valid", "index")}
 
-        def score_part(params, fields, step):
-            chunks = jax.tree.map(lambda x: rearrange(x, "(n c) ... -> n c ...", c=CHUNK), fields)
-            scores = jax.lax.map(lambda chunk: score_chunk(params, chunk, step), chunks)
-            return jax.tree.map(lambda x: rearrange(x, "n c ... -> (n c) ..."), scores)
-
-        everywhere, divided = sharding.replicated(self._mesh), sharding.batched(self._mesh)
-        specs = (everywhere.spec, divided.spec, everywhere.spec)
-        # Unchecked, so that a model's scan may begin with a constant, which all devices have alike.
-        step = jax.shard_map(
-            score_part, mesh=self._mesh, in_specs=specs, out_specs=divided.spec, check_vma=False
-        )
-        return jax.jit(step, out_shardings=everywhere)
+        return in_chunks(score_chunk, self._mesh)
 
 
 def evaluation_noise(model: base.Model, seed: int, index: Int[Array, "b"]) -> base.Noise:

@@ -1,6 +1,6 @@
 """Panels of images of a model's predictions, for the first examples of a split."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ class Visualizer:
         self._fields["index"] = self._fields["index"].astype(np.int32)
         self._background = config.background.to_dict()
         self._background_labels = dataset.declaration.background_labels
-        self._draw = make_draw(graphdef, config.seed)
+        self._draw = jax.jit(
+            lambda params, fields, step: draw(
+                base.merge(graphdef, params), fields, config.seed, step
+            )
+        )
 
     def __call__(self, params: base.Params, step: int) -> UInt8[np.ndarray, "h w 3"]:
         """The panel of all parameters of a model, as of a training step."""
@@ -48,52 +52,48 @@ class Visualizer:
             height, width = prediction.masks.shape[2:]
             labels = resize_labels(jnp.asarray(self._fields["segmentation"]), (height, width))
             true = np.where(np.isin(labels, self._background_labels), 0, labels)
-        return compose(rows, prediction, self._background, true)
+        return compose(rows, prediction.masks, prediction.background, self._background, true)
 
 
-def make_draw(
-    graphdef: nnx.GraphDef, seed: int
-) -> Callable[[base.Params, Mapping[str, Any], int], tuple[dict[str, Array], base.Prediction]]:
-    """A jitted `(params, fields, step) -> (rows of images, prediction)`."""
-
-    @jax.jit
-    def draw(params, fields, step):
-        model = base.merge(graphdef, params)
-        batch = prepare_batch(fields, model)
-        noise = evaluation_noise(model, seed, fields["index"])
-        prediction = model.predict(batch, noise, step=step)
-        shown = {"input": batch.fields.get("image"), "reconstruction": prediction.recon}
-        rows = {
-            name: jnp.clip(to_unit_range(image, model.input_range), 0.0, 1.0)
-            for name, image in shown.items()
-            if image is not None
-        }
-        return rows | model.visualize(batch, noise, step=step), prediction
-
-    return draw
+def draw(
+    model: base.Model, fields: Mapping[str, Any], seed: int, step: base.Step
+) -> tuple[dict[str, Array], base.Prediction]:
+    """The rows of images that examples' panels have, and the prediction."""
+    batch = prepare_batch(fields, model)
+    noise = evaluation_noise(model, seed, fields["index"])
+    prediction = model.predict(batch, noise, step=step)
+    shown = {"input": batch.fields.get("image"), "reconstruction": prediction.recon}
+    rows = {
+        name: jnp.clip(to_unit_range(image, model.input_range), 0.0, 1.0)
+        for name, image in shown.items()
+        if image is not None
+    }
+    return rows | model.visualize(batch, noise, step=step), prediction
 
 
 def compose(
     rows: Mapping[str, ArrayLike],
-    prediction: base.Prediction,
+    masks: ArrayLike | None,
+    own_background: int | None,
     background: Mapping[str, Any],
     true: UInt8[np.ndarray, "b h w"] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """One panel of the rows that every model has and the model's own.
 
     Args:
-        rows: what `make_draw` drew: `input`, `reconstruction`, then the model's rows.
-        prediction: the prediction it was drawn from.
+        rows: what `draw` drew: `input`, `reconstruction`, then the model's rows.
+        masks: those of the prediction, `[b, k, h, w]`.
+        own_background: index of the mask that is the model's own background, or None.
         background: how background is told from objects: the config's `background` block.
         true: true segmentation at the model's resolution, background 0.
     """
     own = {name: np.asarray(row) for name, row in rows.items()}
     first = {name: own.pop(name) for name in ("input", "reconstruction") if name in own}
     labels = {} if true is None else {"true segmentation": true}
-    if prediction.masks is not None:
-        labels["masks"] = segment(prediction.masks, background=prediction.background)
-        if prediction.background is None and background["mode"] != "none":
-            labels["segmentation"] = segment(prediction.masks, **background)
+    if masks is not None:
+        labels["masks"] = segment(masks, background=own_background)
+        if own_background is None and background["mode"] != "none":
+            labels["segmentation"] = segment(masks, **background)
     return visualize.panel({**first, **labels, **own})
 
 

@@ -3,21 +3,21 @@
 Files are written whole or not at all: a reader or a killed run never leaves half an image.
 """
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Integer, UInt8
 from numpy.typing import ArrayLike
-from PIL import Image
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from objdisc_jax.files import write_atomically
-from objdisc_jax.visualize.palette import check_labels, colorize, palette
+from objdisc_jax.visualize import png
+from objdisc_jax.visualize.palette import COLORS, check_labels, palette
 
 PIXELS_PER_OUTLINE = 200
 """Outlines are one pixel wide, and one more for each so many pixels of the image's shorter side."""
+_BLOCK = 1 << 16
+"""Pixels that are blended at a time, so that what is needed for it stays in the cache."""
 
 
 def to_uint8(image: ArrayLike, name: str) -> UInt8[np.ndarray, "*b h w 3"]:
@@ -83,11 +83,55 @@ def overlay(
             f"alpha: got {alpha}; allowed is 0 (outline only) to 1 (opaque). Around 0.5 is usual."
         )
     reach = 1 + min(labels.shape[-2:]) // PIXELS_PER_OUTLINE
-    window = (1,) * (labels.ndim - 2) + (2 * reach + 1,) * 2
-    outline = minimum_filter(labels, window) != maximum_filter(labels, window)
-    opacity = np.where(outline, 1.0, alpha) * (labels > 0)
-    blended = pixels + opacity[..., None] * (colorize(labels).astype(np.float64) - pixels)
-    return np.round(blended).astype(np.uint8)
+    lowest, highest = (_windowed(f, labels, reach) for f in (np.minimum, np.maximum))
+    blended = np.empty(pixels.shape, np.uint8)
+    _blend(
+        pixels.reshape(-1, 3),
+        labels.reshape(-1),
+        (lowest != highest).reshape(-1),
+        alpha,
+        out=blended.reshape(-1, 3),
+    )
+    return blended
+
+
+def _windowed(extremum: np.ufunc, labels: np.ndarray, reach: int) -> np.ndarray:
+    """The minimum or maximum of each pixel's window, which reaches so far to all four sides."""
+    margins = [(0, 0)] * (labels.ndim - 2) + [(reach, reach)] * 2
+    found = np.pad(labels, margins, mode="edge")
+    # Pairs of windows make windows of up to twice the size.
+    size = 1
+    while size <= 2 * reach:
+        step = min(size, 2 * reach + 1 - size)
+        found = extremum(found[..., step:, :], found[..., :-step, :])
+        found = extremum(found[..., step:], found[..., :-step])
+        size += step
+    return found
+
+
+def _blend(
+    pixels: UInt8[np.ndarray, "n 3"],
+    labels: Integer[np.ndarray, " n"],
+    outline: Bool[np.ndarray, " n"],
+    alpha: float,
+    out: UInt8[np.ndarray, "n 3"],
+) -> None:
+    """Tints and outlines pixels by a table, which has the blend of every value with every color."""
+    values = np.arange(256)
+    colors = palette()[:, None, :, None].astype(np.float64)
+    opacity = np.array([alpha, 1.0])[:, None, None]
+    table = np.round(values + opacity * (colors - values))  # [color, is outline, channel, value]
+    table[0] = values
+    table = np.ascontiguousarray(table.astype(np.uint8).transpose(2, 0, 1, 3)).reshape(3, -1)
+    # Where in the table a label begins. Colors repeat, but not that of the background.
+    begins = np.arange(int(labels.max(initial=0)) + 1)
+    begins[1:] = (begins[1:] - 1) % len(COLORS) + 1
+    begins *= 2 * len(values)
+    for start in range(0, len(labels), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        row = begins[labels[block]] + len(values) * outline[block]
+        for channel in range(3):
+            out[block, channel] = table[channel][row + pixels[block, channel]]
 
 
 def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -101,7 +145,7 @@ def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) ->
             f"image: got {image.dtype} {image.shape}; an image is uint8 [h, w, 3]. "
             "Compose several with objdisc_jax.visualize.panel, paint labels with colorize."
         )
-    _write(Path(path), Image.fromarray(image))
+    write_atomically(Path(path), png.encode(image))
 
 
 def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) -> None:
@@ -117,12 +161,4 @@ def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) 
             f"labels: got {labels.dtype} {labels.shape}; a label map is uint8 [h, w]. "
             "Write one file per image, and convert labels of up to 255 objects to uint8."
         )
-    image = Image.fromarray(labels)
-    image.putpalette(palette(256).tobytes())
-    _write(Path(path), image)
-
-
-def _write(path: Path, image: Image.Image) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(Path(path), png.encode(labels, palette(256)))

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter, minimum_filter
 
-from objdisc_jax.visualize import overlay
+from objdisc_jax.visualize import colorize, overlay
 from objdisc_jax.visualize.palette import COLORS
 
 
@@ -35,6 +36,19 @@ def test_batch_equals_single_images():
     images, labels = rng.uniform(size=(3, 12, 14, 3)), rng.integers(0, 3, (3, 12, 14))
     singles = [overlay(*pair) for pair in zip(images, labels, strict=True)]
     np.testing.assert_array_equal(overlay(images, labels), singles)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (450, 210), (401, 403)])
+def test_every_pixel_is_the_rounded_blend(size):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*size, 3), np.uint8)
+    labels = rng.integers(0, 60, (9, 7))[np.arange(size[0]) % 150 // 17][:, np.arange(size[1]) % 7]
+    window = 3 + 2 * (min(size) // 200)
+    outline = minimum_filter(labels, window) != maximum_filter(labels, window)
+    opacity = (np.where(outline, 1, 0.45) * (labels > 0))[..., None]
+    expected = np.round(image + opacity * (colorize(labels) - image.astype(np.float64)))
+    np.testing.assert_array_equal(overlay(image, labels), expected)
+    np.testing.assert_array_equal(overlay(np.asfortranarray(image), labels.T.copy().T), expected)
 
 
 def test_wrong_arguments_are_errors():

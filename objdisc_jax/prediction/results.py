@@ -1,0 +1,176 @@
+"""The files that are kept of segmented images, written by threads beside the model.
+
+Decoding, encoding and the arithmetic between them leave Python's lock to other threads.
+"""
+
+import contextlib
+import errno
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from objdisc_jax import visualize
+from objdisc_jax.data.errors import BadImageError
+from objdisc_jax.data.images import read_rgb
+from objdisc_jax.data.inputs import File, Input, Skipped, Unwritten
+from objdisc_jax.errors import UserError
+from objdisc_jax.evaluation import visualization
+from objdisc_jax.files import replacing
+from objdisc_jax.prediction.segmenter import Segmented
+
+# Errors that the next image would meet as well.
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_PIXELS_PER_THREAD = 1 << 24
+"""Pixels of images that all threads together hold at a time, per thread; or one larger image. Each
+takes about 20 bytes."""
+
+
+class Writer:
+    """Writes the results of images.
+
+    Args:
+        output: the folder; made if it doesn't exist.
+        outputs: what is written, names in `prediction.OUTPUTS`.
+        background: how background is told from objects: the config's `background` block.
+        num_threads: how many images are written at a time.
+
+    Raises:
+        UserError: nothing can be written to the folder.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        outputs: Collection[str],
+        background: Mapping[str, Any],
+        num_threads: int,
+    ):
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=output, prefix=".", suffix=".partial"):
+                pass
+        except OSError as error:
+            raise _unusable(output, error) from error
+        self._output, self._outputs, self._background = output, outputs, background
+        self._num_threads = num_threads
+        self._pixels = _Budget(num_threads * _PIXELS_PER_THREAD)
+
+    def __call__(
+        self, results: Iterable[tuple[Input, Segmented]]
+    ) -> Iterator[File | Skipped | Unwritten]:
+        """Writes results as they come; yields, in their order, the files whose are written.
+
+        A file that has gone or changed since it was read is skipped.
+
+        Raises:
+            UserError: the disk is full or read-only.
+        """
+        waiting: deque[Future[File | Skipped | Unwritten]] = deque()
+        with ThreadPoolExecutor(self._num_threads, "writer") as threads:
+            try:
+                for image, segmented in results:
+                    waiting.append(threads.submit(self._write_or_skip, image, segmented))
+                    while len(waiting) > 4 * self._num_threads or (waiting and waiting[0].done()):
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _write_or_skip(self, image: Input, segmented: Segmented) -> File | Skipped | Unwritten:
+        rows, columns = image.size
+        try:
+            with self._pixels.taken(rows * columns):
+                self.write(image, segmented)
+        except BadImageError as error:
+            return Skipped(image.file, str(error))
+        except MemoryError:
+            return Unwritten(image.file, f"its {rows} x {columns} pixels need too much memory")
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise _unusable(self._output, error) from error
+            return Unwritten(image.file, f"{error.strerror or error} ({error.filename})")
+        return image.file
+
+    def write(self, image: Input, segmented: Segmented) -> None:
+        """Writes what is kept of an image.
+
+        Raises:
+            BadImageError: the image has gone or changed since it was read.
+            OSError: a file cannot be written.
+        """
+        stem, chosen = self._output / image.file.name, self._outputs
+        labels = _at_full_size(image, segmented.labels)
+        if "labels" in chosen:
+            visualize.save_labels(f"{stem}_labels.png", labels)
+        if "panel" in chosen:
+            panel = visualization.compose(
+                segmented.rows, segmented.masks[None], segmented.own_background, self._background
+            )
+            visualize.save_png(f"{stem}_panel.png", panel)
+        if "npz" in chosen:
+            _save_npz(Path(f"{stem}.npz"), image, segmented)
+        if "overlay" in chosen:
+            # Read again: kept from the first time, large images would fill the memory.
+            pixels = np.asarray(read_rgb(image.file.path))
+            if pixels.shape[:2] != image.size:
+                raise BadImageError(f"The image {image.file.path} changed while it was segmented.")
+            visualize.save_png(f"{stem}_overlay.png", visualize.overlay(pixels, labels))
+
+
+class _Budget:
+    """An amount that threads share; one that needs all of it or more waits for all others."""
+
+    def __init__(self, total: int):
+        self._total = self._left = total
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """Waits until so much is left, and takes it for the length of the block."""
+        amount = min(amount, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= amount)
+            self._left -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += amount
+                self._changed.notify_all()
+
+
+def _unusable(output: Path, error: OSError) -> UserError:
+    return UserError(
+        f"--output: {output} cannot be written ({error.strerror or error}). Make room, see to the "
+        "permissions, or name another folder."
+    )
+
+
+def _at_full_size(image: Input, labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W"]:
+    """The label map of all of an image; what was cropped away is background."""
+    top, bottom, left, right = image.crop
+    full = np.zeros(image.size, np.uint8)
+    size = right - left, bottom - top
+    inside = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
+    full[top:bottom, left:right] = np.asarray(inside)
+    return full
+
+
+def _save_npz(path: Path, image: Input, segmented: Segmented) -> None:
+    arrays = {
+        "crop": np.array(image.crop),
+        **segmented.details,
+        "masks": segmented.masks,
+        "segmentation": segmented.labels,
+    }
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

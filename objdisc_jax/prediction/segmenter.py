@@ -1,0 +1,164 @@
+"""A trained run that segments images, in batches of any size with the same results."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from objdisc_jax import segmentation, sharding
+from objdisc_jax.errors import UserError
+from objdisc_jax.evaluation import visualization
+from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
+from objdisc_jax.evaluation.runner import evaluation_noise
+from objdisc_jax.models import base
+from objdisc_jax.preprocessing import prepare_batch
+from objdisc_jax.training import run_dir
+
+Key = TypeVar("Key")
+
+
+class Segmented(NamedTuple):
+    """What a model says of an image, at its resolution."""
+
+    labels: UInt8[np.ndarray, "h w"]  # 0 is background, i + 1 is slot i
+    masks: Float[np.ndarray, "k h w"]
+    details: dict[str, np.ndarray]  # slots, count, and the model's extras, if asked for
+    rows: dict[str, np.ndarray]  # images of the panel, [1, ...] each, if asked for
+    own_background: int | None  # index of the mask that is the model's own background
+
+
+@flax.struct.dataclass
+class _Found:
+    """What the devices compute of a batch: the fields of `Segmented`, without labels."""
+
+    masks: Float[Array, "b k h w"]
+    details: dict[str, Array]
+    rows: dict[str, Array]
+    own_background: int | None = flax.struct.field(pytree_node=False)
+
+
+class Segmenter:
+    """Segments images with the model of a run.
+
+    An image's result depends on its pixels alone: one noise serves all, and devices compute in
+    chunks of one size.
+
+    Args:
+        workdir: the run directory.
+        which: the checkpoint: "latest", "best" or a step.
+        background: how background is told from objects; what it leaves open is as the run's config
+            has it.
+        batch_size: images at a time, rounded up to whole chunks on every device.
+        details: whether to compute slots, count and extras.
+        panel: whether to compute the rows of the panel.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or the model takes more than images.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        which: str = "latest",
+        background: Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+        details: bool = False,
+        panel: bool = False,
+    ):
+        self._mesh = sharding.data_mesh(jax.local_devices())
+        run = run_dir.load_trained(workdir, sharding.replicated(self._mesh), which=which)
+        if further := [name for name in run.model.fields if name != "image"]:
+            raise UserError(
+                f"--workdir: the model {run.config.model.name!r} needs {', '.join(further)} beside "
+                "images, so it can only be evaluated on its data: "
+                "python -m objdisc_jax.main --mode eval --config CONFIG --workdir RUN"
+            )
+        self._run = run
+        self.background = {**run.config.background.to_dict(), **(background or {})}
+        self._batch_size = whole_chunks(batch_size, self._mesh)
+        predict = functools.partial(self._predict, details=details, panel=panel)
+        self._step = in_chunks(predict, self._mesh)
+
+    def __call__(
+        self, images: Iterable[tuple[Key, UInt8[np.ndarray, "h w 3"]]]
+    ) -> Iterator[tuple[Key, Segmented]]:
+        """Yields the results of images as they come, each with the key that the image had.
+
+        A batch is read and started before the results of the one before are waited for. Images of
+        one size keep their order; a program is compiled for each size, so there should be few.
+
+        Raises:
+            UserError: the model has no masks.
+        """
+        started = None
+        for keys, pixels in self._batches(images):
+            before, started = started, (keys, self._start(pixels))
+            if before is not None:
+                yield from self._finish(*before)
+        if started is not None:
+            yield from self._finish(*started)
+
+    def _batches(self, images: Iterable[tuple[Key, Any]]) -> Iterator[tuple[list[Key], Any]]:
+        """Batches of images of one size, all full but the last of each size."""
+        waiting: dict[tuple[int, ...], tuple[list[Key], list[np.ndarray]]] = {}
+        for key, image in images:
+            keys, batch = waiting.setdefault(image.shape, ([], []))
+            keys.append(key)
+            batch.append(image)
+            if len(batch) == self._batch_size:
+                del waiting[image.shape]
+                yield keys, batch
+        yield from waiting.values()
+
+    def _start(self, images: list[np.ndarray]) -> _Found:
+        padding = [images[0]] * (self._batch_size - len(images))
+        batch = {
+            "image": np.stack(images + padding),
+            "index": np.zeros(self._batch_size, np.int32),  # so that all have the same noise
+        }
+        step = jnp.int32(self._run.step)
+        return self._step(self._run.params, sharding.put_batch(batch, self._mesh), step)
+
+    def _finish(self, keys: list[Key], found: _Found) -> Iterator[tuple[Key, Segmented]]:
+        found = jax.device_get(found)
+        found = jax.tree.map(lambda x: x[: len(keys)], found)
+        own = found.own_background
+        labels = segmentation.segment(found.masks, background=own, **self.background)
+        for i, key in enumerate(keys):
+            yield (
+                key,
+                Segmented(
+                    labels[i],
+                    np.asarray(found.masks[i]),
+                    {name: np.asarray(value[i]) for name, value in found.details.items()},
+                    {name: np.asarray(row[i : i + 1]) for name, row in found.rows.items()},
+                    own,
+                ),
+            )
+
+    def _predict(
+        self, params: base.Params, fields: Any, step: base.Step, *, details: bool, panel: bool
+    ) -> _Found:
+        model, seed = base.merge(self._run.graphdef, params), self._run.config.seed
+        if panel:
+            rows, prediction = visualization.draw(model, fields, seed, step)
+        else:
+            noise = evaluation_noise(model, seed, fields["index"])
+            rows, prediction = {}, model.predict(prepare_batch(fields, model), noise, step=step)
+        if prediction.masks is None:
+            raise UserError(
+                f"--workdir: the model {self._run.config.model.name!r} has no masks, and so "
+                "segments no images. Name a run of another model."
+            )
+        kept = {}
+        if details:
+            counted = {} if prediction.count is None else {"count": prediction.count}
+            kept = {**prediction.extras, **counted, "slots": prediction.slots}
+        return _Found(prediction.masks, kept, rows, prediction.background)
