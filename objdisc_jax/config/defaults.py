@@ -57,6 +57,7 @@ def default_config() -> ConfigDict:
     plateau.threshold = 1e-4  # relative gain of the validation loss that counts as better
 
     config.log_every = 100  # steps between lines of metrics
+    config.compilation_cache = True  # keep compiled programs in ~/.cache/objdisc_jax
     # What is scored: files in objdisc_jax/evaluation/evaluators, or modules elsewhere by their
     # dotted paths.
     # One that needs a field which the data set lacks is left out.
@@ -127,6 +128,7 @@ OPEN = ("kwargs", "groups")
 MUTABLE = (
     "num_train_steps",
     "log_every",
+    "compilation_cache",
     "evals",
     "eval",
     "checkpoint.every",

@@ -155,14 +155,19 @@ class SlotAttention(nnx.Module):
             without_gradient, with_gradient = num_iterations, 1
         else:
             without_gradient, with_gradient = num_iterations - 1, 1
+
+        def iterate(count: int, slots: Array, keys: Array, values: Array) -> Array:
+            def iteration(slots: Array, _: None) -> tuple[Array, None]:
+                return self.step(slots, keys, values).slots, None
+
+            return lax.scan(iteration, slots, length=count)[0]
+
         if without_gradient:
             free_keys, free_values = lax.stop_gradient((keys, values))
             start = slots
-            for _ in range(without_gradient):
-                slots = self.step(slots, free_keys, free_values).slots
+            slots = iterate(without_gradient, slots, free_keys, free_values)
             slots = lax.stop_gradient(slots)
             if gradient == "bo_qsa":
                 slots = slots + start - lax.stop_gradient(start)
-        for _ in range(with_gradient - 1):
-            slots = self.step(slots, keys, values).slots
+        slots = iterate(with_gradient - 1, slots, keys, values)
         return self.step(slots, keys, values)

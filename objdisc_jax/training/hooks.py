@@ -88,10 +88,15 @@ class Progress:
         if not scalars.pop("finite"):
             self._end(step, scalars)
         config, last_step = self._config, self._config.num_train_steps
+        now = time.monotonic()
+        is_first = step == self._session.first_step + 1
+        if is_first:
+            logging.info("The first step took %.1f s, compilation included.", now - self._logged)
         if step % config.log_every and step % config.eval.every and step != last_step:
+            if is_first:  # speed is that of the steps after it
+                self._logged, self._logged_step = now, step
             return
         values = {f"train/{name}": float(value) for name, value in scalars.items()}
-        now = time.monotonic()
         speed = (step - self._logged_step) / (now - self._logged)
         self._logged, self._logged_step = now, step
         timing = zip(TIMING, (self.seconds, speed, speed * config.batch_size), strict=True)

@@ -14,7 +14,7 @@ from objdisc_jax import sharding
 from objdisc_jax.data import loader
 from objdisc_jax.evaluation.runner import Runner
 from objdisc_jax.models import base
-from objdisc_jax.training import distributed, frozen, run_dir
+from objdisc_jax.training import compilation, distributed, frozen, run_dir
 from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.step import TrainState, initial_state
 
@@ -39,6 +39,7 @@ def prepare(config: ConfigDict) -> Prepared:
         UserError: a setting or the data cannot be used, or they do not fit together.
     """
     configs.check(config)
+    compilation.use_cache(config)
     mesh = sharding.data_mesh()
     sharding.check_batch_size(config.batch_size, config.num_microbatches, mesh)
     train_data, val_data = (loader.load(config.data, split) for split in ("train", "val"))

@@ -20,7 +20,7 @@ from objdisc_jax import config as configs
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import InUse, locked, write_atomically
 from objdisc_jax.models import base
-from objdisc_jax.training import distributed, frozen
+from objdisc_jax.training import compilation, distributed, frozen
 from objdisc_jax.training.checkpoint import Checkpoints, has_checkpoints
 from objdisc_jax.training.step import TrainState, initial_state
 
@@ -158,6 +158,7 @@ def load_trained(
             f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
             f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
         )
+    compilation.use_cache(config or saved)
     run = abstract(saved)
     with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
         step = checkpoints.find(which)

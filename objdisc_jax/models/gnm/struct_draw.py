@@ -130,8 +130,7 @@ class StructDRAW(nnx.Module):
             canvas,
         )
         steps = rearrange(noise, "b t d -> t b d")
-        # Unrolled: there are few steps, and XLA is slow on convolutions inside loops on a CPU.
-        (_, _, canvas), drawn = lax.scan(step, start, steps, unroll=settings.draw_steps)
+        (_, _, canvas), drawn = lax.scan(step, start, steps)
         z, prior, posterior = jax.tree.map(lambda x: rearrange(x, "t b d -> b t d"), drawn)
         return GlobalCode(canvas, z, prior, posterior)
 
