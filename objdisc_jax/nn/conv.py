@@ -117,9 +117,11 @@ def kernel_gradient(
     """
     settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
     whole = partial(_kernel_gradient, **settings)
-    # Images that several devices share cannot be taken in turn.
     in_turn = partial(_kernel_gradient_by_images, **settings)
-    by_images = in_turn if jax.device_count() == 1 else whole
+    # Images that several devices share cannot be taken in turn, and it is not worth it for small
+    # maps.
+    is_small = gradient.shape[1] * gradient.shape[2] < 128
+    by_images = whole if jax.device_count() > 1 or is_small else in_turn
     return lax.platform_dependent(x, gradient, cpu=by_images, default=whole)
 
 
