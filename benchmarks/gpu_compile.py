@@ -136,8 +136,11 @@ def h100() -> str:
     tensor += tuple((kind, 1024) for kind in (2, 6, 19, 20, 23, 24, 25, 28, 29, 33, 35, 36))
 
     def rates(rows, clock: float) -> str:
-        rate = "rate_infos {{ key: {} value {{ clock_rate_ghz: {} units_per_core: {} ops_per_clock: {} }} }}"
-        return " ".join(rate.format(kind, clock, units, ops) for kind, units, ops in rows)
+        return " ".join(
+            f"rate_infos {{ key: {kind} value {{ clock_rate_ghz: {clock} "
+            f"units_per_core: {units} ops_per_clock: {ops} }} }}"
+            for kind, units, ops in rows
+        )
 
     numbers = {
         "threads_per_block_limit": 1024,

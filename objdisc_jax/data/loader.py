@@ -179,6 +179,9 @@ def _until_one_dies(results: Iterator[Any], in_process: str) -> Generator[Any, N
 def _workers_context() -> BaseContext:
     """Workers fork from a fresh server: neither this process's threads nor its JAX reach them.
 
+    They end at once. A spawned worker would let Python clean up first, which aborts it ("terminate
+    called without an active exception") if PyTorch is just then sending a batch on another thread.
+
     Schedulers send SIGTERM to all processes of a job. The main one ends the workers when it has
     saved; server and workers inherit that the signal is blocked.
     """

@@ -102,7 +102,7 @@ conv_transpose2d.defvjp(_conv_transpose2d_forward, _conv_transpose2d_backward)
 def kernel_gradient(
     x: Float[Array, "b h w c"],
     gradient: Float[Array, "b h2 w2 d"],
-    kernel_size: tuple[int, int],
+    kernel_size: tuple[int, ...],
     stride: int,
     padding: Padding,
 ) -> Float[Array, "m n c d"]:
@@ -176,7 +176,7 @@ def _conv_transpose_by_phases(
 
 
 def _kernel_gradient(
-    x: Array, gradient: Array, *, kernel_size: tuple[int, int], stride: int, padding: Padding
+    x: Array, gradient: Array, *, kernel_size: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
     """What XLA has for it, which on a GPU is cuDNN's own routine."""
     kernel = jax.ShapeDtypeStruct((*kernel_size, x.shape[-1], gradient.shape[-1]), x.dtype)
@@ -190,7 +190,7 @@ def _kernel_gradient(
 
 
 def _kernel_gradient_by_images(
-    x: Array, gradient: Array, *, kernel_size: tuple[int, int], stride: int, padding: Padding
+    x: Array, gradient: Array, *, kernel_size: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
     """The sum over images of convolutions over rows, the columns being their channels.
 
@@ -369,5 +369,5 @@ class ConvTranspose(nnx.Module):
         padding = (before, before - self.stride + 1)
         height, width = x.shape[1:3]
         size = (self.stride * height, self.stride * width)
-        enlarged = conv_transpose2d(x, flipped, self.stride, (padding, padding), size)
+        enlarged: Array = conv_transpose2d(x, flipped, self.stride, (padding, padding), size)
         return enlarged + bias[None, None, None]

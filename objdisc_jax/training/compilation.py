@@ -22,7 +22,8 @@ def use_cache(config: ConfigDict) -> None:
     A folder that the environment names (`JAX_COMPILATION_CACHE_DIR`) is left to it, with all of
     JAX's own settings.
     """
-    if not config.compilation_cache or jax.config.jax_compilation_cache_dir is not None:
+    is_set = getattr(jax.config, "jax_compilation_cache_dir", None) is not None
+    if is_set or not config.compilation_cache:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled" / _processor()))
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
@@ -37,4 +38,6 @@ def _processor() -> str:
     except OSError:
         lines = [platform.processor()]
     kind = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
-    return hashlib.sha256("\n".join([platform.machine(), *(kind or lines)]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([platform.machine(), *(kind or lines)]).encode()).hexdigest()[
+        :16
+    ]

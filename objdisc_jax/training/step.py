@@ -94,7 +94,7 @@ def make_train_step(
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
             total, _ = jax.lax.scan(add, zeros, (microbatches, keys))
             grads, scalars = jax.tree.map(lambda x: x / num_microbatches, total)
-        scalars["grad_norm"] = optax.tree.norm(grads)
+        scalars["grad_norm"] = optimizers.global_norm(grads)
         scalars["finite"] = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
         scale = state.plateau.scale
         for group, rate in rates.items():
