@@ -153,7 +153,7 @@ def test_transposed_layer_is_pytorchs(kernel_size, stride):
 
 def test_several_devices_do_not_take_images_in_turn(monkeypatch):
     """A loop over images that devices share would send every image to all of them."""
-    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 3))
+    x, kernel = jnp.ones((2, 16, 16, 3)), jnp.ones((3, 3, 3, 3))
 
     def count_loops(num_devices):
         monkeypatch.setattr(conv.jax, "device_count", lambda: num_devices)
