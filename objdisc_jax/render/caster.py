@@ -260,7 +260,8 @@ def _replace(
     offsets = jnp.asarray(filter_offsets(samples))
 
     def visit(number: jax.Array, colors: jax.Array) -> jax.Array:
-        wanted = number * chunk + jnp.arange(chunk) + 1
+        # Fused with the search, this keeps JAX 0.12's LLVM (its loop vectorizer) busy for minutes.
+        wanted = jax.lax.optimization_barrier(number * chunk + jnp.arange(chunk) + 1)
         pixel = jnp.searchsorted(rank, wanted, method="scan_unrolled").astype(jnp.int32)
         pixel = jnp.minimum(pixel, height * width - 1)
         x = (pixel % width)[None] + offsets[:, :1]
