@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 from ml_collections import ConfigDict
@@ -176,7 +177,7 @@ def _takes_a_rate(member: Any) -> bool:
 
 def global_norm(tree: PyTree[Array]) -> Float[Array, ""]:
     """`optax.tree.norm`, as one sum and not a kernel on the GPU for every parameter."""
-    return jnp.linalg.norm(jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)]))
+    return jnp.linalg.norm(ravel_pytree(tree)[0])
 
 
 def _clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

@@ -167,6 +167,13 @@ def test_group_without_a_schedule_has_that_of_the_rest():
         np.testing.assert_allclose(rates["twice"](step), 2 * rates[optimizers.REST](step))
 
 
+def test_all_parameters_can_be_frozen():
+    config = steady(clip_norm=1.0)
+    config.optimizer.groups.still = configs.group_config(".*", multiplier=0.0)
+    params = {"a": jnp.ones(3)}
+    np.testing.assert_array_equal(updated(config, params, [params])["a"], params["a"])
+
+
 def test_frozen_group_stays_and_has_no_state_and_no_share_of_the_norm():
     params = {"a": jnp.ones(3), "b": jnp.ones(3)}
     gradient = {"a": jnp.full(3, 100.0), "b": jnp.full(3, 0.1)}
