@@ -16,6 +16,7 @@ for: many times slower and larger than it need be.
 """
 
 import argparse
+import math
 import os
 import re
 import runpy
@@ -83,15 +84,13 @@ def contents(text: str) -> str:
 
 
 def num_bytes(line: str) -> int:
-    """Bytes of an operation's result."""
+    """Bytes of an operation's result, which stands between its name and its kind."""
     widths = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
-    total = 0
-    for name, shape in re.findall(r"(\w+)\[([\d,]*)\]", line.split("all-reduce")[1].split("=")[-1]):
-        count = 1
-        for length in filter(None, shape.split(",")):
-            count *= int(length)
-        total += widths.get(name, 0) * count
-    return total
+    result = line.split(" all-reduce")[0].split(" = ")[1]
+    return sum(
+        widths[name] * math.prod(int(length) for length in shape.split(",") if length)
+        for name, shape in re.findall(r"(\w+)\[([\d,]*)\]", result)
+    )
 
 
 def compile_step(file: Path, dtype: str, batch_size: int | None, num_devices: int):

@@ -5,7 +5,7 @@ python benchmarks/step_memory.py --config configs/slate_clevr6.py --dtype bfloat
 """
 
 import argparse
-import importlib.util
+import runpy
 
 
 def main() -> None:
@@ -23,12 +23,7 @@ def main() -> None:
     from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import make_train_step
 
-    spec = importlib.util.spec_from_file_location("experiment", arguments.config)
-    assert spec is not None
-    assert spec.loader is not None
-    experiment = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(experiment)
-    config = experiment.get_config()
+    config = runpy.run_path(arguments.config)["get_config"]()
     config.batch_size = arguments.batch_size or config.batch_size
     config.model.dtype = arguments.dtype or config.model.dtype
 

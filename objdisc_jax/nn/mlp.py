@@ -33,8 +33,8 @@ def activation_function(name: str) -> Callable[[Array], Array]:
 def dot_general_on_rows(x: Array, kernel: Array, dimension_numbers: Any, **settings: Any) -> Array:
     """`lax.dot_general` as `nnx.Linear` calls it, on vectors in rows, whatever axes they lie in.
 
-    XLA transposes maps with more axes before it computes the gradient by the kernel, which takes
-    the CPU three times as long.
+    With more axes XLA transposes the vectors before it computes the gradient by the kernel, and is
+    slow at both on a CPU.
     """
     del dimension_numbers  # the last axis with the kernel's first
     rows = rearrange(x, "... c -> (...) c")

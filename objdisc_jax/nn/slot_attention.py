@@ -155,19 +155,17 @@ class SlotAttention(nnx.Module):
             without_gradient, with_gradient = num_iterations, 1
         else:
             without_gradient, with_gradient = num_iterations - 1, 1
-
-        def iterate(count: int, slots: Array, keys: Array, values: Array) -> Array:
-            def iteration(slots: Array, _: None) -> tuple[Array, None]:
-                return self.step(slots, keys, values).slots, None
-
-            return lax.scan(iteration, slots, length=count)[0]
-
         if without_gradient:
             free_keys, free_values = lax.stop_gradient((keys, values))
             start = slots
-            slots = iterate(without_gradient, slots, free_keys, free_values)
+            slots = self._iterate(without_gradient, slots, free_keys, free_values)
             slots = lax.stop_gradient(slots)
             if gradient == "bo_qsa":
                 slots = slots + start - lax.stop_gradient(start)
-        slots = iterate(with_gradient - 1, slots, keys, values)
+        if with_gradient > 1:
+            slots = self._iterate(with_gradient - 1, slots, keys, values)
         return self.step(slots, keys, values)
+
+    def _iterate(self, count: int, slots: Array, keys: Array, values: Array) -> Array:
+        """The slots after so many iterations, one loop: a single one to compile."""
+        return lax.fori_loop(0, count, lambda _, slots: self.step(slots, keys, values).slots, slots)
