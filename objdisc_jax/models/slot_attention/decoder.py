@@ -67,18 +67,23 @@ class MLPBroadcastDecoder(nnx.Module):
         )
 
     def __call__(
-        self, slots: Float[Array, "b k d"], yx: Float[Array, "#b n 2"]
-    ) -> Float[Array, "b k n 4"]:
-        """Colours and mask logits of slots at positions in [0, 1], every image's own or common."""
-        hidden = self.slot_layer(slots)[:, :, None]
-        hidden = hidden + self.position(yx)[:, None].astype(hidden.dtype)
+        self,
+        slots: Float[Array, "b k d"],
+        rows: Float[Array, "#b h"],
+        columns: Float[Array, "#b w"],
+    ) -> Float[Array, "b k h w 4"]:
+        """Colours and mask logits of slots where rows and columns, all in [0, 1], cross.
+
+        Every image has its own, or all have the same.
+        """
+        hidden = self.slot_layer(slots)[:, :, None, None]
+        hidden = hidden + self.position(rows, columns)[:, None].astype(hidden.dtype)
         return self.mlp(activation_function(self.settings.activation)(hidden)).astype(jnp.float32)
 
     def decode_image(self, slots: Float[Array, "b k d"]) -> Float[Array, "b k h w 4"]:
         """Decodes every pixel of the image."""
-        height, width = self.settings.resolution
-        yx = rearrange(coordinates(height, width), "h w c -> 1 (h w) c")
-        return rearrange(self(slots, yx), "b k (h w) c -> b k h w c", h=height)
+        rows, columns = (coordinates(side)[None] for side in self.settings.resolution)
+        return self(slots, rows, columns)
 
 
 def combine(

@@ -120,16 +120,9 @@ class SlotAttentionAutoEncoder(Model):
         )
         batch = jnp.arange(image.shape[0])[:, None, None]
         target = image[batch, rows[:, :, None], cols[:, None, :]]
-        yx = jnp.stack(
-            jnp.broadcast_arrays(
-                rows[:, :, None] / (self.resolution[0] - 1),
-                cols[:, None, :] / (self.resolution[1] - 1),
-            ),
-            axis=-1,
-        )
-        decoded = self.decoder(slots, rearrange(yx, "b r c xy -> b (r c) xy"))
-        recon, _, masks = self._compose(decoded)
-        return rearrange(target, "b r c ch -> b (r c) ch"), recon, masks
+        positions = (n / (side - 1) for n, side in zip((rows, cols), self.resolution, strict=True))
+        recon, _, masks = self._compose(self.decoder(slots, *positions))
+        return target, recon, masks
 
     def loss(
         self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
