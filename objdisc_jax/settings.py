@@ -145,7 +145,7 @@ VITS = types.MappingProxyType(
         "dino_s8": ViT("facebook/dino-vits8", 8, 384, 12, 6, 28, layer_scale=False),
         "dino_b16": ViT("facebook/dino-vitb16", 16, 768, 12, 12, 14, layer_scale=False),
         "dino_b8": ViT("facebook/dino-vitb8", 8, 768, 12, 12, 28, layer_scale=False),
-        "tiny": ViT("", 4, 16, 2, 2, 5, registers=1),  # of tests
+        "tiny": ViT("", 4, 48, 2, 4, 5, registers=1),  # of tests
     }
 )
 """The backbones by name."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from objdisc_jax.data.declaration import Field
+from objdisc_jax.data.features import refuse_others
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
@@ -83,6 +85,32 @@ def check(parts: Frozen, workdir: Path) -> None:
                 f"{now['sha256']}, that of the run {then.get('sha256')}. Restore that file, or "
                 "train in another --workdir."
             )
+
+
+def check_computed(
+    parts: Frozen, model: base.Model, fields: Mapping[str, Field], path: Any
+) -> None:
+    """Checks that stored fields were computed with a model's own settings and frozen parts.
+
+    Args:
+        parts: the model's.
+        model: names the fields that it reads.
+        fields: what there is of every example of a data set, by name.
+        path: of the file that has the computed ones.
+
+    Raises:
+        DataError: they were computed with others; says which.
+    """
+    for name in model.fields:
+        stored = fields[name].computed_with
+        if stored is not None:
+            refuse_others(path, stored, computed_with(model, parts))
+
+
+def computed_with(model: base.Model, parts: Frozen) -> dict[str, Any]:
+    """What the fields of `model.encode_frozen` depend on beside the images, JSON."""
+    files = {f"SHA-256 of {part}": found["sha256"] for part, found in parts.sources.items()}
+    return {**model.encoding, "resolution": list(model.resolution), **files}
 
 
 def _find(part: str, source: str) -> Path:

@@ -10,8 +10,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
 
-from objdisc_jax.models.slate.chunks import in_chunks
-from objdisc_jax.models.slate.hash_prng import gumbel
+from objdisc_jax.nn.chunks import in_chunks
+from objdisc_jax.nn.hash_prng import gumbel
 from objdisc_jax.models.slate.settings import PATCH, Settings
 from objdisc_jax.nn.conv import conv, pixel_shuffle
 from objdisc_jax.nn.norms import group_norm
