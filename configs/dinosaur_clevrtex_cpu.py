@@ -1,8 +1,8 @@
 r"""DINOSAUR on rendered ClevrTex scenes of 3 to 6 objects, small enough for a CPU.
 
-    python data_scripts/render_clevrtex.py --num-images 5000 --max-objects 6
-    python -m objdisc_jax.features --config configs/dinosaur_clevrtex_cpu.py
-    python -m objdisc_jax.main --config configs/dinosaur_clevrtex_cpu.py
+python data_scripts/render_clevrtex.py --num-images 5000 --max-objects 6
+python -m objdisc_jax.features --config configs/dinosaur_clevrtex_cpu.py
+python -m objdisc_jax.main --config configs/dinosaur_clevrtex_cpu.py
 """
 
 from objdisc_jax.config import experiment

@@ -63,9 +63,10 @@ def write(config: ConfigDict, *, overwrite: bool = False) -> None:
     if config.data.features is None:
         raise ConfigError("data.features: name the file to write, --config.data.features=PATH")
     path = Path(config.data.features)
-    with config.unlocked():
-        config.data.features = None  # of the images alone
-    dataset = loader.load(config.data, "train")
+    data = config.data.copy_and_resolve_references()
+    with data.unlocked():
+        del data.features  # of the images alone
+    dataset = loader.load(data, "train")
     declaration, reader = dataset.declaration, dataset.reader
     model_run = run_dir.abstract(config)
     model = model_run.model

@@ -165,8 +165,7 @@ class BackboneSettings(Settings):
     # How positions are resampled to other image sizes than the backbone's own: as Hugging Face
     # (size) and as Meta do (offset), both bicubic, or as timm does, bicubic with antialiasing.
     positions: Literal["size", "offset", "antialias"] = "size"
-    # Read features from the data set (`data.features`, which objdisc_jax.features writes), no images
-    cached: bool = False
+    cached: bool = False  # read features, from the file `data.features`, and no images
     dtype: DType = "float32"  # compute type; parameters, norms and losses are float32
 
     @property
@@ -189,12 +188,13 @@ class BackboneSettings(Settings):
         super().check()
         if self.backbone not in VITS:
             self.refuse("backbone", f"allowed are {', '.join(VITS)}")
-        if any(side % self.vit.patch for side in self.resolution):
-            patch = self.vit.patch
+        patch = self.vit.patch
+        if any(side % patch for side in self.resolution):
+            near = tuple(max(1, round(side / patch)) * patch for side in self.resolution)
             self.refuse(
                 "resolution",
                 f"the patches of {self.backbone} are {patch}x{patch} pixels: use multiples of "
-                f"{patch}, such as {tuple(max(patch, round(x / patch) * patch) for x in self.resolution)}",
+                f"{patch}, such as {near}",
             )
         self.between(1, self.vit.num_blocks, "block")
         if self.final_norm and self.block != self.vit.num_blocks:

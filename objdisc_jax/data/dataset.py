@@ -52,8 +52,8 @@ class Dataset:
             if name not in self.fields:
                 raise DataError(
                     f"{who} needs the field '{name}', but data set '{self.declaration.name}' has "
-                    f"{', '.join(self.fields)}. Declare it in the data set's `fields`, or choose "
-                    "another data set."
+                    f"{', '.join(self.fields)}. Declare it in the data set's `fields`, name a "
+                    "file that has it with --config.data.features, or choose another data set."
                 )
 
     def read(self, positions: Positions, names: Collection[str] | None = None) -> Batch:

@@ -43,7 +43,8 @@ class BackboneModel(Model):
         """What features depend on beside weights and resolution."""
         settings = self.settings
         return {
-            name: getattr(settings, name) for name in ("backbone", "block", "final_norm", "positions")
+            name: getattr(settings, name)
+            for name in ("backbone", "block", "final_norm", "positions")
         }
 
     def encode_frozen(self, image: Float[Array, "b h w 3"]) -> dict[str, Array]:

@@ -47,7 +47,9 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """Applies the block."""
-        parts = rearrange(self.qkv(self.norm1(x)), "b t (n h e) -> n b h t e", n=3, h=self.num_heads)
+        parts = rearrange(
+            self.qkv(self.norm1(x)), "b t (n h e) -> n b h t e", n=3, h=self.num_heads
+        )
         queries, keys, values = parts
         logits = jnp.einsum(
             "bhqe,bhte->bhqt",

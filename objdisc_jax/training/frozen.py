@@ -17,6 +17,7 @@ from objdisc_jax.names import flatten, unflatten
 
 FILE = "frozen.json"
 HUB_FILE = "model.safetensors"
+_MOST_PROBLEMS = 12  # that are listed of a file
 
 
 class Frozen(NamedTuple):
@@ -131,8 +132,9 @@ def _find(part: str, source: str) -> Path:
         except Exception as error:  # no network, no such repository, no such file, a full disk
             reason += f", and from the Hugging Face Hub it cannot be had ({error})"
     raise ConfigError(
-        f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there, "
-        "or name another."
+        f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there "
+        f"(from a repository, {HUB_FILE}), or name where it lies, such as "
+        "--config.model.weights=FOLDER/FILE where the setting is so called."
     )
 
 
@@ -146,6 +148,8 @@ def _checked(part: str, file: Path, found: Mapping[str, Any], like: base.Params)
         for name in sorted(wanted.keys() & found.keys())
         if tuple(found[name].shape) != tuple(wanted[name].shape)
     ]
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"  and {len(problems) - _MOST_PROBLEMS} more"]
     if problems:
         raise ConfigError(
             f"model: {file} does not fit the frozen part {part!r}:\n" + "\n".join(problems) + "\n"

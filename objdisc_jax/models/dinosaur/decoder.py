@@ -90,7 +90,9 @@ class AutoregressiveDecoder(nnx.Module):
             dtype = jnp.dtype(settings.dtype)
             return linear(n_in, size, init="xavier", use_bias=False, dtype=dtype, rngs=rngs)
 
-        self.bos = nnx.Param(normal(0.02)(rngs.params(), (self.num_orders, 1, 1, size), jnp.float32))
+        self.bos = nnx.Param(
+            normal(0.02)(rngs.params(), (self.num_orders, 1, 1, size), jnp.float32)
+        )
         self.input_projection, self.input_norm = project(size), layer_norm(size, rngs=rngs)
         self.slot_projection = project(settings.slot_size)
         self.slot_norm = layer_norm(size, rngs=rngs)

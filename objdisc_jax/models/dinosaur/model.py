@@ -134,9 +134,7 @@ def standardised(features: Float[Array, "b n f"]) -> Float[Array, "b n f"]:
     return (features - mean) / jnp.sqrt(variance + 1e-6)
 
 
-def distillation(
-    first: Float[Array, "b n k"], last: Float[Array, "b n k"]
-) -> Float[Array, "b"]:
+def distillation(first: Float[Array, "b n k"], last: Float[Array, "b n k"]) -> Float[Array, "b"]:
     """Cross-entropy of the first iteration's attention, the last's being the target (DIAS).
 
     As in the published code, whose function takes the attention for logits: the mean over patches

@@ -8,14 +8,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
-from objdisc_jax.nn import hash_prng
 from objdisc_jax.models.slate.dvae import DVAE, Code, GumbelNoise
 from objdisc_jax.models.slate.settings import PATCH, Settings
 from objdisc_jax.models.slate.tokens import TokenEmbedding, sample_token, token_cross_entropy
-from objdisc_jax.nn.transformer import TransformerDecoder
+from objdisc_jax.nn import hash_prng
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput
+from objdisc_jax.nn.transformer import TransformerDecoder
 
 
 class SLATE(Model):
