@@ -1,7 +1,7 @@
 """IODINE on Tetrominoes, small enough to train on two CPU cores.
 
-    python data_scripts/generate_tetrominoes.py
-    python -m objdisc_jax.main --config configs/iodine_tetrominoes.py
+python data_scripts/generate_tetrominoes.py
+python -m objdisc_jax.main --config configs/iodine_tetrominoes.py
 """
 
 from objdisc_jax.config import experiment
@@ -10,7 +10,7 @@ from objdisc_jax.config import experiment
 def get_config():
     config = experiment(model="iodine", data="tetrominoes")
     config.batch_size = 16
-    config.num_train_steps = 12_000
+    config.num_train_steps = 13_000
     config.optimizer.learning_rate = 2e-3
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 200
@@ -35,4 +35,5 @@ def get_config():
     model.encoder_channels = (32, 32)
     model.mlp_sizes = (64,)
     model.lstm_size = 0
+    model.rematerialize = False
     return config

@@ -51,6 +51,7 @@ class ConvBroadcastDecoder(nnx.Module):
         What is the same everywhere meets the sum of the taps that lie inside the image.
         """
         first = self.convs[0]
+        assert first.bias is not None
         kernel, bias, slots = (
             x.astype(self.dtype) for x in (first.kernel[...], first.bias[...], slots)
         )

@@ -136,13 +136,14 @@ class IODINE(Model):
             refined = self.refinement(maps, by_posterior, posterior, state)
             return refined, (posterior, self.nll(mixture))
 
-        if self.settings.rematerialize:
+        again = self.settings.rematerialize
+        if again:
             policy = jax.checkpoint_policies.save_only_these_names("dzp")
             iteration = jax.checkpoint(iteration, policy=policy, prevent_cse=False)
         shape = (batch_size, self.settings.num_slots, 2 * self.settings.slot_size)
         posterior = jnp.broadcast_to(self.initial_posterior[...], shape)
         first = (posterior, self.refinement.initial_state(batch_size))
-        (last, _), (posteriors, nlls) = lax.scan(iteration, first, noise)
+        (last, _), (posteriors, nlls) = lax.scan(iteration, first, noise, unroll=not again)
         return Refined(jnp.concatenate([posteriors, last[None]]), nlls)
 
     def loss(

@@ -45,7 +45,9 @@ class Settings(settings.Settings):
     lstm_size: int = 256  # refinement: state kept between iterations; 0: none
     coordinates: Literal["linear", "cosine"] = "linear"  # position of pixels in the refinement
     num_frequencies: int = 3  # cosine: half waves along each side, the constant one included
-    rematerialize: bool = True  # compute an iteration's activations again to save memory
+    # A loop over iterations that computes their activations again; off: written out, which takes
+    # several times the memory and, on a CPU, less time.
+    rematerialize: bool = True
     dtype: settings.DType = "float32"  # of convolutions and layers; likelihoods are float32
 
     @property
