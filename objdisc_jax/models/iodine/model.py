@@ -206,9 +206,10 @@ class IODINE(Model):
     def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """The refinement made visible, what each slot paints, a traversal, and prior samples.
 
-        After each number of iterations: reconstruction and masks. Slots are shown on white where
-        their masks are low. The traversal is along the dimension of the largest KL of the slot of
-        the largest KL, the other latents being the posteriors' means.
+        Reconstruction and masks are of a draw from the posteriors before the first iteration and
+        after each. Slots are shown on white where their masks are low. The traversal is along the
+        dimension of the largest KL of the slot of the largest KL, the other latents being the
+        posteriors' means.
         """
         del step
         draws = jnp.moveaxis(noise["latents"], 1, 0)
@@ -217,14 +218,14 @@ class IODINE(Model):
         rows: dict[str, Array] = {}
         for t, posterior in enumerate(posteriors):
             mixture = self._explained(batch.image, posterior, draws[t])
-            rows[f"after {t} iterations"] = jnp.clip(mixture.recon, 0.0, 1.0)
-            rows[f"masks after {t}"] = 1 + jnp.argmax(mixture.masks, axis=1)
+            rows[f"iteration {t}"] = jnp.clip(mixture.recon, 0.0, 1.0)
+            rows[f"iteration {t} masks"] = 1 + jnp.argmax(mixture.masks, axis=1)
             if t == count:
                 masks, colours = mixture.masks[..., None], mixture.decoded.colours
                 rows["slots"] = jnp.clip(colours, 0.0, 1.0) * masks + (1.0 - masks)
-        for value in TRAVERSED:
+        for i, value in enumerate(TRAVERSED):  # rows are shown in the order of their names
             slots = traversed(posteriors[-1], value)
-            rows[f"latent at {value}"] = self._shown(slots, batch.image)
+            rows[f"traversal {i}: {value}"] = self._shown(slots, batch.image)
         rows["sampled"] = self._shown(PRIOR_VARIANCE**0.5 * draws[0], batch.image)
         return rows
 
