@@ -4,10 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import pytest
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXPERIMENT = """
 from tests.conftest import tiny_experiment
@@ -109,3 +111,27 @@ def test_config_of_an_unknown_model_is_explained(tmp_path):
     status, output = call("main", "--config", file, "--workdir", tmp_path / "run")
     assert status == 1
     assert "did you mean 'slot_attention'" in output
+
+
+@pytest.mark.skipif(
+    "[madvise]" not in HUGE_PAGES.read_text() if HUGE_PAGES.exists() else True,
+    reason="Linux gives huge pages always or never here",
+)
+@pytest.mark.parametrize("tunables", [None, "", "glibc.malloc.check=0"])
+def test_memory_comes_in_huge_pages_unless_the_user_has_decided(tunables):
+    program = (
+        "import os, sys; from objdisc_jax.cli import run;"
+        "run(lambda argv: print(argv[1:], os.environ['GLIBC_TUNABLES'], sys.flags.optimize))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    if tunables is not None:
+        environment["GLIBC_TUNABLES"] = tunables
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", program, "a b", "c"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = "glibc.malloc.hugetlb=1" if tunables is None else tunables
+    assert done.stdout.splitlines()[-1] == f"['a b', 'c'] {expected} 1"

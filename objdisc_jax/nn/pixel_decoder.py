@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -50,18 +49,23 @@ class MLPBroadcastDecoder(nnx.Module):
         self.mlp = MLP((*hidden, 4), activation=activation, init="kaiming", dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, slots: Float[Array, "b k d"], yx: Float[Array, "#b n 2"]
-    ) -> Float[Array, "b k n 4"]:
-        """What slots paint at positions in [0, 1], every image's own or common, float32."""
-        hidden = self.slot_layer(slots)[:, :, None]
-        hidden = hidden + self.position(yx)[:, None].astype(hidden.dtype)
+        self,
+        slots: Float[Array, "b k d"],
+        rows: Float[Array, "#b h"],
+        columns: Float[Array, "#b w"],
+    ) -> Float[Array, "b k h w 4"]:
+        """What slots paint where rows and columns, all in [0, 1], cross; float32.
+
+        Every image has its own, or all have the same.
+        """
+        hidden = self.slot_layer(slots)[:, :, None, None]
+        hidden = hidden + self.position(rows, columns)[:, None].astype(hidden.dtype)
         return self.mlp(activation_function(self.activation)(hidden)).astype(jnp.float32)
 
     def decode_image(self, slots: Float[Array, "b k d"]) -> Float[Array, "b k h w 4"]:
         """Decodes every pixel of the image."""
-        height, width = self.resolution
-        yx = rearrange(coordinates(height, width), "h w c -> 1 (h w) c")
-        return rearrange(self(slots, yx), "b k (h w) c -> b k h w c", h=height)
+        rows, columns = (coordinates(side)[None] for side in self.resolution)
+        return self(slots, rows, columns)
 
 
 def pixel_offsets(
@@ -74,20 +78,19 @@ def pixel_offsets(
 
 def select_pixels(
     image: Float[Array, "b h w 3"], offset: Int[Array, "b 2"], stride: int
-) -> tuple[Float[Array, "b m n 3"], Float[Array, "b m n 2"]]:
-    """Every `stride`-th row and column of images, and their positions in [0, 1].
+) -> tuple[Float[Array, "b m n 3"], Float[Array, "b m"], Float[Array, "b n"]]:
+    """Every `stride`-th row and column of images, and where these are, in [0, 1].
 
     Args:
         image: the images.
         offset: first row and column of each, from `pixel_offsets`.
         stride: pixels from one to the next.
     """
-    height, width = image.shape[1:3]
+    sides = image.shape[1:3]
     rows, cols = (
         offset[:, axis, None] + stride * jnp.arange(side // stride)[None]
-        for axis, side in enumerate((height, width))
+        for axis, side in enumerate(sides)
     )
     batch = jnp.arange(image.shape[0])[:, None, None]
-    rows, cols = rows[:, :, None], cols[:, None, :]
-    yx = jnp.stack(jnp.broadcast_arrays(rows / (height - 1), cols / (width - 1)), axis=-1)
-    return image[batch, rows, cols], yx
+    pixels = image[batch, rows[:, :, None], cols[:, None, :]]
+    return pixels, rows / (sides[0] - 1), cols / (sides[1] - 1)

@@ -11,7 +11,7 @@ from flax import nnx
 
 from objdisc_jax.nn import conv
 from objdisc_jax.nn.gru import GRUCell
-from objdisc_jax.nn.position import coordinates, fourier_features
+from objdisc_jax.nn.position import PositionEmbedding, harmonics
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
 from objdisc_jax.settings import SlotAttentionSettings
@@ -197,16 +197,23 @@ def test_gru_starts_with_an_orthogonal_hidden_matrix():
     np.testing.assert_allclose(kernel @ kernel.T, np.eye(6), atol=1e-5)
 
 
-def test_coordinates_run_from_zero_to_one():
-    yx = coordinates(3, 5)
-    np.testing.assert_allclose(yx[:, 0, 0], [0, 0.5, 1])
-    np.testing.assert_allclose(yx[0, :, 1], [0, 0.25, 0.5, 0.75, 1])
+def test_harmonics_by_hand():
+    found = harmonics(jnp.array([0.5, 0.0]), 2)
+    # Sines of π/2 and π, then cosines; the same of 0.
+    np.testing.assert_allclose(found, [[1, 0, 0, -1], [0, 0, 1, 1]], atol=1e-6)
 
 
-def test_fourier_features_by_hand():
-    features = fourier_features(jnp.array([0.5, 0.0]), 2)
-    # Row: sin and cos of π/2 and π; column: of 0 and 0.
-    np.testing.assert_allclose(features, [1, 0, 0, -1, 0, 0, 1, 1], atol=1e-6)
+@pytest.mark.parametrize("num_frequencies", [0, 3])
+def test_position_embedding_is_linear_in_the_features_of_both_axes(num_frequencies):
+    module = PositionEmbedding(5, num_frequencies=num_frequencies, rngs=nnx.Rngs(0))
+    x = jnp.asarray(normal(2, 3, 4, 5))
+    y, x_of_column = np.meshgrid(np.linspace(0, 1, 3), np.linspace(0, 1, 4), indexing="ij")
+    features = [y, x_of_column, 1 - y, 1 - x_of_column]
+    for t in (y, x_of_column):
+        angles = np.pi * t[..., None] * np.arange(1, num_frequencies + 1)
+        features += list(np.moveaxis(np.concatenate([np.sin(angles), np.cos(angles)], -1), -1, 0))
+    embedded = module.dense(jnp.asarray(np.stack(features, -1), jnp.float32))
+    np.testing.assert_allclose(module.add_to(x), x + embedded[None], atol=1e-5)
 
 
 def test_cosine_ramp_is_flat_outside_its_steps():

@@ -62,7 +62,8 @@ class ConvBroadcastDecoder(nnx.Module):
             for sizes in zip(self.resolution, kernel.shape[:2], strict=True)
         )
         tiled = jnp.einsum("nhjd,wj->nhwd", jnp.einsum("nijd,hi->nhjd", taps, rows), cols)
-        yx = 2.0 * coordinates(*self.resolution)[None] - 1.0
+        sides = map(coordinates, self.resolution)
+        yx = 2.0 * jnp.stack(jnp.meshgrid(*sides, indexing="ij"), axis=-1)[None] - 1.0
         position = first.conv_general_dilated(
             yx.astype(self.dtype), kernel[:, :, -2:], (1, 1), "SAME"
         )

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
@@ -92,7 +91,7 @@ class IODINE(Model):
     def pixels(self, image: Float[Array, "b h w 3"], noise: Noise) -> Pixels:
         """The pixels that posteriors are refined by."""
         if self.settings.pixel_stride == 1:
-            return Pixels(image, coordinates(*self.resolution)[None])
+            return Pixels(image, *(coordinates(side)[None] for side in self.resolution))
         return Pixels(*select_pixels(image, noise["offset"], self.settings.pixel_stride))
 
     def decode(self, slots: Float[Array, "b k z"], pixels: Pixels | None = None) -> Decoded:
@@ -101,8 +100,7 @@ class IODINE(Model):
             painted = self.decoder.decode_image(slots)
         else:
             assert isinstance(self.decoder, MLPBroadcastDecoder)
-            painted = self.decoder(slots, rearrange(pixels.yx, "b m n c -> b (m n) c"))
-            painted = rearrange(painted, "b k (m n) c -> b k m n c", m=pixels.yx.shape[1])
+            painted = self.decoder(slots, pixels.rows, pixels.columns)
         return Decoded(painted[..., 0], painted[..., 1:])
 
     def nll(self, mixture: Mixture) -> Float[Array, "b"]:

@@ -28,7 +28,8 @@ class Pixels(NamedTuple):
     """The pixels that posteriors are refined by."""
 
     image: Float[Array, "b h w 3"]
-    yx: Float[Array, "#b h w 2"]  # positions in [0, 1], every image's own or common
+    rows: Float[Array, "#b h"]  # where they are, in [0, 1]: every image's own, or common
+    columns: Float[Array, "#b w"]
 
 
 class LSTMState(NamedTuple):
@@ -116,7 +117,7 @@ class RefinementNetwork(nnx.Module):
         maps = {
             "capacity": jnp.full((1, 1, 1, 1, 1), CAPACITY),
             "components": decoded.colours,
-            "coordinates": self.position_features(pixels.yx)[:, None],
+            "coordinates": self.position_features(pixels)[:, None],
             "counterfactual": (log_prob[:, None] - mixture.log_prob_without_each())[..., None],
             "dcomponents": gradient.colours,
             "dmask": gradient.logits[..., None],
@@ -136,10 +137,11 @@ class RefinementNetwork(nnx.Module):
             [jnp.broadcast_to(x, (*shape, x.shape[-1])) for _, x in sorted(maps.items())], axis=-1
         )
 
-    def position_features(self, yx: Float[Array, "b h w 2"]) -> Float[Array, "b h w f"]:
+    def position_features(self, pixels: Pixels) -> Float[Array, "b h w f"]:
         """Where pixels are: x and y from −1 to 1, or products of cosines of both."""
-        y, x = yx[..., :1], yx[..., 1:]
+        y, x = pixels.rows[:, :, None, None], pixels.columns[:, None, :, None]
         if self.settings.coordinates == "linear":
+            x, y = jnp.broadcast_arrays(x, y)
             return 2.0 * jnp.concatenate([x, y], axis=-1) - 1.0
         angles = math.pi * jnp.arange(self.settings.num_frequencies)[None, None, None]
         waves = jnp.cos(x * angles)[..., :, None] * jnp.cos(y * angles)[..., None, :]

@@ -117,10 +117,9 @@ class SlotAttentionAutoEncoder(Model):
 
     def _decode_some(self, slots: Array, image: Array, offset: Int[Array, "b 2"]):
         """Decodes every n-th row and column only; returns those pixels of the image too."""
-        target, yx = select_pixels(image, offset, self.settings.pixel_stride)
-        decoded = self.decoder(slots, rearrange(yx, "b r c xy -> b (r c) xy"))
-        recon, _, masks = self._compose(decoded)
-        return rearrange(target, "b r c ch -> b (r c) ch"), recon, masks
+        target, rows, columns = select_pixels(image, offset, self.settings.pixel_stride)
+        recon, _, masks = self._compose(self.decoder(slots, rows, columns))
+        return target, recon, masks
 
     def loss(
         self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
