@@ -1,6 +1,6 @@
 """Causal transformer decoder with cross-attention, as SLATE has it, and its one-token step."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
-from objdisc_jax.models.slate import hash_prng
-from objdisc_jax.models.slate.chunks import in_chunks
-from objdisc_jax.models.slate.settings import Settings
+from objdisc_jax.nn import hash_prng
+from objdisc_jax.nn.chunks import in_chunks
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.nn.norms import layer_norm
 
@@ -21,6 +20,41 @@ PART = 256
 
 SITES = 5
 """Places of a block that have dropout."""
+
+
+@runtime_checkable
+class TransformerSettings(Protocol):
+    """What the decoder asks of a model's settings."""
+
+    @property
+    def d_model(self) -> int:
+        """Size of a token's vector."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of the attention."""
+        ...
+
+    @property
+    def num_decoder_blocks(self) -> int:
+        """Blocks."""
+        ...
+
+    @property
+    def dropout(self) -> float:
+        """Share of attention weights and outputs that is dropped."""
+        ...
+
+    @property
+    def rematerialize(self) -> bool:
+        """Whether activations are computed again to save memory."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Compute type."""
+        ...
 
 
 class KeysValues(NamedTuple):
@@ -41,12 +75,21 @@ def attend(
 
     A query sees the keys that are `visible` to it, or all.
     """
+    weights = hash_prng.dropout(attention_weights(queries, memory.keys, visible), rate, seed)
+    return jnp.einsum("bhqt,bhte->bhqe", weights.astype(queries.dtype), memory.values)
+
+
+def attention_weights(
+    queries: Float[Array, "b h q e"],
+    keys: Float[Array, "b h t e"],
+    visible: Bool[Array, "1 1 q t"] | None = None,
+) -> Float[Array, "b h q t"]:
+    """softmax(queries · keys / √e), float32."""
     queries = queries * queries.shape[-1] ** -0.5
-    logits = jnp.einsum("bhqe,bhte->bhqt", queries, memory.keys, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bhqe,bhte->bhqt", queries, keys, preferred_element_type=jnp.float32)
     if visible is not None:
         logits = jnp.where(visible, logits, -jnp.inf)
-    weights = hash_prng.dropout(jax.nn.softmax(logits, axis=-1), rate, seed)
-    return jnp.einsum("bhqt,bhte->bhqe", weights.astype(queries.dtype), memory.values)
+    return jax.nn.softmax(logits, axis=-1)
 
 
 def causal_attend(
@@ -83,7 +126,7 @@ def causal_attend(
 class MultiHeadAttention(nnx.Module):
     """Projections of multi-head attention, without biases; `gain` is of the output's weights."""
 
-    def __init__(self, settings: Settings, *, gain: float, rngs: nnx.Rngs):
+    def __init__(self, settings: TransformerSettings, *, gain: float, rngs: nnx.Rngs):
         self.num_heads, sizes = settings.num_heads, (settings.d_model,) * 2
 
         def project(gain: float = 1.0) -> nnx.Linear:
@@ -119,7 +162,7 @@ class TransformerBlock(nnx.Module):
     self-attention is the normalised input.
     """
 
-    def __init__(self, settings: Settings, *, is_first: bool, rngs: nnx.Rngs):
+    def __init__(self, settings: TransformerSettings, *, is_first: bool, rngs: nnx.Rngs):
         self.is_first, self.dropout = is_first, settings.dropout
         size, dtype = settings.d_model, jnp.dtype(settings.dtype)
         gain = (3 * settings.num_decoder_blocks) ** -0.5  # of what is added to the residual
@@ -144,17 +187,19 @@ class TransformerBlock(nnx.Module):
         weights_seed, self_seed, cross_weights_seed, cross_seed, mlp_seed = (
             (None,) * SITES if seeds is None else seeds
         )
-        y = self.self_norm(x)
-        attention = self.self_attention
-        found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
-        found = checkpoint_name(found, "attention")
-        x = y if self.is_first else x
-        x = x + hash_prng.dropout(attention.output(found), self.dropout, self_seed)
+        x = self._attend_to_past(x, weights_seed, self_seed)
         attention = self.cross_attention
         queries = attention.queries(self.cross_norm(x))
         found = attend(queries, context, None, self.dropout, cross_weights_seed)
         x = x + hash_prng.dropout(attention.output(found), self.dropout, cross_seed)
         return x + hash_prng.dropout(self._mlp(x), self.dropout, mlp_seed)
+
+    def cross_weights(
+        self, x: Float[Array, "b t d"], context: KeysValues
+    ) -> Float[Array, "b h t k"]:
+        """How every position divides its cross-attention among the context, without dropout."""
+        queries = self.cross_attention.queries(self.cross_norm(self._attend_to_past(x, None, None)))
+        return attention_weights(queries, context.keys)
 
     def step(
         self,
@@ -183,6 +228,20 @@ class TransformerBlock(nnx.Module):
         x = x + attention.output(found)
         return x + self._mlp(x), cache
 
+    def _attend_to_past(
+        self,
+        x: Float[Array, "b t d"],
+        weights_seed: UInt32[Array, "2"] | None,
+        output_seed: UInt32[Array, "2"] | None,
+    ) -> Float[Array, "b t d"]:
+        """The residual after self-attention."""
+        y = self.self_norm(x)
+        attention = self.self_attention
+        found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
+        found = checkpoint_name(found, "attention")
+        x = y if self.is_first else x
+        return x + hash_prng.dropout(attention.output(found), self.dropout, output_seed)
+
     def _mlp(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         return self.mlp_out(jax.nn.relu(self.mlp_in(self.mlp_norm(x))))
 
@@ -190,7 +249,7 @@ class TransformerBlock(nnx.Module):
 class TransformerDecoder(nnx.Module):
     """Blocks that predict every token of a sequence from those before it and from a context."""
 
-    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: TransformerSettings, *, rngs: nnx.Rngs):
         self.settings = settings
         self.blocks = nnx.List(
             TransformerBlock(settings, is_first=i == 0, rngs=rngs)
@@ -208,15 +267,29 @@ class TransformerDecoder(nnx.Module):
         context: Float[Array, "b k d"],
         dropout_key: Array | None = None,
     ) -> Float[Array, "b t d"]:
-        """What every position says of the next, from whole sequences.
-
-        The blocks after the first are one loop over their stacked parameters: quicker to compile,
-        and no block is computed again before the backward pass has come to it.
-        """
-        first, *others = self.blocks
+        """What every position says of the next, from whole sequences."""
         seeds = None
         if dropout_key is not None:
             seeds = hash_prng.seeds(dropout_key, len(self.blocks), SITES)
+        return self.norm(self._apply_all([*self.blocks], x, context, seeds))
+
+    def cross_weights(
+        self, x: Float[Array, "b t d"], context: Float[Array, "b k d"]
+    ) -> Float[Array, "b h t k"]:
+        """How every position divides the last block's cross-attention among the context."""
+        *others, last = self.blocks
+        x = self._apply_all(others, x, context, None) if others else x
+        return last.cross_weights(x, last.cross_attention.memory(context))
+
+    def _apply_all(
+        self, blocks: list[TransformerBlock], x: Array, context: Array, seeds: Array | None
+    ) -> Array:
+        """Blocks one after another.
+
+        Those after the first are one loop over their stacked parameters: quicker to compile, and no
+        block is computed again before the backward pass has come to it.
+        """
+        first, *others = blocks
         x = self._apply(first, x, context, None if seeds is None else seeds[0])
         if others:
             graphdef, *_ = nnx.split(others[0])
@@ -228,7 +301,7 @@ class TransformerDecoder(nnx.Module):
                 return self._apply(nnx.merge(graphdef, state), x, context, own_seeds), None
 
             x, _ = lax.scan(body, x, (stacked, None if seeds is None else seeds[1:]))
-        return self.norm(x)
+        return x
 
     def _apply(
         self, block: TransformerBlock, x: Array, context: Array, seeds: Array | None
