@@ -61,7 +61,6 @@ def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = par
         main: is called with what `parse` returns.
         parse: makes that of the command line, program name first.
     """
-
     _use_huge_pages()
 
     def with_messages(arguments: Any) -> None:

@@ -46,10 +46,12 @@ def shared_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
-def check_choice(config: ml_collections.ConfigDict, key: str, allowed: Collection[str]) -> str:
+def check_choice(config: ml_collections.ConfigDict, key: str, allowed: Collection[Any]) -> Any:
     """Returns the value of a key; raises a `DataError` if it is none of those allowed."""
     if config[key] not in allowed:
-        raise DataError(f"data.{key}: got {config[key]!r}; allowed are {', '.join(allowed)}.")
+        raise DataError(
+            f"data.{key}: got {config[key]!r}; allowed are {', '.join(map(str, allowed))}."
+        )
     return config[key]
 
 

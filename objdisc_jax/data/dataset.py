@@ -43,7 +43,7 @@ class Dataset:
         """What there is of every example, by name."""
         fields = {"image": Field("uint8", (*self.image_size, 3))}
         if self.declaration.has_masks:
-            fields["segmentation"] = Field("uint8", self.image_size)
+            fields["segmentation"] = Field("uint8", self.declaration.mask_size or self.image_size)
         return {**fields, **self.declaration.fields}
 
     def check_fields(self, names: Collection[str], who: str) -> None:

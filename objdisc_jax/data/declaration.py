@@ -84,6 +84,9 @@ class DatasetDeclaration:
     # device: bilinear without antialiasing, as the published float pipelines do.
     resize: tuple[int, int] | None = None
     has_masks: bool = True  # whether there are true segmentations
+    # Rows and columns to which the reader brings these, nearest; None: those of the images. A
+    # protocol may compare masks at another size than a model sees.
+    mask_size: tuple[int, int] | None = None
     num_entities: int = 1  # the largest number of labels in one of them, background included
     # The labels that are background. Where a file counts visible entities instead of objects, these
     # are subtracted.

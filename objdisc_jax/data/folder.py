@@ -51,10 +51,11 @@ class FolderReader:
     def field(self, name: str, image: Path) -> np.ndarray:
         """Reads a field of the record with that image; sets that declare others override it."""
         if name == "image":
-            return self._fitted(images.read_rgb(image), image, Image.Resampling.BILINEAR)
+            size, resample = self.declaration.resize, Image.Resampling.BILINEAR
+            return self._fitted(images.read_rgb(image), image, size, resample)
         if name == "segmentation":
             file = self.segmentation_file(image)
-            return self._fitted(images.read_labels(file), file, Image.Resampling.NEAREST)
+            return self.fitted_labels(images.read_labels(file), file)
         raise NotImplementedError(
             f"Data set '{self.declaration.name}' declares the field '{name}', but "
             f"{type(self).__name__} does not read it: override its method `field`."
@@ -97,8 +98,19 @@ class FolderReader:
             )
         return *self.arrange(found), times
 
-    def _fitted(self, image: Image.Image, file: Path, resample: Image.Resampling) -> np.ndarray:
-        """Returns the declared crop of an image, resized if declared."""
+    def fitted_labels(self, labels: Image.Image, file: Path) -> np.ndarray:
+        """Returns the declared crop of a label map, at the declared size."""
+        size = self.declaration.mask_size or self.declaration.resize
+        return self._fitted(labels, file, size, Image.Resampling.NEAREST)
+
+    def _fitted(
+        self,
+        image: Image.Image,
+        file: Path,
+        size: tuple[int, int] | None,
+        resample: Image.Resampling,
+    ) -> np.ndarray:
+        """Returns the declared crop of an image, resized to rows and columns if there are any."""
         declared = self.declaration
         columns, rows = image.size
         if declared.image_size not in (None, (rows, columns)):
@@ -110,8 +122,8 @@ class FolderReader:
         if declared.crop is not None:
             (top, bottom), (left, right) = declared.crop
             image = image.crop((left, top, right, bottom))
-        if declared.resize is not None:
-            height, width = declared.resize
+        if size is not None:
+            height, width = size
             if declared.crop is None:
                 image = image.crop(images.centred_box(image.size, width / height))
             image = image.resize((width, height), resample)

@@ -12,18 +12,26 @@ ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "relu": nn.ReLU}
 
 
 def initialise(layer: nn.Linear | nn.Conv2d, init: str, gain: float = 1.0) -> None:
-    """Draws new parameters: `xavier` or `kaiming`, biases zero; `fan_in` keeps PyTorch's own.
+    """Draws new parameters: `xavier`, `kaiming` or `truncated`; `fan_in` keeps PyTorch's own.
 
-    `gain` is a factor of the `xavier` weights.
+    Biases are zero. `gain` is a factor of the `xavier` weights.
     """
     if init == "fan_in":
         return
-    if init == "xavier":
+    if init == "truncated":
+        truncated_normal(layer.weight, layer.weight[0].numel())
+    elif init == "xavier":
         nn.init.xavier_uniform_(layer.weight, gain)
     else:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def truncated_normal(parameter: nn.Parameter, fan_in: int) -> None:
+    """Draws from a normal distribution with σ = 1/√fan_in, cut at 2σ."""
+    sigma = fan_in**-0.5
+    nn.init.trunc_normal_(parameter, 0.0, sigma, -2.0 * sigma, 2.0 * sigma)
 
 
 def mlp(n_in: int, hidden: int, n_out: int, gain: float = 1.0) -> nn.Sequential:

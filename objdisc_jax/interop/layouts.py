@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
 SAME = Layout()
 DENSE = Layout((1, 0))
-"""[in, out] to [out, in]; a GRU's gates are stacked along `out` in the order r, z, n in both."""
+"""[in, out] to [out, in]; the gates of a recurrent cell are stacked along `out` in one order."""
 CONV = Layout((3, 2, 0, 1))
 """HWIO to OIHW."""
 GRID = Layout((0, 3, 1, 2))
@@ -51,8 +51,8 @@ Table = Sequence[tuple[str, str]]
 
 _LAYOUTS = {nn.Linear: DENSE, nn.Conv2d: CONV, nn.ConvTranspose2d: CONV_TRANSPOSE}
 _NORMS = (nn.GroupNorm, nn.LayerNorm)
-_GRU = {"weight_ih": "input.kernel", "bias_ih": "input.bias"}
-_GRU |= {"weight_hh": "hidden.kernel", "bias_hh": "hidden.bias"}
+_CELL = {"weight_ih": "input.kernel", "bias_ih": "input.bias", "bias": "input.bias"}
+_CELL |= {"weight_hh": "hidden.kernel", "bias_hh": "hidden.bias"}
 
 
 def rules(model: nn.Module, table: Table) -> list[Rule]:
@@ -84,8 +84,8 @@ def rules(model: nn.Module, table: Table) -> list[Rule]:
 
 def _leaf(module: nn.Module, parameter: str, tensor: Tensor) -> tuple[str, Layout]:
     """What a parameter is called in the JAX module, and its layout."""
-    if isinstance(module, nn.GRUCell):
-        return _GRU[parameter], DENSE if parameter.startswith("weight") else SAME
+    if isinstance(module, nn.RNNCellBase):
+        return _CELL[parameter], DENSE if parameter.startswith("weight") else SAME
     if isinstance(module, _NORMS):
         return {"weight": "scale"}.get(parameter, parameter), SAME
     for kind, layout in _LAYOUTS.items():

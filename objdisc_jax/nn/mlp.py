@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
@@ -13,7 +14,14 @@ from jaxtyping import Array, Float
 
 from objdisc_jax.nn.initializers import Init, initializers
 
+
+def elu(x: Array) -> Array:
+    """ELU, or CELU with α = 1; the exact exponential near zero of JAX takes a CPU twice as long."""
+    return jnp.maximum(x, 0.0) + (jnp.exp(jnp.minimum(x, 0.0)) - 1.0)
+
+
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "elu": elu,
     "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
     "relu": jax.nn.relu,
 }
@@ -52,12 +60,12 @@ def linear(
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """A linear layer with one of the three initialisations of the published models.
+    """A linear layer with one of the initialisations of the published models.
 
     Args:
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
-        init: `fan_in`, `xavier` or `kaiming`, see `objdisc_jax.nn.initializers.initializers`.
+        init: one of those of `objdisc_jax.nn.initializers.initializers`.
         gain: factor of the initial weights, for `xavier`.
         use_bias: whether there is a bias.
         dtype: compute type; parameters are float32.

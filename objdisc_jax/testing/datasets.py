@@ -204,13 +204,16 @@ def _prepared(
     values: np.ndarray, declared: DatasetDeclaration, resample: Image.Resampling
 ) -> np.ndarray:
     """The declared crop and resizing, done by slices and by Pillow."""
-    rows, columns = declared.resize or values.shape[1:3]
+    size = declared.resize
+    if resample == Image.Resampling.NEAREST:
+        size = declared.mask_size or size
+    rows, columns = size or values.shape[1:3]
     if declared.crop is not None:
         (top, bottom), (left, right) = declared.crop
     else:
         left, top, right, bottom = images.centred_box(values.shape[2:0:-1], columns / rows)
     cropped = values[:, top:bottom, left:right]
-    if declared.resize is None:
+    if size is None:
         return cropped
     tiles = [Image.fromarray(image).resize((columns, rows), resample) for image in cropped]
     return np.stack([np.asarray(tile) for tile in tiles])

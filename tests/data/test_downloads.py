@@ -414,3 +414,41 @@ def test_processed_sketchy_is_unpacked_without_replacing(run, tmp_path):
 )
 def test_unusable_archive_names_are_errors(run, archive, message):
     assert message in _error(run("download_ravens.sh", archive))
+
+
+def test_coco_has_images_and_either_truth(run, server, tmp_path):
+    nested = {
+        f"annotations/panoptic_{part}.zip": _zip({f"panoptic_{part}/1.png": b"segments"})
+        for part in ("train2017", "val2017")
+    }
+    server.files |= {
+        "/zips/val2017.zip": _zip({"val2017/1.jpg": b"test"}),
+        "/zips/train2017.zip": _zip({"train2017/2.jpg": b"train"}),
+        "/annotations/annotations_trainval2017.zip": _zip(
+            {"annotations/instances_val2017.json": b"{}", "annotations/captions_val2017.json": b""}
+        ),
+        "/annotations/panoptic_annotations_trainval2017.zip": _zip(
+            {"annotations/panoptic_val2017.json": b"{}", **nested}
+        ),
+    }
+    ended = run("download_coco.sh", "instances", "panoptic")
+    assert ended.returncode == 0, ended.stderr
+    assert _files(tmp_path / "data" / "coco") == {
+        "val2017/1.jpg": b"test",
+        "train2017/2.jpg": b"train",
+        "annotations/instances_val2017.json": b"{}",
+        "annotations/panoptic_val2017.json": b"{}",
+        "annotations/panoptic_val2017/1.png": b"segments",
+        "annotations/panoptic_train2017/1.png": b"segments",
+    }
+    asked = len(server.asked)
+    assert run("download_coco.sh", "instances", "panoptic").returncode == 0
+    assert len(server.asked) == asked
+
+
+def test_voc_is_unpacked(run, server, tmp_path):
+    files = {"VOCdevkit/VOC2012/JPEGImages/1.jpg": b"pixels", "VOCdevkit/VOC2007/x": b""}
+    server.files["/VOCtrainval_11-May-2012.tar"] = _tar(files)
+    ended = run("download_voc.sh")
+    assert ended.returncode == 0, ended.stderr
+    assert _files(tmp_path / "data" / "VOCdevkit") == {"VOC2012/JPEGImages/1.jpg": b"pixels"}

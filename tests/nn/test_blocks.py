@@ -9,9 +9,9 @@ import pytest
 import torch
 from flax import nnx
 
-from objdisc_jax.models.slot_attention.position import PositionEmbedding, harmonics
 from objdisc_jax.nn import conv
 from objdisc_jax.nn.gru import GRUCell
+from objdisc_jax.nn.position import PositionEmbedding, harmonics
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
 from objdisc_jax.settings import SlotAttentionSettings

@@ -6,19 +6,13 @@ Initial values are those of PyTorch; `dtype` is the compute type.
 from collections.abc import Sequence
 from itertools import pairwise
 
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from objdisc_jax.nn.conv import conv, pixel_shuffle
-from objdisc_jax.nn.mlp import linear
+from objdisc_jax.nn.mlp import elu, linear
 from objdisc_jax.nn.norms import group_norm, layer_norm
-
-
-def celu(x: Array) -> Array:
-    """`jax.nn.celu`; its exact exponential near zero takes a CPU twice as long."""
-    return jnp.maximum(x, 0.0) + (jnp.exp(jnp.minimum(x, 0.0)) - 1.0)
 
 
 class NormedConvs(nnx.Module):
@@ -44,7 +38,7 @@ class NormedConvs(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         """Applies the stack to feature maps."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(celu(layer(x)))
+            x = norm(elu(layer(x)))
         return x
 
 
@@ -68,7 +62,7 @@ class NormedMLP(nnx.Module):
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         """Applies the layers to the last axis."""
         for layer, norm in zip(self.layers, self.norms, strict=False):
-            x = norm(celu(layer(x)))
+            x = norm(elu(layer(x)))
         return self.layers[-1](x) if len(self.layers) > len(self.norms) else x
 
 
@@ -104,5 +98,5 @@ class SubPixelStack(nnx.Module):
         for i, (layer, up) in enumerate(zip(self.layers, self.upscales, strict=True)):
             x = pixel_shuffle(layer(x), up)
             if i < last:
-                x = self.norms[i](celu(x))
+                x = self.norms[i](elu(x))
         return x

@@ -130,7 +130,7 @@ class StructDRAW(nnx.Module):
             canvas,
         )
         steps = rearrange(noise, "b t d -> t b d")
-        (_, _, canvas), drawn = lax.scan(step, start, steps)
+        (_, _, canvas), drawn = lax.scan(jax.checkpoint(step), start, steps)
         z, prior, posterior = jax.tree.map(lambda x: rearrange(x, "t b d -> b t d"), drawn)
         return GlobalCode(canvas, z, prior, posterior)
 

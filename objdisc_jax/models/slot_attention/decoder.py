@@ -1,4 +1,4 @@
-"""Spatial broadcast decoders: every slot paints the whole image and says where it is visible."""
+"""Spatial broadcast decoder: every slot paints the whole image and says where it is visible."""
 
 from itertools import pairwise
 
@@ -8,10 +8,10 @@ from einops import rearrange, repeat
 from flax import nnx
 from jaxtyping import Array, Float
 
-from objdisc_jax.models.slot_attention.position import PositionEmbedding, coordinates
 from objdisc_jax.models.slot_attention.settings import Settings
 from objdisc_jax.nn.conv import ConvTranspose
-from objdisc_jax.nn.mlp import MLP, activation_function, linear
+from objdisc_jax.nn.mlp import activation_function
+from objdisc_jax.nn.position import PositionEmbedding
 
 
 class ConvBroadcastDecoder(nnx.Module):
@@ -44,46 +44,6 @@ class ConvBroadcastDecoder(nnx.Module):
             x = act(layer(x))
         x = self.out(x).astype(jnp.float32)
         return rearrange(x, "(b k) h w c -> b k h w c", b=slots.shape[0])
-
-
-class MLPBroadcastDecoder(nnx.Module):
-    """Broadcast decoder that treats every pixel alone: an MLP on a slot and a pixel's position.
-
-    The first layer is linear in both, so it is computed once per slot and once per pixel and
-    added. Any set of pixels can be decoded, which makes training on a few of them cheap.
-    """
-
-    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        self.settings = settings
-        hidden, dtype = settings.decoder_channels, jnp.dtype(settings.dtype)
-        self.slot_layer = linear(
-            settings.slot_size, hidden[0], init="xavier", use_bias=False, dtype=dtype, rngs=rngs
-        )
-        self.position = PositionEmbedding(
-            hidden[0], num_frequencies=settings.num_frequencies, init="xavier", rngs=rngs
-        )
-        self.mlp = MLP(
-            (*hidden, 4), activation=settings.activation, init="kaiming", dtype=dtype, rngs=rngs
-        )
-
-    def __call__(
-        self,
-        slots: Float[Array, "b k d"],
-        rows: Float[Array, "#b h"],
-        columns: Float[Array, "#b w"],
-    ) -> Float[Array, "b k h w 4"]:
-        """Colours and mask logits of slots where rows and columns, all in [0, 1], cross.
-
-        Every image has its own, or all have the same.
-        """
-        hidden = self.slot_layer(slots)[:, :, None, None]
-        hidden = hidden + self.position(rows, columns)[:, None].astype(hidden.dtype)
-        return self.mlp(activation_function(self.settings.activation)(hidden)).astype(jnp.float32)
-
-    def decode_image(self, slots: Float[Array, "b k d"]) -> Float[Array, "b k h w 4"]:
-        """Decodes every pixel of the image."""
-        rows, columns = (coordinates(side)[None] for side in self.settings.resolution)
-        return self(slots, rows, columns)
 
 
 def combine(

@@ -10,16 +10,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
-from objdisc_jax.models.slot_attention.decoder import (
-    ConvBroadcastDecoder,
-    MLPBroadcastDecoder,
-    combine,
-)
-from objdisc_jax.models.slot_attention.position import PositionEmbedding
+from objdisc_jax.models.slot_attention.decoder import ConvBroadcastDecoder, combine
 from objdisc_jax.models.slot_attention.settings import Settings
 from objdisc_jax.nn.conv import conv
 from objdisc_jax.nn.mlp import MLP, activation_function
 from objdisc_jax.nn.norms import layer_norm
+from objdisc_jax.nn.pixel_decoder import MLPBroadcastDecoder, pixel_offsets, select_pixels
+from objdisc_jax.nn.position import PositionEmbedding
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput
 
@@ -70,18 +67,25 @@ class SlotAttentionAutoEncoder(Model):
             (features,) * 3, activation=settings.activation, init=init, dtype=dtype, rngs=rngs
         )
         self.slot_attention = SlotAttention(features, settings, rngs=rngs)
-        decoder = ConvBroadcastDecoder if settings.decoder == "conv" else MLPBroadcastDecoder
-        self.decoder = decoder(settings, rngs=rngs)
+        if settings.decoder == "conv":
+            self.decoder = ConvBroadcastDecoder(settings, rngs=rngs)
+        else:
+            self.decoder = MLPBroadcastDecoder(
+                settings.slot_size,
+                settings.decoder_channels,
+                resolution=settings.resolution,
+                num_frequencies=settings.num_frequencies,
+                activation=settings.activation,
+                dtype=dtype,
+                rngs=rngs,
+            )
 
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Standard normals of the initial slots; offsets of the pixels decoded in training."""
         slots_key, offset_key = jax.random.split(key)
         noise, stride = self.slot_attention.noise(slots_key, batch_size), self.settings.pixel_stride
         if stride > 1:
-            spans = jnp.asarray(
-                [[side - stride * (side // stride - 1) for side in self.resolution]]
-            )
-            noise["offset"] = jax.random.randint(offset_key, (batch_size, 2), 0, spans)
+            noise["offset"] = pixel_offsets(offset_key, batch_size, self.resolution, stride)
         return noise
 
     def encode(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
@@ -113,15 +117,8 @@ class SlotAttentionAutoEncoder(Model):
 
     def _decode_some(self, slots: Array, image: Array, offset: Int[Array, "b 2"]):
         """Decodes every n-th row and column only; returns those pixels of the image too."""
-        stride = self.settings.pixel_stride
-        rows, cols = (
-            offset[:, axis, None] + stride * jnp.arange(side // stride)[None]
-            for axis, side in enumerate(self.resolution)
-        )
-        batch = jnp.arange(image.shape[0])[:, None, None]
-        target = image[batch, rows[:, :, None], cols[:, None, :]]
-        positions = (n / (side - 1) for n, side in zip((rows, cols), self.resolution, strict=True))
-        recon, _, masks = self._compose(self.decoder(slots, *positions))
+        target, rows, columns = select_pixels(image, offset, self.settings.pixel_stride)
+        recon, _, masks = self._compose(self.decoder(slots, rows, columns))
         return target, recon, masks
 
     def loss(

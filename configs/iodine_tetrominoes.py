@@ -1,0 +1,39 @@
+"""IODINE on Tetrominoes, small enough to train on two CPU cores.
+
+python data_scripts/generate_tetrominoes.py
+python -m objdisc_jax.main --config configs/iodine_tetrominoes.py
+"""
+
+from objdisc_jax.config import experiment
+
+
+def get_config():
+    config = experiment(model="iodine", data="tetrominoes")
+    config.batch_size = 16
+    config.num_train_steps = 13_000
+    config.optimizer.learning_rate = 2e-3
+    config.schedule.name = "cosine"
+    config.schedule.warmup_steps = 200
+    config.schedule.decay_steps = 1.0
+    config.eval.every = 1000
+    config.checkpoint.every = 1000
+    config.visualize.every = 2000
+    config.data.num_workers = 0
+    config.background.mode = "none"  # black costs no slot anything, so none has the background
+
+    model = config.model
+    model.resolution = (35, 35)
+    model.num_slots = 4
+    model.slot_size = 16
+    model.num_iterations = 3
+    model.likelihood = "normal"
+    model.sigma = 0.3
+    model.gradient_scale = 1 / 16
+    model.decoder = "mlp"
+    model.decoder_channels = (64, 64)
+    model.pixel_stride = 3
+    model.encoder_channels = (32, 32)
+    model.mlp_sizes = (64,)
+    model.lstm_size = 0
+    model.rematerialize = False
+    return config

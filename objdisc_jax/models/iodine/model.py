@@ -1,0 +1,250 @@
+"""IODINE: iterative object decomposition inference network (Greff et al. 2019, arXiv 1903.00450).
+
+Equal to the official code (google-deepmind/deepmind-research, commit f5de0ed) but for one thing:
+the gradients that the refinement reads are each image's own, times `gradient_scale`. There they are
+of the mean over a device's batch, so that what is found in an image depends on how many are beside.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
+from objdisc_jax.models.iodine.decoder import ConvBroadcastDecoder
+from objdisc_jax.models.iodine.likelihood import Decoded, Mixture
+from objdisc_jax.models.iodine.posterior import (
+    PRIOR_VARIANCE,
+    kl,
+    kl_per_dimension,
+    mean_and_variance,
+    sample,
+)
+from objdisc_jax.models.iodine.refinement import Pixels, RefinementNetwork
+from objdisc_jax.models.iodine.settings import Settings
+from objdisc_jax.nn.initializers import uniform
+from objdisc_jax.nn.pixel_decoder import MLPBroadcastDecoder, pixel_offsets, select_pixels
+from objdisc_jax.nn.position import coordinates
+
+TRAVERSED = (-1.25, -0.625, 0.0, 0.625, 1.25)
+"""Values of the latent dimension that is shown."""
+
+
+class Refined(NamedTuple):
+    """Posteriors of t iterations."""
+
+    posteriors: Float[Array, "t1 b k p"]  # before each iteration, and after the last
+    nlls: Float[Array, "t b"]  # −log p(image) of a draw from each but the last, in nats
+
+
+class IODINE(Model):
+    """Slots whose posteriors are refined by the gradients of how they explain the image.
+
+    Slots differ at first by their noise alone: equal noise would leave them equal for ever.
+    Predictions draw from the posterior, too, as the official ones do.
+    """
+
+    input_range = (0.0, 1.0)
+    settings: Settings
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        super().__init__(settings, rngs=rngs)
+        num_parameters = 2 * settings.slot_size
+        init = uniform((3.0 / num_parameters) ** 0.5)
+        self.initial_posterior = nnx.Param(init(rngs.params(), (num_parameters,), jnp.float32))
+        if settings.decoder == "conv":
+            self.decoder = ConvBroadcastDecoder(settings, rngs=rngs)
+        else:
+            self.decoder = MLPBroadcastDecoder(
+                settings.slot_size,
+                settings.decoder_channels,
+                resolution=settings.resolution,
+                num_frequencies=settings.position_frequencies,
+                activation="elu",
+                dtype=jnp.dtype(settings.dtype),
+                rngs=rngs,
+            )
+        self.refinement = RefinementNetwork(settings, rngs=rngs)
+
+    def noise(self, key: Array, batch_size: int) -> Noise:
+        """Standard normals of every draw of the latents; offsets of the pixels refined by.
+
+        An iteration's are the same however many there are.
+        """
+        settings = self.settings
+        latents_key, offset_key = jax.random.split(key)
+        num_draws = 1 + max(settings.num_iterations, settings.num_predict_iterations)
+        keys = jax.vmap(lambda t: jax.random.fold_in(latents_key, t))(jnp.arange(num_draws))
+        shape = (batch_size, settings.num_slots, settings.slot_size)
+        draw = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)
+        noise = {"latents": draw(keys)}
+        if settings.pixel_stride > 1:
+            noise["offset"] = pixel_offsets(
+                offset_key, batch_size, settings.resolution, settings.pixel_stride
+            )
+        return noise
+
+    def pixels(self, image: Float[Array, "b h w 3"], noise: Noise) -> Pixels:
+        """The pixels that posteriors are refined by."""
+        if self.settings.pixel_stride == 1:
+            return Pixels(image, *(coordinates(side)[None] for side in self.resolution))
+        return Pixels(*select_pixels(image, noise["offset"], self.settings.pixel_stride))
+
+    def decode(self, slots: Float[Array, "b k z"], pixels: Pixels | None = None) -> Decoded:
+        """What slots paint at the pixels that posteriors are refined by, or everywhere."""
+        if pixels is None or self.settings.pixel_stride == 1:
+            painted = self.decoder.decode_image(slots)
+        else:
+            assert isinstance(self.decoder, MLPBroadcastDecoder)
+            painted = self.decoder(slots, pixels.rows, pixels.columns)
+        return Decoded(painted[..., 0], painted[..., 1:])
+
+    def nll(self, mixture: Mixture) -> Float[Array, "b"]:
+        """−log p(image) in nats; of some pixels, times what share they are of all."""
+        return -self._pixel_weight(mixture) * jnp.sum(mixture.log_prob, axis=(1, 2))
+
+    def _pixel_weight(self, mixture: Mixture) -> float:
+        height, width = self.resolution
+        return height * width / (mixture.log_prob.shape[1] * mixture.log_prob.shape[2])
+
+    def refine(self, pixels: Pixels, noise: Float[Array, "t b k z"]) -> Refined:
+        """Posteriors of images, refined as many times as there is noise for."""
+        batch_size, frozen = noise.shape[1], frozen_copy(self)
+
+        def iteration(carry, noise):
+            posterior, state = carry
+            decoded = self.decode(sample(posterior, noise), pixels)
+            mixture = Mixture(decoded, pixels.image, self.settings)
+            weight = self.settings.gradient_scale * self._pixel_weight(mixture)
+            by_decoded = jax.tree.map(lambda x: weight * x, mixture.nll_gradient())
+
+            def paint(posterior):
+                return frozen.decode(sample(posterior, noise), pixels), kl(posterior)
+
+            # Nothing is differentiated twice: what this gradient is made of stops gradients.
+            (_, divergence), backward = jax.vjp(paint, lax.stop_gradient(posterior))
+            by_kl = jnp.full_like(divergence, self.settings.gradient_scale)
+            (by_posterior,) = backward(lax.stop_gradient((by_decoded, by_kl)))
+            by_posterior = checkpoint_name(lax.stop_gradient(by_posterior), "dzp")
+            maps = self.refinement.spatial_inputs(pixels, mixture, by_decoded)
+            refined = self.refinement(maps, by_posterior, posterior, state)
+            return refined, (posterior, self.nll(mixture))
+
+        again = self.settings.rematerialize
+        if again:
+            policy = jax.checkpoint_policies.save_only_these_names("dzp")
+            iteration = jax.checkpoint(iteration, policy=policy, prevent_cse=False)
+        shape = (batch_size, self.settings.num_slots, 2 * self.settings.slot_size)
+        posterior = jnp.broadcast_to(self.initial_posterior[...], shape)
+        first = (posterior, self.refinement.initial_state(batch_size))
+        (last, _), (posteriors, nlls) = lax.scan(iteration, first, noise, unroll=not again)
+        return Refined(jnp.concatenate([posteriors, last[None]]), nlls)
+
+    def loss(
+        self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
+    ) -> Loss:
+        """The negative ELBO in nats per image, summed over draws with weights from 0 to 1.
+
+        The scalars are of the last draw: `elbo`, `rec_loss` (the log likelihood: higher is better),
+        `kl`, and `mse`, the squared error per pixel and channel.
+        """
+        del step, dropout_key  # neither schedules nor dropout in this model
+        count = self.settings.num_iterations
+        draws = jnp.moveaxis(noise["latents"], 1, 0)[: count + 1]
+        pixels = self.pixels(batch.image, noise)
+        posteriors, nlls = self.refine(pixels, draws[:count])
+
+        def explain(posterior: Float[Array, "b k p"]):
+            decoded = self.decode(sample(posterior, draws[count]), pixels)
+            mixture = Mixture(decoded, pixels.image, self.settings)
+            error = jnp.mean((mixture.recon - pixels.image) ** 2, axis=(1, 2, 3))
+            return self.nll(mixture), error
+
+        explain = jax.checkpoint(explain) if self.settings.rematerialize else explain
+        nll, mse = explain(posteriors[-1])
+        nlls = jnp.concatenate([nlls, nll[None]])
+        kls = jnp.sum(kl(posteriors), axis=-1)
+        loss = jnp.linspace(0.0, 1.0, count + 1) @ (nlls + kls)
+        elbo = -(nll + kls[-1])
+        return loss, {"elbo": elbo, "rec_loss": -nll, "kl": kls[-1], "mse": mse}
+
+    def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
+        """Reconstruction, masks and slots, which are the posteriors' means.
+
+        The background is a slot like any other. The `extras`: what the slots paint (`recons`), the
+        posteriors' standard deviations (`z_std`), and the slots' `kl` in nats.
+        """
+        del step  # no schedule acts on the prediction
+        draws = jnp.moveaxis(noise["latents"], 1, 0)
+        count = self.settings.num_predict_iterations
+        posteriors = self.refine(self.pixels(batch.image, noise), draws[:count]).posteriors
+        mixture = self._explained(batch.image, posteriors[-1], draws[count])
+        mean, variance = mean_and_variance(posteriors[-1])
+        return Prediction(
+            mixture.recon,
+            mixture.masks,
+            mean,
+            extras={
+                "recons": mixture.decoded.colours,
+                "z_std": jnp.sqrt(variance),
+                "kl": kl(posteriors[-1]),
+            },
+        )
+
+    def _explained(
+        self, image: Float[Array, "b h w 3"], posterior: Array, noise: Float[Array, "b k z"]
+    ) -> Mixture:
+        """A draw at every pixel."""
+        return Mixture(self.decode(sample(posterior, noise)), image, self.settings)
+
+    def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
+        """The refinement made visible, what each slot paints, a traversal, and prior samples.
+
+        Reconstruction and masks are of a draw from the posteriors before the first iteration and
+        after each. Slots are shown on white where their masks are low. The traversal is along the
+        dimension of the largest KL of the slot of the largest KL, the other latents being the
+        posteriors' means.
+        """
+        del step
+        draws = jnp.moveaxis(noise["latents"], 1, 0)
+        count = self.settings.num_predict_iterations
+        posteriors = self.refine(self.pixels(batch.image, noise), draws[:count]).posteriors
+        rows: dict[str, Array] = {}
+        for t, posterior in enumerate(posteriors):
+            mixture = self._explained(batch.image, posterior, draws[t])
+            rows[f"iteration {t}"] = jnp.clip(mixture.recon, 0.0, 1.0)
+            rows[f"iteration {t} masks"] = 1 + jnp.argmax(mixture.masks, axis=1)
+            if t == count:
+                masks, colours = mixture.masks[..., None], mixture.decoded.colours
+                rows["slots"] = jnp.clip(colours, 0.0, 1.0) * masks + (1.0 - masks)
+        for i, value in enumerate(TRAVERSED):  # rows are shown in the order of their names
+            slots = traversed(posteriors[-1], value)
+            rows[f"traversal {i}: {value}"] = self._shown(slots, batch.image)
+        rows["sampled"] = self._shown(PRIOR_VARIANCE**0.5 * draws[0], batch.image)
+        return rows
+
+    def _shown(
+        self, slots: Float[Array, "b k z"], image: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b h w 3"]:
+        """The scenes that slots make up; the images' colours don't matter."""
+        return jnp.clip(Mixture(self.decode(slots), image, self.settings).recon, 0.0, 1.0)
+
+
+def traversed(posterior: Float[Array, "b k p"], value: float) -> Float[Array, "b k z"]:
+    """Posterior means, with a value in the dimension that holds most."""
+    divergence = kl_per_dimension(posterior)
+    slot = jnp.argmax(jnp.sum(divergence, axis=-1), axis=1)
+    example = jnp.arange(len(posterior))
+    dimension = jnp.argmax(divergence[example, slot], axis=-1)
+    mean, _ = mean_and_variance(posterior)
+    return mean.at[example, slot, dimension].set(value)
+
+
+def frozen_copy(model: IODINE) -> IODINE:
+    """The same model, through whose parameters no gradient flows."""
+    graphdef, params = nnx.split(model)
+    return nnx.merge(graphdef, lax.stop_gradient(params))
