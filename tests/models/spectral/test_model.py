@@ -67,10 +67,10 @@ def test_loss_is_the_normalised_cut():
     for value, w, own in zip(loss, weights, labels, strict=True):
         expected = sum(w[own == k][:, own != k].sum() / w[own == k].sum() for k in range(3))
         np.testing.assert_allclose(value, expected, rtol=1e-4)
-    slots = model.predict(batch, {}, step=STEP).slots
-    means = [features[0][labels[0] == k].mean(0) for k in range(3)]
-    for mean in means:
-        assert np.abs(slots[0] - mean).max(1).min() < 1e-5
+    slots = np.asarray(model.predict(batch, {}, step=STEP).slots[0])
+    for k in range(3):
+        mean = np.asarray(features[0])[labels[0] == k].mean(0)
+        assert np.abs(slots - mean).max(1).min() < 1e-5
 
 
 def test_seeds_are_points_of_different_clusters():
