@@ -273,7 +273,7 @@ class IODINE(TorchModel):
         self.register_buffer("features", features, persistent=False)
 
     def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
-        """Standard normals of every draw of the latents; offsets of the pixels refined by."""
+        """Standard normals of every draw of the latents; offsets of its pixels."""
         settings, device = self.settings, self.features.device
         draws = 1 + max(settings.num_iterations, settings.num_predict_iterations)
         shape = (batch_size, draws, settings.num_slots, settings.slot_size)
@@ -282,23 +282,24 @@ class IODINE(TorchModel):
         if stride > 1:
             spans = (side - stride * (side // stride - 1) for side in self.resolution)
             offsets = [
-                torch.randint(span, (batch_size,), generator=generator, device=device)
+                torch.randint(span, (batch_size, draws), generator=generator, device=device)
                 for span in spans
             ]
-            noise["offset"] = torch.stack(offsets, 1)
+            noise["offset"] = torch.stack(offsets, -1)
         return noise
 
-    def pixels(self, image: Tensor, noise: Noise) -> Pixels:
-        """The pixels that posteriors are refined by."""
+    def pixels(self, image: Tensor, noise: Noise, draw: int) -> Pixels:
+        """The pixels that a draw is compared at."""
         stride = self.settings.pixel_stride
         if stride == 1:
             return Pixels(image, self.features)
+        offset, device = noise["offset"][:, draw], image.device
         rows, cols = (
-            noise["offset"][:, axis, None] + stride * torch.arange(side // stride)
+            offset[:, axis, None] + stride * torch.arange(side // stride, device=device)
             for axis, side in enumerate(self.resolution)
         )
         rows, cols = rows[:, :, None], cols[:, None, :]
-        batch = torch.arange(len(image))[:, None, None]
+        batch = torch.arange(len(image), device=device)[:, None, None]
         return Pixels(image[batch, :, rows, cols].movedim(-1, 1), self.features[0, rows, cols])
 
     def mixture(self, slots: Tensor, pixels: Pixels) -> Mixture:
@@ -306,18 +307,19 @@ class IODINE(TorchModel):
         painted = self.decoder(slots) if self.is_conv else self.decoder(slots, pixels.features)
         return Mixture(painted, pixels.image, self.settings)
 
-    def refine(self, pixels: Pixels, noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Posteriors before each draw of `[b, t, k, z]` and after the last, and the draws' NLLs."""
-        batch_size, settings, wants_graph = len(noise), self.settings, torch.is_grad_enabled()
+    def refine(self, image: Tensor, noise: Noise, count: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Posteriors before each of so many draws and after the last, and the draws' NLLs."""
+        batch_size, settings, wants_graph = len(image), self.settings, torch.is_grad_enabled()
         posterior = self.initial_posterior.expand(batch_size, settings.num_slots, -1)
-        zeros = noise.new_zeros(batch_size, settings.num_slots, settings.lstm_size)
+        zeros = posterior.new_zeros(batch_size, settings.num_slots, settings.lstm_size)
         state = (zeros, zeros) if settings.lstm_size else None
         posteriors, nlls = [posterior], []
-        for draw in noise.unbind(1):
+        for draw in range(count):
+            pixels = self.pixels(image, noise, draw)
             with torch.enable_grad():
                 if not wants_graph:
                     posterior = posterior.detach().requires_grad_()
-                mixture = self.mixture(sample(posterior, draw), pixels)
+                mixture = self.mixture(sample(posterior, noise["latents"][:, draw]), pixels)
                 divergence = kl_per_slot(posterior)
             nlls.append(self.nll(mixture))
             scale = settings.gradient_scale
@@ -349,10 +351,10 @@ class IODINE(TorchModel):
         """Reconstruction, masks and slots; `extras` has `recons`, `z_std` and `kl`."""
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
-            draws, count = noise["latents"], self.settings.num_predict_iterations
-            posteriors, _ = self.refine(self.pixels(image, noise), draws[:, :count])
-            posterior = posteriors[-1]
-            mixture = self.mixture(sample(posterior, draws[:, count]), Pixels(image, self.features))
+            count = self.settings.num_predict_iterations
+            posterior = self.refine(image, noise, count)[0][-1]
+            slots = sample(posterior, noise["latents"][:, count])
+            mixture = self.mixture(slots, Pixels(image, self.features))
         mean, raw = posterior.chunk(2, -1)
         return Prediction(
             mixture.recon,
@@ -372,19 +374,15 @@ class IODINE(TorchModel):
         del step  # no schedule in this model
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
-            draws, count = noise["latents"], self.settings.num_iterations
-            pixels = self.pixels(image, noise)
-            posteriors, nlls = self.refine(pixels, draws[:, :count])
-            mixture = self.mixture(sample(posteriors[-1], draws[:, count]), pixels)
+            count = self.settings.num_iterations
+            posteriors, nlls = self.refine(image, noise, count)
+            slots = sample(posteriors[-1], noise["latents"][:, count])
+            mixture = self.mixture(slots, self.pixels(image, noise, count))
         nlls = torch.stack([*nlls, self.nll(mixture)])
         kls = kl_per_slot(torch.stack(posteriors)).sum(-1)
         loss = torch.linspace(0.0, 1.0, count + 1, device=nlls.device) @ (nlls + kls)
-        return loss, {
-            "elbo": -(nlls[-1] + kls[-1]),
-            "rec_loss": -nlls[-1],
-            "kl": kls[-1],
-            "mse": ((mixture.recon - pixels.image) ** 2).flatten(1).mean(1),
-        }
+        elbo = -(nlls[-1] + kls[-1])
+        return loss, {"elbo": elbo, "rec_loss": -nlls[-1], "kl": kls[-1]}
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The settings that make the model's shape."""
