@@ -97,8 +97,9 @@ class FeatureFile:
     @functools.cached_property
     def computed_with(self) -> dict[str, Any]:
         """What the fields were computed of and with."""
+        attributes = self._file.attrs
         try:
-            return json.loads(self._file.attrs[ATTRIBUTE])
+            return json.loads(attributes[ATTRIBUTE])
         except (KeyError, TypeError, ValueError):
             raise self._invalid(f"it has no attribute {ATTRIBUTE!r}") from None
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from objdisc_jax.models import base
 from objdisc_jax.names import flatten, unflatten
 from objdisc_jax.nn import vit
 from objdisc_jax.nn.vit import VisionTransformer
@@ -36,11 +35,13 @@ def strong(key, shape):
 def build(sizes, tensors):
     """A model with the tensors of a file, every one of which has its place."""
     model = VisionTransformer(sizes, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    graphdef, params = base.split(model)
+    graphdef, state = nnx.split(model)
+    params = nnx.to_pure_dict(state)
     found = vit.from_hugging_face(tensors)
     shapes = {name: value.shape for name, value in flatten(params).items()}
     assert {name: value.shape for name, value in found.items()} == shapes
-    return base.merge(graphdef, unflatten(params, lambda name, _: jnp.asarray(found[name])))
+    filled = unflatten(params, lambda name, _: jnp.asarray(found[name]))
+    return nnx.merge(graphdef, nnx.State(filled))
 
 
 def images(seed, batch, height, width):
@@ -49,6 +50,16 @@ def images(seed, batch, height, width):
     coarse, fine = rng.uniform(size=(batch, 3, 8, 8)), rng.uniform(size=(batch, 3, height, width))
     up = np.repeat(np.repeat(coarse, height // 8, 2), width // 8, 3)
     return jnp.asarray((0.75 * up + 0.25 * fine).astype(np.float32).transpose(0, 2, 3, 1))
+
+
+@nnx.jit
+def outputs(model, image):
+    """All tokens after every block, and the patches that a call returns, by the block's number."""
+    x, found = model.embed(image), {}
+    for block, layer in enumerate(model.blocks, 1):
+        x = layer(x)
+        found[block] = x, model(image, block=block)
+    return found | {"norm": (model.norm(x), model(image, block=block, final_norm=True))}
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dino_vit"])
@@ -66,18 +77,16 @@ def test_every_block_equals_hugging_faces(golden, name):
     model = build(sizes, {key: strong(key, shape) for key, shape in config["keys"]})
     for size, (height, width) in config["sizes"].items():
         image = images(config["image_seed"][size], config["batch"], height, width)
+        found = jax.device_get(outputs(model, image))
         for block in (config["blocks"] - 1, config["blocks"]):
-            x = model.embed(image)
-            for layer in model.blocks[:block]:
-                x = layer(x)
+            whole, patches = found[block]
             expected = golden[f"{name}/strong/{size}/block_{block}"]
-            np.testing.assert_allclose(x[:, ::3, ::2], expected, rtol=0, atol=5e-4)
-            found = model(image, block=block)
-            np.testing.assert_allclose(found, x[:, 1:], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(whole[:, ::3, ::2], expected, rtol=0, atol=5e-4)
+            np.testing.assert_allclose(patches, whole[:, 1:], rtol=0, atol=1e-5)
+        whole, patches = found["norm"]
         expected = golden[f"{name}/strong/{size}/norm"]
-        np.testing.assert_allclose(model.norm(x)[:, ::3, ::2], expected, rtol=0, atol=1e-4)
-        found = model(image, block=block, final_norm=True)
-        np.testing.assert_allclose(found, model.norm(x)[:, 1:], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(whole[:, ::3, ::2], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(patches, whole[:, 1:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "side"), [("dinov2", 37), ("dino_vit", 14)])
@@ -106,7 +115,7 @@ def test_registers_are_seen_and_left_out():
     image = images(1, 2, 24, 24)
     found = build(sizes, tensors)(image, block=2)
     assert found.shape == (2, 36, sizes.width)
-    tensors["embeddings.register_tokens"] = tensors["embeddings.register_tokens"] + 1
+    tensors["embeddings.register_tokens"] *= -1
     assert np.abs(build(sizes, tensors)(image, block=2) - found).max() > 1e-3
 
 
@@ -141,7 +150,7 @@ def test_sizes_are_the_published(name):
     }
     sizes = VITS[name]
     model = nnx.eval_shape(lambda: VisionTransformer(sizes, dtype=jnp.float32, rngs=nnx.Rngs(0)))
-    count = sum(np.prod(x.shape) for x in jax.tree.leaves(base.split(model)[1]))
+    count = sum(np.prod(x.shape) for x in jax.tree.leaves(nnx.state(model)))
     mask_token = sizes.width if re.match("dinov2", name) else 0
     assert count + mask_token == counts[name]
 
