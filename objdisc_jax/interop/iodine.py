@@ -16,7 +16,7 @@ The official weights are TensorFlow's. The keys here follow its variables (after
 import math
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +95,9 @@ class MLPBroadcastDecoder(nn.Module):
         self.position["dense"] = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
         self.mlp = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise((*hidden, 4)))
         initialise(self.slot_layer, "xavier")
-        initialise(self.position["dense"], "xavier")
+        initialise(cast(nn.Linear, self.position["dense"]), "xavier")
         for i, layer in enumerate(self.mlp):
-            initialise(layer, "xavier" if i else "kaiming")
+            initialise(cast(nn.Linear, layer), "xavier" if i else "kaiming")
 
     def forward(self, slots: Tensor, features: Tensor) -> Tensor:
         """Mask logits and colours `[b, k, 4, m, n]` at positions of features `[#b, m, n, f]`."""
@@ -113,8 +113,9 @@ class LSTMCell(nn.RNNCellBase):
 
     def __init__(self, in_features: int, hidden_features: int):
         super().__init__(in_features, hidden_features, bias=False, num_chunks=4)
-        self.bias = nn.Parameter(torch.empty(4 * hidden_features))
-        for parameter in (self.weight_ih, self.weight_hh, self.bias):
+        bias: Any = nn.Parameter(torch.empty(4 * hidden_features))
+        self.bias = bias
+        for parameter in (self.weight_ih, self.weight_hh, bias):
             truncated_normal(parameter, in_features + hidden_features)
 
     def forward(self, x: Tensor, state: State) -> State:
@@ -237,8 +238,8 @@ class RefinementNetwork(nn.Module):
         x = torch.cat([x, self.norms["dzp"](by_posterior), capacity, posterior], -1)
         if self.lstm is not None:
             assert state is not None
-            state = self.lstm(x, state)
-            x = state[0]
+            x, cell = self.lstm(x, state)
+            state = x, cell
         return posterior + self.head(x).float(), state
 
 
@@ -323,15 +324,19 @@ class IODINE(TorchModel):
                 divergence = kl_per_slot(posterior)
             nlls.append(self.nll(mixture))
             scale = settings.gradient_scale
-            by_painted = [scale * self.weight(pixels) * g.detach() for g in mixture.nll_gradient()]
+            by_logits, by_colours = (
+                scale * self.weight(pixels) * g.detach() for g in mixture.nll_gradient()
+            )
             (by_posterior,) = torch.autograd.grad(
                 [mixture.logits, mixture.colours, divergence],
                 posterior,
-                [*by_painted, torch.full_like(divergence, scale)],
+                [by_logits, by_colours, torch.full_like(divergence, scale)],
                 retain_graph=wants_graph,
             )
             yx = pixels.features[..., :2]
-            maps = self.refinement.spatial_inputs(pixels.image, yx, mixture, tuple(by_painted))
+            maps = self.refinement.spatial_inputs(
+                pixels.image, yx, mixture, (by_logits, by_colours)
+            )
             posterior, state = self.refinement(maps, by_posterior, posterior, state)
             posteriors.append(posterior)
         return posteriors, nlls
