@@ -29,7 +29,6 @@ def get_config():
     config.eval.num_images = 160
     config.checkpoint.every = 2000
     config.visualize.every = 4000
-    config.background.mode = "none"  # the background is a slot's
 
     model = config.model
     model.cached = True

@@ -10,7 +10,7 @@ from objdisc_jax.config import experiment
 def get_config():
     config = experiment(model="iodine", data="tetrominoes")
     config.batch_size = 16
-    config.num_train_steps = 13_000
+    config.num_train_steps = 8_000
     config.optimizer.learning_rate = 2e-3
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 200

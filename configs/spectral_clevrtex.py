@@ -16,6 +16,5 @@ def get_config():
     config = experiment(model="spectral", data="clevrtex")
     config.data.num_test_images = 320
     config.data.num_workers = 1
-    config.background.mode = "none"  # the background is a segment
     config.model.block = 9
     return config

@@ -29,6 +29,9 @@ class Settings:
     """What the model's paper prescribes for training, by the config's full keys: learning rates,
     warm-up, clipping; a group of parameters by the arguments of `config.group_config`. `experiment`
     sets them; an experiment states what differs."""
+    has_coarse_masks: ClassVar[bool] = False
+    """Whether masks are of patches: who shows them on a photograph enlarges them smoothly, and the
+    model sees all of it."""
 
     resolution: tuple[int, int] = (128, 128)  # height and width that images are resized to
 
@@ -154,6 +157,8 @@ VITS = types.MappingProxyType(
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneSettings(Settings):
     """Settings of models on the features of a frozen ViT (`objdisc_jax.nn.vit`)."""
+
+    has_coarse_masks = True
 
     resolution: tuple[int, int] = (224, 224)
     backbone: str = "dinov2_s14"  # a name of VITS

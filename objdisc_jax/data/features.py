@@ -99,7 +99,7 @@ class FeatureFile:
         """What the fields were computed of and with."""
         attributes = self._file.attrs
         try:
-            return json.loads(attributes[ATTRIBUTE])
+            return json.loads(str(attributes[ATTRIBUTE]))
         except (KeyError, TypeError, ValueError):
             raise self._invalid(f"it has no attribute {ATTRIBUTE!r}") from None
 

@@ -16,7 +16,7 @@ The official weights are TensorFlow's. The keys here follow its variables (after
 import math
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +95,9 @@ class MLPBroadcastDecoder(nn.Module):
         self.position["dense"] = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
         self.mlp = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise((*hidden, 4)))
         initialise(self.slot_layer, "xavier")
-        initialise(self.position["dense"], "xavier")
+        initialise(cast(nn.Linear, self.position["dense"]), "xavier")
         for i, layer in enumerate(self.mlp):
-            initialise(layer, "xavier" if i else "kaiming")
+            initialise(cast(nn.Linear, layer), "xavier" if i else "kaiming")
 
     def forward(self, slots: Tensor, features: Tensor) -> Tensor:
         """Mask logits and colours `[b, k, 4, m, n]` at positions of features `[#b, m, n, f]`."""
@@ -113,8 +113,9 @@ class LSTMCell(nn.RNNCellBase):
 
     def __init__(self, in_features: int, hidden_features: int):
         super().__init__(in_features, hidden_features, bias=False, num_chunks=4)
-        self.bias = nn.Parameter(torch.empty(4 * hidden_features))
-        for parameter in (self.weight_ih, self.weight_hh, self.bias):
+        bias: Any = nn.Parameter(torch.empty(4 * hidden_features))
+        self.bias = bias
+        for parameter in (self.weight_ih, self.weight_hh, bias):
             truncated_normal(parameter, in_features + hidden_features)
 
     def forward(self, x: Tensor, state: State) -> State:
@@ -237,8 +238,8 @@ class RefinementNetwork(nn.Module):
         x = torch.cat([x, self.norms["dzp"](by_posterior), capacity, posterior], -1)
         if self.lstm is not None:
             assert state is not None
-            state = self.lstm(x, state)
-            x = state[0]
+            x, cell = self.lstm(x, state)
+            state = x, cell
         return posterior + self.head(x).float(), state
 
 
@@ -273,7 +274,7 @@ class IODINE(TorchModel):
         self.register_buffer("features", features, persistent=False)
 
     def noise(self, batch_size: int, generator: torch.Generator | None = None) -> Noise:
-        """Standard normals of every draw of the latents; offsets of the pixels refined by."""
+        """Standard normals of every draw of the latents; offsets of its pixels."""
         settings, device = self.settings, self.features.device
         draws = 1 + max(settings.num_iterations, settings.num_predict_iterations)
         shape = (batch_size, draws, settings.num_slots, settings.slot_size)
@@ -282,23 +283,24 @@ class IODINE(TorchModel):
         if stride > 1:
             spans = (side - stride * (side // stride - 1) for side in self.resolution)
             offsets = [
-                torch.randint(span, (batch_size,), generator=generator, device=device)
+                torch.randint(span, (batch_size, draws), generator=generator, device=device)
                 for span in spans
             ]
-            noise["offset"] = torch.stack(offsets, 1)
+            noise["offset"] = torch.stack(offsets, -1)
         return noise
 
-    def pixels(self, image: Tensor, noise: Noise) -> Pixels:
-        """The pixels that posteriors are refined by."""
+    def pixels(self, image: Tensor, noise: Noise, draw: int) -> Pixels:
+        """The pixels that a draw is compared at."""
         stride = self.settings.pixel_stride
         if stride == 1:
             return Pixels(image, self.features)
+        offset, device = noise["offset"][:, draw], image.device
         rows, cols = (
-            noise["offset"][:, axis, None] + stride * torch.arange(side // stride)
+            offset[:, axis, None] + stride * torch.arange(side // stride, device=device)
             for axis, side in enumerate(self.resolution)
         )
         rows, cols = rows[:, :, None], cols[:, None, :]
-        batch = torch.arange(len(image))[:, None, None]
+        batch = torch.arange(len(image), device=device)[:, None, None]
         return Pixels(image[batch, :, rows, cols].movedim(-1, 1), self.features[0, rows, cols])
 
     def mixture(self, slots: Tensor, pixels: Pixels) -> Mixture:
@@ -306,30 +308,35 @@ class IODINE(TorchModel):
         painted = self.decoder(slots) if self.is_conv else self.decoder(slots, pixels.features)
         return Mixture(painted, pixels.image, self.settings)
 
-    def refine(self, pixels: Pixels, noise: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Posteriors before each draw of `[b, t, k, z]` and after the last, and the draws' NLLs."""
-        batch_size, settings, wants_graph = len(noise), self.settings, torch.is_grad_enabled()
+    def refine(self, image: Tensor, noise: Noise, count: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Posteriors before each of so many draws and after the last, and the draws' NLLs."""
+        batch_size, settings, wants_graph = len(image), self.settings, torch.is_grad_enabled()
         posterior = self.initial_posterior.expand(batch_size, settings.num_slots, -1)
-        zeros = noise.new_zeros(batch_size, settings.num_slots, settings.lstm_size)
+        zeros = posterior.new_zeros(batch_size, settings.num_slots, settings.lstm_size)
         state = (zeros, zeros) if settings.lstm_size else None
         posteriors, nlls = [posterior], []
-        for draw in noise.unbind(1):
+        for draw in range(count):
+            pixels = self.pixels(image, noise, draw)
             with torch.enable_grad():
                 if not wants_graph:
                     posterior = posterior.detach().requires_grad_()
-                mixture = self.mixture(sample(posterior, draw), pixels)
+                mixture = self.mixture(sample(posterior, noise["latents"][:, draw]), pixels)
                 divergence = kl_per_slot(posterior)
             nlls.append(self.nll(mixture))
             scale = settings.gradient_scale
-            by_painted = [scale * self.weight(pixels) * g.detach() for g in mixture.nll_gradient()]
+            by_logits, by_colours = (
+                scale * self.weight(pixels) * g.detach() for g in mixture.nll_gradient()
+            )
             (by_posterior,) = torch.autograd.grad(
                 [mixture.logits, mixture.colours, divergence],
                 posterior,
-                [*by_painted, torch.full_like(divergence, scale)],
+                [by_logits, by_colours, torch.full_like(divergence, scale)],
                 retain_graph=wants_graph,
             )
             yx = pixels.features[..., :2]
-            maps = self.refinement.spatial_inputs(pixels.image, yx, mixture, tuple(by_painted))
+            maps = self.refinement.spatial_inputs(
+                pixels.image, yx, mixture, (by_logits, by_colours)
+            )
             posterior, state = self.refinement(maps, by_posterior, posterior, state)
             posteriors.append(posterior)
         return posteriors, nlls
@@ -349,10 +356,10 @@ class IODINE(TorchModel):
         """Reconstruction, masks and slots; `extras` has `recons`, `z_std` and `kl`."""
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
-            draws, count = noise["latents"], self.settings.num_predict_iterations
-            posteriors, _ = self.refine(self.pixels(image, noise), draws[:, :count])
-            posterior = posteriors[-1]
-            mixture = self.mixture(sample(posterior, draws[:, count]), Pixels(image, self.features))
+            count = self.settings.num_predict_iterations
+            posterior = self.refine(image, noise, count)[0][-1]
+            slots = sample(posterior, noise["latents"][:, count])
+            mixture = self.mixture(slots, Pixels(image, self.features))
         mean, raw = posterior.chunk(2, -1)
         return Prediction(
             mixture.recon,
@@ -372,19 +379,15 @@ class IODINE(TorchModel):
         del step  # no schedule in this model
         with self.compute_type():
             noise = self.noise(len(image)) if noise is None else noise
-            draws, count = noise["latents"], self.settings.num_iterations
-            pixels = self.pixels(image, noise)
-            posteriors, nlls = self.refine(pixels, draws[:, :count])
-            mixture = self.mixture(sample(posteriors[-1], draws[:, count]), pixels)
+            count = self.settings.num_iterations
+            posteriors, nlls = self.refine(image, noise, count)
+            slots = sample(posteriors[-1], noise["latents"][:, count])
+            mixture = self.mixture(slots, self.pixels(image, noise, count))
         nlls = torch.stack([*nlls, self.nll(mixture)])
         kls = kl_per_slot(torch.stack(posteriors)).sum(-1)
         loss = torch.linspace(0.0, 1.0, count + 1, device=nlls.device) @ (nlls + kls)
-        return loss, {
-            "elbo": -(nlls[-1] + kls[-1]),
-            "rec_loss": -nlls[-1],
-            "kl": kls[-1],
-            "mse": ((mixture.recon - pixels.image) ** 2).flatten(1).mean(1),
-        }
+        elbo = -(nlls[-1] + kls[-1])
+        return loss, {"elbo": elbo, "rec_loss": -nlls[-1], "kl": kls[-1]}
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The settings that make the model's shape."""

@@ -78,7 +78,8 @@ class VisionTransformer(nnx.Module):
     def __init__(
         self, sizes: ViT, *, positions: Positions = "size", dtype: DTypeLike, rngs: nnx.Rngs
     ):
-        self.sizes, self.resampling = sizes, positions
+        self.sizes = sizes
+        self.resampling: Positions = positions
         width = sizes.width
 
         def learned(count: int) -> nnx.Param:

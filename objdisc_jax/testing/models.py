@@ -189,10 +189,11 @@ def bfloat16_gives_nearly_the_same_in_float32(case: ModelCase) -> None:
     if not hasattr(case.settings, "dtype"):
         return
     exact, params = split(case.model)
+    batch, noise = case.batch, case.noise  # made here, not while the functions below are traced
     rounded, _ = split(nnx.eval_shape(lambda: case.build(dtype="bfloat16")))
 
     def compute(params: Params, graphdef: nnx.GraphDef):
-        value, scalars = case.loss(graphdef, params, case.batch, case.noise)
+        value, scalars = case.loss(graphdef, params, batch, noise)
         return value.mean(), (value, scalars)
 
     gradient = jax.jit(jax.grad(lambda params: compute(params, rounded), has_aux=True))

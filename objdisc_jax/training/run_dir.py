@@ -188,5 +188,5 @@ def _check_shapes(trained: base.Params, wanted: base.Params, workdir: Path) -> N
         raise ConfigError(
             f"model: the parameters of the run in {workdir} do not fit the config given:\n"
             + "\n".join(wrong)
-            + "\nName the run's own config, or leave --config out to take it from the run."
+            + "\nUse the run's own config: leave out --config, or what changes it."
         )

@@ -36,10 +36,9 @@ class DINOSAUR(BackboneModel):
         """Standard normals of the initial slots; which patches, or which order, is decoded."""
         slots_key, decoder_key = jax.random.split(key)
         noise, stride = self.slot_attention.noise(slots_key, batch_size), self.settings.patch_stride
-        if self.settings.decoder == "transformer":
-            noise["order"] = jax.random.randint(
-                decoder_key, (batch_size,), 0, self.decoder.num_orders
-            )
+        if isinstance(self.decoder, AutoregressiveDecoder):
+            num_orders = self.decoder.num_orders
+            noise["order"] = jax.random.randint(decoder_key, (batch_size,), 0, num_orders)
         elif stride > 1:
             spans = [side - stride * (side // stride - 1) for side in self.settings.grid]
             noise["offset"] = jax.random.randint(
@@ -56,7 +55,7 @@ class DINOSAUR(BackboneModel):
         features = self.features(batch)
         slots, attn = self.slot_attention(features, noise.get("slots"))
         target = standardised(features) if settings.normalize_target else features
-        if settings.decoder == "transformer":
+        if isinstance(self.decoder, AutoregressiveDecoder):
             recon = self.decoder(slots, features, noise["order"])
         else:
             patches = self._some_patches(noise)
@@ -104,14 +103,15 @@ class DINOSAUR(BackboneModel):
         self, slots: Array, attn: Array, features: Array
     ) -> tuple[Float[Array, "b n f"], Float[Array, "b k n"]]:
         """What is reconstructed of all patches, and the decoder's masks."""
-        if self.settings.decoder == "mlp":
-            return self.decoder(slots, attn)
-        orders = range(self.decoder.num_orders if self.settings.average_orders else 1)
+        decoder = self.decoder
+        if isinstance(decoder, MLPDecoder):
+            return decoder(slots, attn)
+        orders = range(decoder.num_orders if self.settings.average_orders else 1)
         found = [
-            (self.decoder(slots, features, order), self.decoder.masks(slots, features, order))
+            (decoder(slots, features, order), decoder.masks(slots, features, order))
             for order in (jnp.full(len(slots), i) for i in orders)
         ]
-        recon, masks = (sum(parts) / len(parts) for parts in zip(*found, strict=True))
+        recon, masks = (jnp.mean(jnp.stack(parts), axis=0) for parts in zip(*found, strict=True))
         return recon, masks
 
     def _some_patches(self, noise: Noise) -> Int[Array, "b m"] | None:

@@ -11,7 +11,7 @@ from objdisc_jax import settings
 class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
     """By default DINOSAUR with the MLP decoder on DINOv2's ViT-S/14, at the sizes of the paper."""
 
-    recommended = MappingProxyType({"optimizer.clip_norm": 1.0})
+    recommended = MappingProxyType({"optimizer.clip_norm": 1.0, "background.mode": "none"})
 
     slot_size: int = 256
     mlp_hidden_size: int = 1024

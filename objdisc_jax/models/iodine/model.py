@@ -71,31 +71,36 @@ class IODINE(Model):
         self.refinement = RefinementNetwork(settings, rngs=rngs)
 
     def noise(self, key: Array, batch_size: int) -> Noise:
-        """Standard normals of every draw of the latents; offsets of the pixels refined by.
+        """Standard normals of every draw of the latents; offsets of the pixels it is compared at.
 
-        An iteration's are the same however many there are.
+        A draw's are the same however many there are.
         """
         settings = self.settings
-        latents_key, offset_key = jax.random.split(key)
         num_draws = 1 + max(settings.num_iterations, settings.num_predict_iterations)
-        keys = jax.vmap(lambda t: jax.random.fold_in(latents_key, t))(jnp.arange(num_draws))
-        shape = (batch_size, settings.num_slots, settings.slot_size)
-        draw = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)
-        noise = {"latents": draw(keys)}
-        if settings.pixel_stride > 1:
-            noise["offset"] = pixel_offsets(
-                offset_key, batch_size, settings.resolution, settings.pixel_stride
-            )
-        return noise
 
-    def pixels(self, image: Float[Array, "b h w 3"], noise: Noise) -> Pixels:
-        """The pixels that posteriors are refined by."""
+        def draw(t: Array) -> Noise:
+            latents_key, offset_key = jax.random.split(jax.random.fold_in(key, t))
+            shape = (batch_size, settings.num_slots, settings.slot_size)
+            noise = {"latents": jax.random.normal(latents_key, shape)}
+            if settings.pixel_stride > 1:
+                noise["offset"] = pixel_offsets(
+                    offset_key, batch_size, settings.resolution, settings.pixel_stride
+                )
+            return noise
+
+        return jax.vmap(draw, out_axes=1)(jnp.arange(num_draws))
+
+    def pixels(self, image: Float[Array, "b h w 3"], draw: Noise) -> Pixels:
+        """The pixels that a draw is compared at: a draw of its own of those that `decode` skips.
+
+        Were they the same in all iterations, what lies between them would go unseen.
+        """
         if self.settings.pixel_stride == 1:
             return Pixels(image, *(coordinates(side)[None] for side in self.resolution))
-        return Pixels(*select_pixels(image, noise["offset"], self.settings.pixel_stride))
+        return Pixels(*select_pixels(image, draw["offset"], self.settings.pixel_stride))
 
     def decode(self, slots: Float[Array, "b k z"], pixels: Pixels | None = None) -> Decoded:
-        """What slots paint at the pixels that posteriors are refined by, or everywhere."""
+        """What slots paint at some pixels, or everywhere."""
         if pixels is None or self.settings.pixel_stride == 1:
             painted = self.decoder.decode_image(slots)
         else:
@@ -111,12 +116,13 @@ class IODINE(Model):
         height, width = self.resolution
         return height * width / (mixture.log_prob.shape[1] * mixture.log_prob.shape[2])
 
-    def refine(self, pixels: Pixels, noise: Float[Array, "t b k z"]) -> Refined:
-        """Posteriors of images, refined as many times as there is noise for."""
-        batch_size, frozen = noise.shape[1], frozen_copy(self)
+    def refine(self, image: Float[Array, "b h w 3"], draws: Noise) -> Refined:
+        """Posteriors of images, refined once with each of `[t, b, ...]` draws."""
+        frozen = frozen_copy(self)
 
-        def iteration(carry, noise):
-            posterior, state = carry
+        def iteration(carry, draw):
+            (posterior, state), noise = carry, draw["latents"]
+            pixels = self.pixels(image, draw)
             decoded = self.decode(sample(posterior, noise), pixels)
             mixture = Mixture(decoded, pixels.image, self.settings)
             weight = self.settings.gradient_scale * self._pixel_weight(mixture)
@@ -138,10 +144,10 @@ class IODINE(Model):
         if again:
             policy = jax.checkpoint_policies.save_only_these_names("dzp")
             iteration = jax.checkpoint(iteration, policy=policy, prevent_cse=False)
-        shape = (batch_size, self.settings.num_slots, 2 * self.settings.slot_size)
+        shape = (len(image), self.settings.num_slots, 2 * self.settings.slot_size)
         posterior = jnp.broadcast_to(self.initial_posterior[...], shape)
-        first = (posterior, self.refinement.initial_state(batch_size))
-        (last, _), (posteriors, nlls) = lax.scan(iteration, first, noise, unroll=not again)
+        first = (posterior, self.refinement.initial_state(len(image)))
+        (last, _), (posteriors, nlls) = lax.scan(iteration, first, draws, unroll=not again)
         return Refined(jnp.concatenate([posteriors, last[None]]), nlls)
 
     def loss(
@@ -149,28 +155,26 @@ class IODINE(Model):
     ) -> Loss:
         """The negative ELBO in nats per image, summed over draws with weights from 0 to 1.
 
-        The scalars are of the last draw: `elbo`, `rec_loss` (the log likelihood: higher is better),
-        `kl`, and `mse`, the squared error per pixel and channel.
+        The scalars are of the last draw: `elbo`, `rec_loss` (the log likelihood: higher is better)
+        and `kl`.
         """
         del step, dropout_key  # neither schedules nor dropout in this model
         count = self.settings.num_iterations
-        draws = jnp.moveaxis(noise["latents"], 1, 0)[: count + 1]
-        pixels = self.pixels(batch.image, noise)
-        posteriors, nlls = self.refine(pixels, draws[:count])
+        draws = by_draw(noise)
+        posteriors, nlls = self.refine(batch.image, first_draws(draws, count))
+        last = jax.tree.map(lambda x: x[count], draws)
 
-        def explain(posterior: Float[Array, "b k p"]):
-            decoded = self.decode(sample(posterior, draws[count]), pixels)
-            mixture = Mixture(decoded, pixels.image, self.settings)
-            error = jnp.mean((mixture.recon - pixels.image) ** 2, axis=(1, 2, 3))
-            return self.nll(mixture), error
+        def explain(posterior: Float[Array, "b k p"]) -> Float[Array, "b"]:
+            pixels = self.pixels(batch.image, last)
+            decoded = self.decode(sample(posterior, last["latents"]), pixels)
+            return self.nll(Mixture(decoded, pixels.image, self.settings))
 
         explain = jax.checkpoint(explain) if self.settings.rematerialize else explain
-        nll, mse = explain(posteriors[-1])
+        nll = explain(posteriors[-1])
         nlls = jnp.concatenate([nlls, nll[None]])
         kls = jnp.sum(kl(posteriors), axis=-1)
         loss = jnp.linspace(0.0, 1.0, count + 1) @ (nlls + kls)
-        elbo = -(nll + kls[-1])
-        return loss, {"elbo": elbo, "rec_loss": -nll, "kl": kls[-1], "mse": mse}
+        return loss, {"elbo": -(nll + kls[-1]), "rec_loss": -nll, "kl": kls[-1]}
 
     def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
         """Reconstruction, masks and slots, which are the posteriors' means.
@@ -179,10 +183,9 @@ class IODINE(Model):
         posteriors' standard deviations (`z_std`), and the slots' `kl` in nats.
         """
         del step  # no schedule acts on the prediction
-        draws = jnp.moveaxis(noise["latents"], 1, 0)
-        count = self.settings.num_predict_iterations
-        posteriors = self.refine(self.pixels(batch.image, noise), draws[:count]).posteriors
-        mixture = self._explained(batch.image, posteriors[-1], draws[count])
+        draws, count = by_draw(noise), self.settings.num_predict_iterations
+        posteriors = self.refine(batch.image, first_draws(draws, count)).posteriors
+        mixture = self._explained(batch.image, posteriors[-1], draws["latents"][count])
         mean, variance = mean_and_variance(posteriors[-1])
         return Prediction(
             mixture.recon,
@@ -210,12 +213,11 @@ class IODINE(Model):
         posteriors' means.
         """
         del step
-        draws = jnp.moveaxis(noise["latents"], 1, 0)
-        count = self.settings.num_predict_iterations
-        posteriors = self.refine(self.pixels(batch.image, noise), draws[:count]).posteriors
+        draws, count = by_draw(noise), self.settings.num_predict_iterations
+        posteriors = self.refine(batch.image, first_draws(draws, count)).posteriors
         rows: dict[str, Array] = {}
         for t, posterior in enumerate(posteriors):
-            mixture = self._explained(batch.image, posterior, draws[t])
+            mixture = self._explained(batch.image, posterior, draws["latents"][t])
             rows[f"iteration {t}"] = jnp.clip(mixture.recon, 0.0, 1.0)
             rows[f"iteration {t} masks"] = 1 + jnp.argmax(mixture.masks, axis=1)
             if t == count:
@@ -224,7 +226,7 @@ class IODINE(Model):
         for i, value in enumerate(TRAVERSED):  # rows are shown in the order of their names
             slots = traversed(posteriors[-1], value)
             rows[f"traversal {i}: {value}"] = self._shown(slots, batch.image)
-        rows["sampled"] = self._shown(PRIOR_VARIANCE**0.5 * draws[0], batch.image)
+        rows["sampled"] = self._shown(PRIOR_VARIANCE**0.5 * draws["latents"][0], batch.image)
         return rows
 
     def _shown(
@@ -242,6 +244,16 @@ def traversed(posterior: Float[Array, "b k p"], value: float) -> Float[Array, "b
     dimension = jnp.argmax(divergence[example, slot], axis=-1)
     mean, _ = mean_and_variance(posterior)
     return mean.at[example, slot, dimension].set(value)
+
+
+def by_draw(noise: Noise) -> Noise:
+    """Noise `[t, b, ...]`, of one draw after the other."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), noise)
+
+
+def first_draws(draws: Noise, count: int) -> Noise:
+    """So many of the draws that `by_draw` gives."""
+    return jax.tree.map(lambda x: x[:count], draws)
 
 
 def frozen_copy(model: IODINE) -> IODINE:

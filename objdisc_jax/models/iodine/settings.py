@@ -38,7 +38,9 @@ class Settings(settings.Settings):
     decoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # one entry per layer but the last
     decoder_kernel: int = 3  # conv: side of its kernels
     position_frequencies: int = 12  # mlp: harmonics of the Fourier position features
-    pixel_stride: int = 1  # mlp: refine by every n-th row and column, at a random offset
+    # mlp: posteriors are refined by, and trained on, every n-th row and column, at a random offset
+    # that is another one in every iteration.
+    pixel_stride: int = 1
     encoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # refinement: convolutions, stride 2
     encoder_kernel: int = 3  # side of their kernels
     mlp_sizes: tuple[int, ...] = (256, 256)  # refinement: layers after the mean over pixels

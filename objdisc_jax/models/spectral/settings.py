@@ -10,7 +10,7 @@ from objdisc_jax import settings
 class Settings(settings.BackboneSettings):
     """By default on the tenth block of DINOv2's ViT-S/14, which separates things best."""
 
-    recommended = MappingProxyType({"num_train_steps": 1})  # nothing is trained
+    recommended = MappingProxyType({"num_train_steps": 1, "background.mode": "none"})
 
     block: int = 10
     num_slots: int = 7  # segments, or the largest number of them

@@ -117,17 +117,23 @@ def test_more_iterations_at_evaluation_leave_the_loss_as_it_is(case):
 
 def test_nll_of_some_pixels_stands_for_all():
     case = ModelCase.small("iodine", pixel_stride=3, **PIXELS)
-    model, noise = case.model, case.noise
-    slots = noise["latents"][:, 0]
-    pixels = model.pixels(case.batch.image, noise)
+    model, draw = case.model, jax.tree.map(lambda x: x[:, 0], case.noise)
+    slots = draw["latents"]
+    pixels = model.pixels(case.batch.image, draw)
     assert pixels.image.shape == (4, 5, 5, 3)
     some = Mixture(model.decode(slots, pixels), pixels.image, case.settings)
     every = Mixture(model.decode(slots), case.batch.image, case.settings)
-    for example, (row, col) in enumerate(np.asarray(noise["offset"])):
+    for example, (row, col) in enumerate(np.asarray(draw["offset"])):
         log_prob = every.log_prob[example, row : row + 15 : 3, col : col + 15 : 3]
         np.testing.assert_allclose(some.log_prob[example], log_prob, rtol=1e-3, atol=1e-3)
         expected = -(16 * 16 / 25) * log_prob.sum()
         np.testing.assert_allclose(model.nll(some)[example], expected, rtol=1e-4)
+
+
+def test_every_draw_has_pixels_of_its_own():
+    offset = ModelCase.small("iodine", pixel_stride=5, **PIXELS).noise["offset"]
+    assert offset.shape == (4, 3, 2)
+    assert len({tuple(row) for row in np.asarray(offset).reshape(-1, 2)}) > 4
 
 
 def test_visualization_shows_every_iteration_and_moves_one_dimension(case):

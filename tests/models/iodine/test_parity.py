@@ -108,9 +108,9 @@ def iterations(case):
     @jax.jit
     def compute(params):
         model = base.merge(case.graphdef, params)
-        pixels = model.pixels(case.image, case.noise)
+        pixels = model.pixels(case.image, {})
         draws = jnp.moveaxis(case.noise["latents"], 1, 0)
-        refined = model.refine(pixels, draws[:-1])
+        refined = model.refine(case.image, {"latents": draws[:-1]})
 
         def explain(posterior, noise):
             decoded = model.decode(sample(posterior, noise))
