@@ -73,7 +73,8 @@ class BackboneModel(Model):
         from its least value there to its largest.
         """
         mean = jnp.mean(features, axis=1, keepdims=True)
-        _, _, axes = jnp.linalg.svd(features - mean, full_matrices=False)
+        # One at a time: on a CPU a batch waits for threads that several devices use up.
+        axes = lax.map(lambda x: jnp.linalg.svd(x, full_matrices=False)[2], features - mean)
         shown = [(x - mean) @ axes[:, :3].mT for x in (features, *others)]
         low, high = (extreme(shown[0], axis=1, keepdims=True) for extreme in (jnp.min, jnp.max))
         shown = [jnp.clip((x - low) / (high - low + 1e-6), 0.0, 1.0) for x in shown]

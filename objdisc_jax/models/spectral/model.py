@@ -58,9 +58,11 @@ class Spectral(BackboneModel):
     def _segments(self, weights: Float[Array, "b n n"]) -> Float[Array, "b k n"]:
         """1 where a patch is in a segment, else 0."""
         settings = self.settings
-        labels = jax.vmap(
-            lambda one: normalised_cut(one, settings.num_slots, eigengap=settings.eigengap)
-        )(lax.stop_gradient(weights))
+        # One at a time: on a CPU a batch waits for threads that several devices use up.
+        labels = lax.map(
+            lambda one: normalised_cut(one, settings.num_slots, eigengap=settings.eigengap),
+            lax.stop_gradient(weights),
+        )
         return rearrange(jax.nn.one_hot(labels, settings.num_slots), "b n k -> b k n")
 
 
