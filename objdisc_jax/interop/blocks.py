@@ -28,7 +28,7 @@ def initialise(layer: nn.Linear | nn.Conv2d, init: str, gain: float = 1.0) -> No
         nn.init.zeros_(layer.bias)
 
 
-def truncated_normal(parameter: nn.Parameter, fan_in: int) -> None:
+def truncated_normal(parameter: Tensor, fan_in: int) -> None:
     """Draws from a normal distribution with σ = 1/√fan_in, cut at 2σ."""
     sigma = fan_in**-0.5
     nn.init.trunc_normal_(parameter, 0.0, sigma, -2.0 * sigma, 2.0 * sigma)

@@ -91,13 +91,14 @@ class MLPBroadcastDecoder(nn.Module):
         super().__init__()
         hidden = settings.decoder_channels
         self.slot_layer = nn.Linear(settings.slot_size, hidden[0], bias=False)
-        self.position = nn.ModuleDict()
-        self.position["dense"] = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
-        self.mlp = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise((*hidden, 4)))
+        dense = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
+        layers = [nn.Linear(*sizes) for sizes in pairwise((*hidden, 4))]
         initialise(self.slot_layer, "xavier")
-        initialise(self.position["dense"], "xavier")
-        for i, layer in enumerate(self.mlp):
+        initialise(dense, "xavier")
+        for i, layer in enumerate(layers):
             initialise(layer, "xavier" if i else "kaiming")
+        self.position = nn.ModuleDict({"dense": dense})
+        self.mlp = nn.ModuleList(layers)
 
     def forward(self, slots: Tensor, features: Tensor) -> Tensor:
         """Mask logits and colours `[b, k, 4, m, n]` at positions of features `[#b, m, n, f]`."""
@@ -110,6 +111,8 @@ class MLPBroadcastDecoder(nn.Module):
 
 class LSTMCell(nn.RNNCellBase):
     """LSTM with one bias, whose forget gate is σ(f + 1); gates i, f, g, o."""
+
+    bias: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, in_features: int, hidden_features: int):
         super().__init__(in_features, hidden_features, bias=False, num_chunks=4)
@@ -237,8 +240,8 @@ class RefinementNetwork(nn.Module):
         x = torch.cat([x, self.norms["dzp"](by_posterior), capacity, posterior], -1)
         if self.lstm is not None:
             assert state is not None
-            state = self.lstm(x, state)
-            x = state[0]
+            x, cell = self.lstm(x, state)
+            state = (x, cell)
         return posterior + self.head(x).float(), state
 
 
@@ -323,29 +326,30 @@ class IODINE(TorchModel):
                 divergence = kl_per_slot(posterior)
             nlls.append(self.nll(mixture))
             scale = settings.gradient_scale
-            by_painted = [scale * self.weight(pixels) * g.detach() for g in mixture.nll_gradient()]
+            by_logits, by_colours = (
+                scale * self.weight(mixture) * g.detach() for g in mixture.nll_gradient()
+            )
             (by_posterior,) = torch.autograd.grad(
                 [mixture.logits, mixture.colours, divergence],
                 posterior,
-                [*by_painted, torch.full_like(divergence, scale)],
+                [by_logits, by_colours, torch.full_like(divergence, scale)],
                 retain_graph=wants_graph,
             )
             yx = pixels.features[..., :2]
-            maps = self.refinement.spatial_inputs(pixels.image, yx, mixture, tuple(by_painted))
+            gradient = (by_logits, by_colours)
+            maps = self.refinement.spatial_inputs(pixels.image, yx, mixture, gradient)
             posterior, state = self.refinement(maps, by_posterior, posterior, state)
             posteriors.append(posterior)
         return posteriors, nlls
 
-    def weight(self, pixels: Pixels) -> float:
+    def weight(self, mixture: Mixture) -> float:
         """How many pixels of the image one of these stands for."""
         height, width = self.resolution
-        return height * width / pixels.image[0, 0].numel()
+        return height * width / mixture.log_prob[0].numel()
 
     def nll(self, mixture: Mixture) -> Tensor:
         """−log p(image) in nats."""
-        height, width = self.resolution
-        log_prob = mixture.log_prob.flatten(1)
-        return -(height * width / log_prob.shape[1]) * log_prob.sum(1)
+        return -self.weight(mixture) * mixture.log_prob.flatten(1).sum(1)
 
     def forward(self, image: Tensor, noise: Noise | None = None) -> Prediction:
         """Reconstruction, masks and slots; `extras` has `recons`, `z_std` and `kl`."""
