@@ -34,7 +34,7 @@ from absl.flags import argparse_flags
 from tqdm import tqdm
 
 from objdisc_jax import config as configs
-from objdisc_jax import segmentation
+from objdisc_jax import models, segmentation
 from objdisc_jax.cli import int_in_range, run
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.errors import UserError
@@ -76,9 +76,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--threshold", type=float, help="below it masks are low, from 0 to 1")
     add(
         "--crop",
-        default="data",
-        help=f"{CROPS} (default: like the training data if the aspect ratio matches, otherwise the "
-        "largest box of the model's aspect ratio in the centre)",
+        help=f"{CROPS} (default: none, all of the image, for models on features of a vision "
+        "transformer; data for others: like the training data if the aspect ratio matches, "
+        "otherwise the largest box of the model's aspect ratio in the centre)",
+    )
+    add(
+        "--num-slots",
+        type=int_in_range(1),
+        help="into how many slots images are divided at most (default: as in training); not for "
+        "models that have learned each slot",
+    )
+    add(
+        "--backbone",
+        metavar="FILE",
+        help="where the weights of the frozen vision transformer lie now, a safetensors file",
     )
     add(
         "--batch-size",
@@ -101,7 +112,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> None:
     """Segments the images that the command line names."""
     outputs = _parse_outputs(arguments.save)
-    crop = _parse_crop(arguments.crop)
     index, count = arguments.process_index, arguments.process_count
     if arguments.threshold is not None and not 0.0 <= arguments.threshold <= 1.0:
         raise UserError(f"--threshold: got {arguments.threshold}; it lies between 0 and 1.")
@@ -115,6 +125,9 @@ def main(arguments: argparse.Namespace) -> None:
     files = inputs.find(arguments.input, arguments.output)[index::count]
     config = configs.load(arguments.workdir)
     declaration = datasets.get(config.data.name).declare(config.data)
+    crop = arguments.crop and _parse_crop(arguments.crop)
+    if crop is None:
+        crop = "none" if models.settings_class(config.model.name).has_coarse_masks else "data"
     cropping = inputs.Cropping(crop, declaration, tuple(config.model.resolution))
     num_workers = arguments.num_workers
     if num_workers is None:
@@ -146,6 +159,7 @@ def _segment(
 
     asked = {name: getattr(arguments, name) for name in ("background", "region", "threshold")}
     asked["mode"] = asked.pop("background")
+    settings = {"num_slots": arguments.num_slots, "weights": arguments.backbone}
     segmenter = Segmenter(
         arguments.workdir,
         which=arguments.step,
@@ -153,6 +167,7 @@ def _segment(
         batch_size=arguments.batch_size,
         details="npz" in outputs,
         panel="panel" in outputs,
+        settings={name: value for name, value in settings.items() if value is not None},
     )
     writer = Writer(arguments.output, outputs, segmenter.background, num_threads=_num_cores())
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import ArrayLike
+from PIL import Image
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
@@ -56,15 +57,57 @@ def segment(
     masks = np.asarray(masks, np.float32)
     _check(masks, background, mode, region, threshold)
     labels = masks.argmax(1).astype(np.uint8) + np.uint8(1)
+    if background is None:
+        labels[low_confidence(masks, mode=mode, threshold=threshold)] = 0
+    for image_labels in labels:
+        _clear_background(image_labels, background, mode, region)
+    return labels
+
+
+def segment_enlarged(
+    masks: ArrayLike,
+    size: tuple[int, int],
+    *,
+    background: int | None = None,
+    mode: str = "none",
+    region: str = "hull_area",
+    threshold: float = 0.5,
+) -> UInt8[np.ndarray, "H W"]:
+    """Assigns every pixel of an image as `segment` does, after enlarging its masks smoothly.
+
+    Args:
+        masks: soft masks [k, h, w] of the image.
+        size: rows H and columns W of the image. Masks are interpolated bilinearly, one at a time.
+        background: as for `segment`, and so are the others.
+        mode: how background is found.
+        region: what "furthest" compares.
+        threshold: in [0, 1].
+    """
+    masks = np.asarray(masks, np.float32)
+    _check(masks[None], background, mode, region, threshold)
+    rows, columns = size
+    best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
+    for label, mask in enumerate(masks, 1):
+        image = Image.fromarray(mask).resize((columns, rows), Image.Resampling.BILINEAR)
+        enlarged = np.asarray(image)
+        larger = enlarged > best
+        np.copyto(best, enlarged, where=larger)
+        labels[larger] = label
+    if background is None:
+        labels[low_confidence(best[None, None], mode=mode, threshold=threshold)[0]] = 0
+    _clear_background(labels, background, mode, region)
+    return labels
+
+
+def _clear_background(
+    labels: UInt8[np.ndarray, "h w"], background: int | None, mode: str, region: str
+) -> None:
+    """Sets a model's own background, or the region that extends furthest, to 0, where asked for."""
     if background is not None:
         labels[labels == background + 1] = 0
-        return labels
-    labels[low_confidence(masks, mode=mode, threshold=threshold)] = 0
-    if mode in ("largest_segment", "both"):
+    elif mode in ("largest_segment", "both"):
         extent = _hull_area if region == "hull_area" else _hull_diameter
-        for image_labels in labels:
-            image_labels[image_labels == _furthest(image_labels, extent)] = 0
-    return labels
+        labels[labels == _furthest(labels, extent)] = 0
 
 
 def low_confidence(masks: Any, *, mode: str, threshold: float, **_: object) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.names import closest
@@ -29,6 +29,9 @@ class Settings:
     """What the model's paper prescribes for training, by the config's full keys: learning rates,
     warm-up, clipping; a group of parameters by the arguments of `config.group_config`. `experiment`
     sets them; an experiment states what differs."""
+    has_coarse_masks: ClassVar[bool] = False
+    """Whether masks are of patches: who shows them on a photograph enlarges them smoothly, and the
+    model sees all of it."""
 
     resolution: tuple[int, int] = (128, 128)  # height and width that images are resized to
 
@@ -116,6 +119,91 @@ class SlotAttentionSettings(Settings):
     def check(self) -> None:
         """Refuses sizes below 1."""
         self.at_least(1, "num_slots", "slot_size", "num_iterations", "mlp_hidden_size")
+
+
+class ViT(NamedTuple):
+    """Sizes of a vision transformer that is published with weights."""
+
+    repository: str  # on the Hugging Face Hub
+    patch: int  # side of a patch, pixels
+    width: int  # size of a token
+    num_blocks: int
+    num_heads: int
+    table: int  # side of the table of positions, patches
+    layer_scale: bool = True  # DINOv2 scales what a block adds, channel by channel
+    registers: int = 0  # learned tokens beside cls and patches
+
+
+VITS = types.MappingProxyType(
+    {
+        "dinov2_s14": ViT("facebook/dinov2-small", 14, 384, 12, 6, 37),
+        "dinov2_b14": ViT("facebook/dinov2-base", 14, 768, 12, 12, 37),
+        "dinov2_s14_registers": ViT(
+            "facebook/dinov2-with-registers-small", 14, 384, 12, 6, 37, registers=4
+        ),
+        "dinov2_b14_registers": ViT(
+            "facebook/dinov2-with-registers-base", 14, 768, 12, 12, 37, registers=4
+        ),
+        "dino_s16": ViT("facebook/dino-vits16", 16, 384, 12, 6, 14, layer_scale=False),
+        "dino_s8": ViT("facebook/dino-vits8", 8, 384, 12, 6, 28, layer_scale=False),
+        "dino_b16": ViT("facebook/dino-vitb16", 16, 768, 12, 12, 14, layer_scale=False),
+        "dino_b8": ViT("facebook/dino-vitb8", 8, 768, 12, 12, 28, layer_scale=False),
+        "tiny": ViT("", 4, 48, 2, 4, 5, registers=1),  # of tests
+    }
+)
+"""The backbones by name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSettings(Settings):
+    """Settings of models on the features of a frozen ViT (`objdisc_jax.nn.vit`)."""
+
+    has_coarse_masks = True
+
+    resolution: tuple[int, int] = (224, 224)
+    backbone: str = "dinov2_s14"  # a name of VITS
+    # Its weights: a safetensors file in Hugging Face's layout, or a repository there; None is the
+    # one that publishes them.
+    weights: str | None = None
+    block: int = 12  # the block whose output the features are, from 1 on
+    final_norm: bool = False  # whether the backbone's last LayerNorm is applied to that
+    # How positions are resampled to other image sizes than the backbone's own: as Hugging Face
+    # (size) and as Meta do (offset), both bicubic, or as timm does, bicubic with antialiasing.
+    positions: Literal["size", "offset", "antialias"] = "size"
+    cached: bool = False  # read features, from the file `data.features`, and no images
+    dtype: DType = "float32"  # compute type; parameters, norms and losses are float32
+
+    @property
+    def vit(self) -> ViT:
+        """The backbone's sizes."""
+        return VITS[self.backbone]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.resolution[0] // self.vit.patch, self.resolution[1] // self.vit.patch
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return self.grid[0] * self.grid[1]
+
+    def check(self) -> None:
+        """Refuses backbones that there are not, and images that patches do not fill."""
+        super().check()
+        if self.backbone not in VITS:
+            self.refuse("backbone", f"allowed are {', '.join(VITS)}")
+        patch = self.vit.patch
+        if any(side % patch for side in self.resolution):
+            near = tuple(max(1, round(side / patch)) * patch for side in self.resolution)
+            self.refuse(
+                "resolution",
+                f"the patches of {self.backbone} are {patch}x{patch} pixels: use multiples of "
+                f"{patch}, such as {near}",
+            )
+        self.between(1, self.vit.num_blocks, "block")
+        if self.final_norm and self.block != self.vit.num_blocks:
+            self.refuse("final_norm", f"it belongs to the last block, {self.vit.num_blocks}")
 
 
 _MISFIT = object()

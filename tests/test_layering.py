@@ -50,6 +50,16 @@ ALLOWED = {
     },
     "predict": {"prediction", "config", "data", "cli"},
     "data/inspect": {"data", "visualize", "cli", "config"},
+    "features": {
+        "models",
+        "data",
+        "config",
+        "sharding",
+        "preprocessing",
+        "evaluation",
+        "training",
+        "cli",
+    },
     "convert": {"training", "config", "cli", "interop", "sharding"},
 }
 NO_JAX = ("data", "data/inspect", "config", "settings", "registry")

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from objdisc_jax import config as configs
-from objdisc_jax import convert, interop, predict
+from objdisc_jax import convert, features, interop, predict, segmentation
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
@@ -24,6 +24,7 @@ from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.prediction import results, segmenter
 from objdisc_jax.training import loop
+from tests.backbones import write_tiny
 from tests.conftest import small_config, tiny_experiment
 from tests.training.test_train import changed
 
@@ -426,3 +427,78 @@ def test_images_of_one_name_and_two_kinds_both_get_results(workdir, images, tmp_
     run(workdir, images, tmp_path / "out")
     assert (tmp_path / "out" / "a_labels.png").is_file()
     assert (tmp_path / "out" / "a.png_labels.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def spectral(tmp_path_factory, tetrominoes_file):
+    """A run of a model on features of patches, which were stored for its training, and these."""
+    folder = tmp_path_factory.mktemp("spectral")
+    config = small_config("spectral")
+    config.data.update(path=str(tetrominoes_file), num_workers=0)
+    config.data.features = str(folder / "features.h5")
+    config.model.update(weights=str(write_tiny(folder / "tiny.safetensors")), cached=True)
+    config.update(batch_size=8, num_train_steps=1)
+    features.write(config)
+    loop.train(config, folder / "run")
+    return folder
+
+
+def test_photographs_are_seen_whole_and_divided_smoothly(spectral, tmp_path):
+    image = np.zeros((300, 480, 3), np.uint8)
+    image[90:210, 160:] = (255, 200, 0)
+    Image.fromarray(image).save(tmp_path / "wide.png")
+    more = ("--save", "labels,npz", "--background", "none")
+    run(spectral / "run", tmp_path / "wide.png", tmp_path / "out", *more)
+    found = labels(tmp_path / "out" / "wide_labels.png")
+    assert found.shape == (300, 480)
+    stored = np.load(tmp_path / "out" / "wide.npz")
+    assert stored["crop"].tolist() == [0, 300, 0, 480]
+    expected = segmentation.segment_enlarged(stored["masks"], (300, 480))
+    np.testing.assert_array_equal(found, expected)
+    # 24 pixels to 480: the borders of copied pixels would all lie at multiples of 20.
+    borders = np.flatnonzero((found[:, 1:] != found[:, :-1]).any(0)) + 1
+    assert len(borders)
+    assert (borders % 20).any()
+
+
+def test_number_of_slots_may_be_another_than_in_training(spectral, workdir, images, tmp_path):
+    for run_directory, most in ((spectral / "run", 3), (workdir, 3)):
+        for asked in (None, 2):
+            more = () if asked is None else ("--num-slots", asked)
+            output = tmp_path / f"{most}{asked}{run_directory.name}"
+            run(run_directory, images, output, "--save", "npz", *more)
+            assert len(np.load(output / "a.npz")["masks"]) == (asked or most)
+
+
+def test_slots_that_were_learned_stay_as_many(images, tetrominoes_file, tmp_path):
+    config = tiny_experiment(tetrominoes_file)
+    config.model.gradient = "bo_qsa"
+    loop.train(changed(config, num_train_steps=1), tmp_path / "run")
+    with pytest.raises(UserError, match=r"do not fit (?s:.)*slots_init"):
+        run(tmp_path / "run", images, tmp_path / "out", "--num-slots", 2)
+
+
+def test_models_without_slots_or_backbone_refuse_the_options(images, tetrominoes_file, tmp_path):
+    config = small_config("gnm")
+    config.data.update(path=str(tetrominoes_file), num_workers=0)
+    config.update(batch_size=8, num_train_steps=1)
+    loop.train(config, tmp_path / "run")
+    for flag, value in (("--num-slots", 2), ("--backbone", "file")):
+        with pytest.raises(UserError, match=r"the model 'gnm' has no setting"):
+            run(tmp_path / "run", images, tmp_path / "out", flag, value)
+
+
+def test_backbone_may_have_moved_but_must_be_the_same(spectral, images, tmp_path):
+    moved = tmp_path / "elsewhere.safetensors"
+    moved.write_bytes((spectral / "tiny.safetensors").read_bytes())
+    (spectral / "tiny.safetensors").rename(spectral / "gone.safetensors")
+    try:
+        with pytest.raises(UserError, match=r"tiny\.safetensors, but there is no such file"):
+            run(spectral / "run", images, tmp_path / "out")
+        run(spectral / "run", images, tmp_path / "out", "--backbone", moved)
+        write_tiny(moved, gain=1.0)
+        with pytest.raises(UserError, match=r"is not the one that the run"):
+            run(spectral / "run", images, tmp_path / "out", "--backbone", moved)
+    finally:
+        (spectral / "gone.safetensors").rename(spectral / "tiny.safetensors")
+    assert len(list((tmp_path / "out").glob("*_labels.png"))) == 2

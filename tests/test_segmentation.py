@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from objdisc_jax.segmentation import MODES, REGIONS, segment
+from objdisc_jax.segmentation import MODES, REGIONS, segment, segment_enlarged
 
 
 def masks_of(labels, num_slots, sure=0.9):
@@ -135,3 +135,25 @@ def test_wrong_argument_is_an_error(arguments, message):
 def test_wrong_shape_is_an_error(shape):
     with pytest.raises(ValueError, match=r"masks: got shape .*expected \[b, k, h, w\]"):
         segment(np.zeros(shape))
+
+
+def test_masks_are_enlarged_before_pixels_are_assigned():
+    """Between two pixels' centres, 4 apart, the border lies where the masks are equal."""
+    masks = np.array([[[0.9, 0.3]], [[0.1, 0.7]]], np.float32)  # equal after 2/3 of the way
+    found = segment_enlarged(masks, (1, 8))
+    # Pixel centres at 0.5, 1.5, ...; those of the masks at 2 and 6.
+    np.testing.assert_array_equal(found[0], [1, 1, 1, 1, 1, 2, 2, 2])
+    own = segment_enlarged(masks, (1, 8), background=1)
+    np.testing.assert_array_equal(own[0], [1, 1, 1, 1, 1, 0, 0, 0])
+    low = segment_enlarged(masks, (1, 8), mode="low_confidence", threshold=0.65)
+    np.testing.assert_array_equal(low[0] == 0, [0, 0, 0, 0, 1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_masks_that_keep_their_size_are_assigned_as_without_enlarging(mode):
+    masks = np.random.default_rng(0).dirichlet(np.ones(4), (2, 9, 11)).astype(np.float32)
+    masks = np.moveaxis(masks, -1, 1)
+    expected = segment(masks, mode=mode, threshold=0.5)
+    for one, labels in zip(masks, expected, strict=True):
+        found = segment_enlarged(one, (9, 11), mode=mode, threshold=0.5)
+        np.testing.assert_array_equal(found, labels)

@@ -139,6 +139,7 @@ MUTABLE = (
     "wandb",
     "data.num_workers",
     "data.path",
+    "data.features",
     "data.on_bad_image",
 )
 """Keys, or blocks of them, that may change when a run is continued."""

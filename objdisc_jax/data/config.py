@@ -24,6 +24,9 @@ def shared_config(name: str, path: str) -> ml_collections.ConfigDict:
     config.max_objects = config_dict.placeholder(int)
     # The test split ends after this many images that pass the filter; None means all of them.
     config.num_test_images = config_dict.placeholder(int)
+    # A file of what a model's frozen parts make of the images, computed once by
+    # `python -m objdisc_jax.features`; None: there is none.
+    config.features = config_dict.placeholder(str)
     # Worker processes that read and crop images; 0 reads in the main process.
     config.num_workers = 2
     # What an image does that cannot be read: raise | skip. Skipping takes the next one in its
@@ -43,10 +46,12 @@ def shared_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
-def check_choice(config: ml_collections.ConfigDict, key: str, allowed: Collection[str]) -> str:
+def check_choice(config: ml_collections.ConfigDict, key: str, allowed: Collection[Any]) -> Any:
     """Returns the value of a key; raises a `DataError` if it is none of those allowed."""
     if config[key] not in allowed:
-        raise DataError(f"data.{key}: got {config[key]!r}; allowed are {', '.join(allowed)}.")
+        raise DataError(
+            f"data.{key}: got {config[key]!r}; allowed are {', '.join(map(str, allowed))}."
+        )
     return config[key]
 
 

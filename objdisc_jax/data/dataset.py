@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int
 
-from objdisc_jax.data import datasets
+from objdisc_jax.data import datasets, features
 from objdisc_jax.data.declaration import DatasetDeclaration, Field, Reader
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.sampler import PADDING
@@ -52,8 +52,8 @@ class Dataset:
             if name not in self.fields:
                 raise DataError(
                     f"{who} needs the field '{name}', but data set '{self.declaration.name}' has "
-                    f"{', '.join(self.fields)}. Declare it in the data set's `fields`, or choose "
-                    "another data set."
+                    f"{', '.join(self.fields)}. Declare it in the data set's `fields`, name a "
+                    "file that has it with --config.data.features, or choose another data set."
                 )
 
     def read(self, positions: Positions, names: Collection[str] | None = None) -> Batch:
@@ -155,6 +155,8 @@ def load(config: ml_collections.ConfigDict, split: str) -> Dataset:
     """
     declaration = datasets.get(str(config.name)).declare(config)
     reader = declaration.reader(declaration)
+    if config.get("features") is not None:
+        declaration, reader = features.attach(declaration, reader, config.features)
     splits = reader.splits()
     if split not in splits:
         raise DataError(

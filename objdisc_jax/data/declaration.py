@@ -29,6 +29,8 @@ class Field:
 
     dtype: str  # of its values, as NumPy calls it: "float32"
     shape: tuple[int, ...]  # of one example's values
+    # Of values that a model has computed: with which settings and frozen parts, JSON.
+    computed_with: Mapping[str, Any] | None = None
 
 
 @runtime_checkable

@@ -27,11 +27,11 @@ from objdisc_jax.data.declaration import Box, DatasetDeclaration
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
 
-_DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
+DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
 try:  # inflates more than twice as fast as HDF5's own library
     from isal import isal_zlib  # pyright: ignore[reportMissingImports]
 
-    _DAMAGED += (isal_zlib.error,)  # pyright: ignore[reportAssignmentType]
+    DAMAGED += (isal_zlib.error,)  # pyright: ignore[reportAssignmentType]
 except ImportError:
     isal_zlib = None
 
@@ -125,7 +125,7 @@ class Hdf5Reader:
             return h5py.File(path, "r")
 
     @functools.cached_property
-    def _arrays(self) -> dict[str, "_Array"]:
+    def _arrays(self) -> dict[str, "RecordArray"]:
         """The arrays that `read` needs, by role, after checking what they hold."""
         declared = self.declaration
         with self._explained(DataError):
@@ -147,7 +147,7 @@ class Hdf5Reader:
             for name, field in declared.fields.items():
                 field_shape = (shape[0], *field.shape)
                 arrays[name] = self._array(name, field_shape, dtype=field.dtype, cast=True)
-            return {role: _Array(array) for role, array in arrays.items()}
+            return {role: RecordArray(array) for role, array in arrays.items()}
 
     def _array(
         self, role: str, *shapes: tuple[int | None, ...], dtype: str = "number", cast: bool = False
@@ -187,7 +187,7 @@ class Hdf5Reader:
             yield
         except DataError:
             raise
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._invalid(
                 f"HDF5 cannot read it ({error}): it may be truncated, damaged, or no HDF5 file.",
                 kind,
@@ -200,11 +200,11 @@ class Hdf5Reader:
         )
 
 
-class _Array:
+class RecordArray:
     """An array [n, ...] of which boxes of single records are read."""
 
     def __init__(self, array: h5py.Dataset):
-        self.shape = array.shape
+        self.shape, self.dtype = array.shape, array.dtype
         self._array = array
         # A record that is one chunk is unpacked whole, and NumPy cuts faster than HDF5.
         self._whole = array.chunks == (1, *array.shape[1:])

@@ -88,6 +88,32 @@ def read_records(path: str | os.PathLike[str], start: int = 0) -> Iterator[bytes
             offset += _HEADER.size + length + _FOOTER.size
 
 
+def count_records(path: str | os.PathLike[str]) -> int:
+    """Returns how many records a file has; of a plain one only the lengths are read.
+
+    Raises:
+        DataError: as `read_records`.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    with _opened(path) as file:
+        if file.peek(2)[:2] == _GZIP_MAGIC:
+            return sum(1 for _ in read_records(path))
+        size = os.fstat(file.fileno()).st_size
+        number = offset = 0
+        while offset != size:
+            with _located(path, number, offset):
+                file.seek(offset)
+                header = file.read(_HEADER.size)
+                if len(header) < _HEADER.size:
+                    raise EOFError("the file ends within its length")
+                length = _HEADER.unpack(header)[0]
+                offset += _HEADER.size + length + _FOOTER.size
+                if length >= _TOO_LONG or offset > size:
+                    raise EOFError(f"the file ends within its {length} bytes of data")
+            number += 1
+    return number
+
+
 def _opened(path: pathlib.Path) -> io.BufferedReader:
     try:
         return open(path, "rb")

@@ -16,7 +16,7 @@ from objdisc_jax import sharding, visualize
 from objdisc_jax.data import loader
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
-from objdisc_jax.preprocessing import prepare_batch, resize_labels, to_unit_range
+from objdisc_jax.preprocessing import prepare_batch, prepare_images, resize_labels, to_unit_range
 from objdisc_jax.segmentation import segment
 
 FOLDER = "visualizations"
@@ -62,7 +62,10 @@ def draw(
     batch = prepare_batch(fields, model)
     noise = evaluation_noise(model, seed, fields["index"])
     prediction = model.predict(batch, noise, step=step)
-    shown = {"input": batch.fields.get("image"), "reconstruction": prediction.recon}
+    image = None
+    if "image" in fields:  # whether the model names it or not
+        image = prepare_images(fields["image"], model.resolution, model.input_range)
+    shown = {"input": image, "reconstruction": prediction.recon}
     rows = {
         name: jnp.clip(to_unit_range(image, model.input_range), 0.0, 1.0)
         for name, image in shown.items()

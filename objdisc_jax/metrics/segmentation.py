@@ -199,6 +199,23 @@ def mean_best_overlap(
     return np.array([iou.max(axis=1).mean() if len(iou) else np.nan for iou in ious])
 
 
+def localization(
+    table: ArrayLike, background: tuple[int, ...] = (0,)
+) -> tuple[Float[np.ndarray, "b"], Float[np.ndarray, "b"]]:
+    """CorLoc and recovery: whether some object, and how many, have an IoU above 0.5 with a segment.
+
+    Arguments, range, NaN and errors are those of `mean_iou`.
+
+    Returns:
+        1.0 where some true object is found, else 0.0; and the share of true objects found.
+    """
+    found = [iou.max(axis=1) > 0.5 for iou in _object_ious(table, background)]
+    return (
+        np.array([float(f.any()) if len(f) else np.nan for f in found]),
+        np.array([f.mean() if len(f) else np.nan for f in found]),
+    )
+
+
 def _object_ious(table: ArrayLike, background: tuple[int, ...]) -> list[Float[np.ndarray, "t p"]]:
     """IoU of each true object present with every predicted segment, one matrix an image."""
     counts = np.asarray(table)

@@ -113,6 +113,23 @@ class Model(nnx.Module, abc.ABC):
         del part
         return load_file(file)
 
+    @property
+    def encoding(self) -> Mapping[str, Any]:
+        """The settings that `encode_frozen` depends on, JSON.
+
+        Stored fields tell them, and a model with others refuses those fields.
+        """
+        return {}
+
+    def encode_frozen(self, image: Float[Array, "b h w 3"]) -> dict[str, Array]:
+        """Fields that frozen parts make of images, `[b, ...]` each.
+
+        `python -m objdisc_jax.features` stores them beside the data, for a model that names them
+        in place of "image".
+        """
+        del image
+        return {}
+
     @abc.abstractmethod
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Every random draw of a forward pass, as a pytree of arrays `[b, ...]`."""

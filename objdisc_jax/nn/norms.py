@@ -60,7 +60,8 @@ class _Norm(nnx.LayerNorm):
         self.num_axes = num_axes
 
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        assert self.scale is not None and self.bias is not None
+        assert self.scale is not None
+        assert self.bias is not None
         normed: Array = normalize(x, self.scale[...], self.bias[...], self.num_axes)
         return normed.astype(self.dtype or normed.dtype)
 

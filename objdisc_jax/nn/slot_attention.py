@@ -1,6 +1,7 @@
 """Slot Attention: iterative attention in which slots compete for input positions."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -47,7 +48,8 @@ class SlotAttention(nnx.Module):
         in_features: channels c of the input.
         settings: sizes, iterations and mode; only `bo_qsa` has parameters that depend on the number
             of slots.
-        input_mlp: pass the inputs through LayerNorm and an MLP of two layers first, as SLATE does.
+        input_mlp: sizes of the layers of an MLP that inputs pass first, after a LayerNorm, as SLATE
+            and DINOSAUR have; none by default.
         rngs: source of the initial values.
     """
 
@@ -56,7 +58,7 @@ class SlotAttention(nnx.Module):
         in_features: int,
         settings: SlotAttentionSettings,
         *,
-        input_mlp: bool = False,
+        input_mlp: Sequence[int] = (),
         rngs: nnx.Rngs,
     ):
         self.settings = settings
@@ -71,8 +73,11 @@ class SlotAttention(nnx.Module):
             self.slot_log_sigma = nnx.Param(init(rngs.params(), (1, 1, slot_size), jnp.float32))
         self.input_layer_norm = layer_norm(in_features, rngs=rngs) if input_mlp else None
         self.input_mlp = (
-            MLP((in_features,) * 3, init="kaiming", dtype=dtype, rngs=rngs) if input_mlp else None
+            MLP((in_features, *input_mlp), init="kaiming", dtype=dtype, rngs=rngs)
+            if input_mlp
+            else None
         )
+        in_features = (in_features, *input_mlp)[-1]
         self.norm_inputs = layer_norm(in_features, rngs=rngs)
         self.norm_slots = layer_norm(slot_size, rngs=rngs)
         self.norm_mlp = layer_norm(slot_size, rngs=rngs)
@@ -165,6 +170,14 @@ class SlotAttention(nnx.Module):
         if with_gradient > 1:
             slots = self._iterate(with_gradient - 1, slots, keys, values)
         return self.step(slots, keys, values)
+
+    def first_attention(
+        self, inputs: Float[Array, "b n c"], noise: Float[Array, "b k d"] | None
+    ) -> Float[Array, "b n k"]:
+        """How the first iteration divides the input among the slots."""
+        return self.step(
+            self.initial_slots(inputs.shape[0], noise), *self.project_inputs(inputs)
+        ).attn
 
     def _iterate(self, count: int, slots: Array, keys: Array, values: Array) -> Array:
         """The slots after so many iterations, one loop: a single one to compile."""

@@ -25,6 +25,7 @@ from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.files import replacing
 from objdisc_jax.prediction.segmenter import Segmented
+from objdisc_jax.segmentation import segment_enlarged
 
 # Errors that the next image would meet as well.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -108,7 +109,7 @@ class Writer:
             OSError: a file cannot be written.
         """
         stem, chosen = self._output / image.file.name, self._outputs
-        labels = _at_full_size(image, segmented.labels)
+        labels = self._at_full_size(image, segmented)
         if "labels" in chosen:
             visualize.save_labels(f"{stem}_labels.png", labels)
         if "panel" in chosen:
@@ -124,6 +125,22 @@ class Writer:
             if pixels.shape[:2] != image.size:
                 raise BadImageError(f"The image {image.file.path} changed while it was segmented.")
             visualize.save_png(f"{stem}_overlay.png", visualize.overlay(pixels, labels))
+
+    def _at_full_size(self, image: Input, segmented: Segmented) -> UInt8[np.ndarray, "H W"]:
+        """The label map of all of an image; what was cropped away is background."""
+        top, bottom, left, right = image.crop
+        full = np.zeros(image.size, np.uint8)
+        rows, columns = bottom - top, right - left
+        if segmented.is_coarse:
+            own = segmented.own_background
+            inside = segment_enlarged(
+                segmented.masks, (rows, columns), background=own, **self._background
+            )
+        else:
+            labels = Image.fromarray(segmented.labels)
+            inside = np.asarray(labels.resize((columns, rows), Image.Resampling.NEAREST))
+        full[top:bottom, left:right] = inside
+        return full
 
 
 class _Budget:
@@ -153,16 +170,6 @@ def _unusable(output: Path, error: OSError) -> UserError:
         f"--output: {output} cannot be written ({error.strerror or error}). Make room, see to the "
         "permissions, or name another folder."
     )
-
-
-def _at_full_size(image: Input, labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "H W"]:
-    """The label map of all of an image; what was cropped away is background."""
-    top, bottom, left, right = image.crop
-    full = np.zeros(image.size, np.uint8)
-    size = right - left, bottom - top
-    inside = Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)
-    full[top:bottom, left:right] = np.asarray(inside)
-    return full
 
 
 def _save_npz(path: Path, image: Input, segmented: Segmented) -> None:

@@ -1,6 +1,7 @@
 """A trained run that segments images, in batches of any size with the same results."""
 
 import functools
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from objdisc_jax import config as configs
 from objdisc_jax import segmentation, sharding
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
-from objdisc_jax.preprocessing import prepare_batch
+from objdisc_jax.preprocessing import prepare_batch, prepare_images
 from objdisc_jax.training import run_dir
 
 Key = TypeVar("Key")
@@ -31,6 +33,7 @@ class Segmented(NamedTuple):
     details: dict[str, np.ndarray]  # slots, count, and the model's extras, if asked for
     rows: dict[str, np.ndarray]  # images of the panel, [1, ...] each, if asked for
     own_background: int | None  # index of the mask that is the model's own background
+    is_coarse: bool  # whether masks are enlarged smoothly, see `Settings.has_coarse_masks`
 
 
 @flax.struct.dataclass
@@ -57,6 +60,8 @@ class Segmenter:
         batch_size: images at a time, rounded up to whole chunks on every device.
         details: whether to compute slots, count and extras.
         panel: whether to compute the rows of the panel.
+        settings: of the model, in place of the run's: the number of slots, say. Its parameters keep
+            their shapes.
 
     Raises:
         UserError: there is no such run or checkpoint, or the model takes more than images.
@@ -71,10 +76,26 @@ class Segmenter:
         batch_size: int = 16,
         details: bool = False,
         panel: bool = False,
+        settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
         self._mesh = sharding.data_mesh(jax.local_devices())
-        run = run_dir.load_trained(workdir, sharding.replicated(self._mesh), which=which)
-        if further := [name for name in run.model.fields if name != "image"]:
+        config = configs.load(workdir)
+        for name, value in settings.items():
+            if name not in config.model:
+                raise UserError(
+                    f"--workdir: the model {config.model.name!r} has no setting {name!r}. Leave "
+                    "out the option for it."
+                )
+            config.model[name] = value
+        place = sharding.replicated(self._mesh)
+        run = run_dir.load_trained(workdir, place, which=which, config=config)
+        image = jax.ShapeDtypeStruct((1, *run.model.resolution, 3), jnp.float32)
+        self._made = jax.eval_shape(
+            lambda params, image: base.merge(run.graphdef, params).encode_frozen(image),
+            run.params,
+            image,
+        ).keys() & {*run.model.fields}
+        if further := [name for name in run.model.fields if name not in {"image", *self._made}]:
             raise UserError(
                 f"--workdir: the model {run.config.model.name!r} needs {', '.join(further)} beside "
                 "images, so it can only be evaluated on its data: "
@@ -140,6 +161,7 @@ class Segmenter:
                     {name: np.asarray(value[i]) for name, value in found.details.items()},
                     {name: np.asarray(row[i : i + 1]) for name, row in found.rows.items()},
                     own,
+                    self._run.model.settings.has_coarse_masks,
                 ),
             )
 
@@ -147,6 +169,10 @@ class Segmenter:
         self, params: base.Params, fields: Any, step: base.Step, *, details: bool, panel: bool
     ) -> _Found:
         model, seed = base.merge(self._run.graphdef, params), self._run.config.seed
+        if self._made:  # what the run read from a file
+            image = prepare_images(fields["image"], model.resolution, model.input_range)
+            made = model.encode_frozen(image)
+            fields = {**fields, **{name: made[name] for name in self._made}}
         if panel:
             rows, prediction = visualization.draw(model, fields, seed, step)
         else:

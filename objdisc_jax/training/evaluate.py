@@ -13,7 +13,7 @@ from objdisc_jax.data import loader
 from objdisc_jax.evaluation import evaluators, visualization
 from objdisc_jax.evaluation.runner import Runner, Scores
 from objdisc_jax.files import write_atomically
-from objdisc_jax.training import distributed, run_dir
+from objdisc_jax.training import distributed, frozen, run_dir
 
 
 def evaluate(
@@ -47,6 +47,7 @@ def evaluate(
     config = trained.config
     dataset = loader.load(config.data, split)
     dataset.check_fields(trained.model.fields, f"model {config.model.name!r}")
+    frozen.check_computed(trained.frozen, trained.model, dataset.fields, config.data.features)
     scores = Runner(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
     if distributed.is_primary():
         draw = visualization.Visualizer(config, trained.graphdef, dataset)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from objdisc_jax.data.declaration import Field
+from objdisc_jax.data.features import refuse_others
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
@@ -15,6 +17,7 @@ from objdisc_jax.names import flatten, unflatten
 
 FILE = "frozen.json"
 HUB_FILE = "model.safetensors"
+_MOST_PROBLEMS = 12  # that are listed of a file
 
 
 class Frozen(NamedTuple):
@@ -85,6 +88,32 @@ def check(parts: Frozen, workdir: Path) -> None:
             )
 
 
+def check_computed(
+    parts: Frozen, model: base.Model, fields: Mapping[str, Field], path: Any
+) -> None:
+    """Checks that stored fields were computed with a model's own settings and frozen parts.
+
+    Args:
+        parts: the model's.
+        model: names the fields that it reads.
+        fields: what there is of every example of a data set, by name.
+        path: of the file that has the computed ones.
+
+    Raises:
+        DataError: they were computed with others; says which.
+    """
+    for name in model.fields:
+        stored = fields[name].computed_with
+        if stored is not None:
+            refuse_others(path, stored, computed_with(model, parts))
+
+
+def computed_with(model: base.Model, parts: Frozen) -> dict[str, Any]:
+    """What the fields of `model.encode_frozen` depend on beside the images, JSON."""
+    files = {f"SHA-256 of {part}": found["sha256"] for part, found in parts.sources.items()}
+    return {**model.encoding, "resolution": list(model.resolution), **files}
+
+
 def _find(part: str, source: str) -> Path:
     """The file of a source: a path, or REPOSITORY or REPOSITORY/FILE on the Hugging Face Hub."""
     file = Path(source).expanduser()
@@ -103,8 +132,9 @@ def _find(part: str, source: str) -> Path:
         except Exception as error:  # no network, no such repository, no such file, a full disk
             reason += f", and from the Hugging Face Hub it cannot be had ({error})"
     raise ConfigError(
-        f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there, "
-        "or name another."
+        f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there "
+        f"(from a repository, {HUB_FILE}), or name where it lies, such as "
+        "--config.model.weights=FOLDER/FILE where the setting is so called."
     )
 
 
@@ -118,6 +148,8 @@ def _checked(part: str, file: Path, found: Mapping[str, Any], like: base.Params)
         for name in sorted(wanted.keys() & found.keys())
         if tuple(found[name].shape) != tuple(wanted[name].shape)
     ]
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"  and {len(problems) - _MOST_PROBLEMS} more"]
     if problems:
         raise ConfigError(
             f"model: {file} does not fit the frozen part {part!r}:\n" + "\n".join(problems) + "\n"

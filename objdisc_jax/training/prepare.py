@@ -46,6 +46,7 @@ def prepare(config: ConfigDict) -> Prepared:
     run = run_dir.abstract(config)
     train_data.check_fields(run.model.fields, f"model {config.model.name!r}")
     parts = frozen.load(run.model, run.frozen)
+    frozen.check_computed(parts, run.model, train_data.fields, config.data.features)
     num_images, expensive_metrics = config.eval.num_images, config.eval.expensive_metrics
     validation = Runner(config, run.graphdef, val_data, mesh, num_images, expensive_metrics)
     best = config.checkpoint.best

@@ -37,6 +37,7 @@ class TrainedModel(NamedTuple):
     # All its parameters, averaged over training if `optimizer.ema_decay` says so.
     params: base.Params
     step: int  # the training step of the checkpoint
+    frozen: frozen.Frozen  # its frozen parts
 
 
 @contextlib.contextmanager
@@ -170,7 +171,7 @@ def load_trained(
     parts = frozen.load(wanted.model, wanted.frozen)
     frozen.check(parts, workdir)
     params = state.averaged | jax.device_put(parts.params, sharding)
-    return TrainedModel(config or saved, wanted.model, wanted.graphdef, params, step)
+    return TrainedModel(config or saved, wanted.model, wanted.graphdef, params, step, parts)
 
 
 def _check_shapes(trained: base.Params, wanted: base.Params, workdir: Path) -> None:
@@ -187,5 +188,5 @@ def _check_shapes(trained: base.Params, wanted: base.Params, workdir: Path) -> N
         raise ConfigError(
             f"model: the parameters of the run in {workdir} do not fit the config given:\n"
             + "\n".join(wrong)
-            + "\nName the run's own config, or leave --config out to take it from the run."
+            + "\nUse the run's own config: leave out --config, or what changes it."
         )

@@ -137,7 +137,7 @@ def test_coco_errors_name_the_file(tmp_path):
 def test_coco_annotations_without_pictures_are_an_error(tmp_path):
     settings = write_coco(tmp_path, [])
     (tmp_path / "val2017" / "000000000139.jpg").unlink()
-    with pytest.raises(DataError, match="download_coco.sh"):
+    with pytest.raises(DataError, match=r"download_coco\.sh"):
         loader.load(settings, "test")
 
 

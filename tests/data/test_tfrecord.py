@@ -182,3 +182,13 @@ def test_nonsense_is_no_example():
     for data in (b"\xff" * 20, b"no protocol buffer", whole[:-1], b"\n\3\n\5abc"):
         with pytest.raises(DataError, match=r"no tf\.train\.Example"):
             tfrecord.parse_example(data)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_records_are_counted(tmp_path, compress):
+    file = tmp_path / "file"
+    tfrecords.write(file, [b"a" * length for length in (0, 5, 70)], compress=compress)
+    assert tfrecord.count_records(file) == 3
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match=str(file)):
+        tfrecord.count_records(file)

@@ -93,8 +93,11 @@ def torch_shape(shape, change):
     return change.keywords["layout"].torch_shape(shape)
 
 
-def check_gradients(golden, grads, rules, prefix=""):
-    """Every gradient has the published norm and projection, and where stored the same values."""
+def check_gradients(golden, grads, rules, prefix="", *, rtol=1e-3, zero=1e-5):
+    """Every gradient has the published norm and projection, and where stored the same values.
+
+    `zero` is how large one may be by rounding that is zero.
+    """
     norms = dict(zip(golden[prefix + "grad_keys"], golden[prefix + "grad_norms"], strict=True))
     projections = dict(
         zip(golden[prefix + "grad_keys"], golden[prefix + "grad_projs"], strict=True)
@@ -104,19 +107,19 @@ def check_gradients(golden, grads, rules, prefix=""):
     for key, path, change in rules:
         ours = np.asarray(lookup(grads, path), np.float64)
         if key.endswith("norm_slots.bias"):  # zero but for rounding: it cancels in the softmax
-            assert np.abs(ours).max() < 1e-5
+            assert np.abs(ours).max() < zero
             continue
         norm = np.linalg.norm(ours)
         if key in without_gradient:
             assert norm == 0, key
             continue
-        np.testing.assert_allclose(norm, norms[key], rtol=1e-3, err_msg=key)
+        np.testing.assert_allclose(norm, norms[key], rtol=rtol, err_msg=key)
         shape = torch_shape(ours.shape, change)
         direction = np.random.default_rng(zlib.crc32(b"proj:" + key.encode()))
         projection = np.vdot(change(direction.standard_normal(shape)), ours)
-        tolerance = 1e-3 * norms[key] * np.sqrt(ours.size)
+        tolerance = rtol * norms[key] * np.sqrt(ours.size)
         assert abs(projection - projections[key]) < tolerance, key
         if prefix + f"grad/{key}" in golden:
             np.testing.assert_allclose(
-                ours, change(golden[prefix + f"grad/{key}"]), atol=1e-3 * norm, err_msg=key
+                ours, change(golden[prefix + f"grad/{key}"]), atol=rtol * norm, err_msg=key
             )

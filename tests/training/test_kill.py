@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from objdisc_jax import models
+from tests.backbones import write_tiny
 from tests.conftest import small_config, tiny_experiment
 from tests.training.test_train import assert_equal_trees, metrics, parameters
 
@@ -30,6 +32,11 @@ def small_experiment(model, data_file):
         config = tiny
     else:
         config = small_config(model)
+        if "backbone" in config.model:
+            weights = Path(data_file).with_name("tiny.safetensors")
+            if not weights.exists():
+                write_tiny(weights)
+            config.model.weights = str(weights)
         config.update({key: tiny[key] for key in ("data", "eval", "checkpoint", "visualize")})
         config.update(batch_size=tiny.batch_size, log_every=tiny.log_every)
         config.plateau.update(enabled=True, patience=0, threshold=1.0)

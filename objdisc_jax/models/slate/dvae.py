@@ -10,10 +10,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt32
 
-from objdisc_jax.models.slate.chunks import in_chunks
-from objdisc_jax.models.slate.hash_prng import gumbel
 from objdisc_jax.models.slate.settings import PATCH, Settings
+from objdisc_jax.nn.chunks import in_chunks
 from objdisc_jax.nn.conv import conv, pixel_shuffle
+from objdisc_jax.nn.hash_prng import gumbel
 from objdisc_jax.nn.norms import group_norm
 
 GumbelNoise = UInt32[Array, "b 2 2"] | tuple[Float[Array, "b t v"], Float[Array, "b t v"]]

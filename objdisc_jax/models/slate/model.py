@@ -8,14 +8,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
-from objdisc_jax.models.slate import hash_prng
 from objdisc_jax.models.slate.dvae import DVAE, Code, GumbelNoise
 from objdisc_jax.models.slate.settings import PATCH, Settings
 from objdisc_jax.models.slate.tokens import TokenEmbedding, sample_token, token_cross_entropy
-from objdisc_jax.models.slate.transformer import TransformerDecoder
+from objdisc_jax.nn import hash_prng
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention, SlotAttentionOutput
+from objdisc_jax.nn.transformer import TransformerDecoder
 
 
 class SLATE(Model):
@@ -34,7 +34,9 @@ class SLATE(Model):
         d_model, dtype = settings.d_model, jnp.dtype(settings.dtype)
         self.dvae = DVAE(settings, rngs=rngs)
         self.embedding = TokenEmbedding(settings, rngs=rngs)
-        self.slot_attention = SlotAttention(d_model, settings, input_mlp=True, rngs=rngs)
+        self.slot_attention = SlotAttention(
+            d_model, settings, input_mlp=(d_model, d_model), rngs=rngs
+        )
 
         def plain(n_in: int, n_out: int) -> nnx.Linear:
             return linear(n_in, n_out, init="xavier", use_bias=False, dtype=dtype, rngs=rngs)

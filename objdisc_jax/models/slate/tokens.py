@@ -6,8 +6,8 @@ from flax import nnx
 from jax.nn.initializers import normal, truncated_normal
 from jaxtyping import Array, Float, Int
 
-from objdisc_jax.models.slate.chunks import in_chunks
 from objdisc_jax.models.slate.settings import Settings
+from objdisc_jax.nn.chunks import in_chunks
 
 
 class TokenEmbedding(nnx.Module):

@@ -11,9 +11,9 @@ from flax import nnx
 
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
-from objdisc_jax.models.slate import chunks
 from objdisc_jax.models.slate.model import exchange
 from objdisc_jax.models.slate.settings import Settings
+from objdisc_jax.nn import chunks
 from objdisc_jax.testing.models import ModelCase
 from tests.golden import published
 

@@ -1,4 +1,4 @@
-"""Blocks of SLATE: causality, chunks, the one-token step."""
+"""The transformer decoder: causality, chunks, the one-token step."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from objdisc_jax.models.slate import transformer
-from objdisc_jax.models.slate.chunks import in_chunks
 from objdisc_jax.models.slate.settings import Settings
-from objdisc_jax.models.slate.transformer import TransformerDecoder
+from objdisc_jax.nn import transformer
+from objdisc_jax.nn.chunks import in_chunks
+from objdisc_jax.nn.transformer import TransformerDecoder
 
 TOKENS = 6
 

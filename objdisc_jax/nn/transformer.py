@@ -1,6 +1,6 @@
 """Causal transformer decoder with cross-attention, as SLATE has it, and its one-token step."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
-from objdisc_jax.models.slate import hash_prng
-from objdisc_jax.models.slate.chunks import in_chunks
-from objdisc_jax.models.slate.settings import Settings
+from objdisc_jax.nn import hash_prng
+from objdisc_jax.nn.chunks import in_chunks
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.nn.norms import layer_norm
 
@@ -21,6 +20,41 @@ PART = 256
 
 SITES = 5
 """Places of a block that have dropout."""
+
+
+@runtime_checkable
+class TransformerSettings(Protocol):
+    """What the decoder asks of a model's settings."""
+
+    @property
+    def d_model(self) -> int:
+        """Size of a token's vector."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of the attention."""
+        ...
+
+    @property
+    def num_decoder_blocks(self) -> int:
+        """Blocks."""
+        ...
+
+    @property
+    def dropout(self) -> float:
+        """Share of attention weights and outputs that is dropped."""
+        ...
+
+    @property
+    def rematerialize(self) -> bool:
+        """Whether activations are computed again to save memory."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Compute type."""
+        ...
 
 
 class KeysValues(NamedTuple):
@@ -41,12 +75,21 @@ def attend(
 
     A query sees the keys that are `visible` to it, or all.
     """
+    weights = hash_prng.dropout(attention_weights(queries, memory.keys, visible), rate, seed)
+    return jnp.einsum("bhqt,bhte->bhqe", weights.astype(queries.dtype), memory.values)
+
+
+def attention_weights(
+    queries: Float[Array, "b h q e"],
+    keys: Float[Array, "b h t e"],
+    visible: Bool[Array, "1 1 q t"] | None = None,
+) -> Float[Array, "b h q t"]:
+    """softmax(queries · keys / √e), float32."""
     queries = queries * queries.shape[-1] ** -0.5
-    logits = jnp.einsum("bhqe,bhte->bhqt", queries, memory.keys, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bhqe,bhte->bhqt", queries, keys, preferred_element_type=jnp.float32)
     if visible is not None:
         logits = jnp.where(visible, logits, -jnp.inf)
-    weights = hash_prng.dropout(jax.nn.softmax(logits, axis=-1), rate, seed)
-    return jnp.einsum("bhqt,bhte->bhqe", weights.astype(queries.dtype), memory.values)
+    return jax.nn.softmax(logits, axis=-1)
 
 
 def causal_attend(
@@ -83,7 +126,7 @@ def causal_attend(
 class MultiHeadAttention(nnx.Module):
     """Projections of multi-head attention, without biases; `gain` is of the output's weights."""
 
-    def __init__(self, settings: Settings, *, gain: float, rngs: nnx.Rngs):
+    def __init__(self, settings: TransformerSettings, *, gain: float, rngs: nnx.Rngs):
         self.num_heads, sizes = settings.num_heads, (settings.d_model,) * 2
 
         def project(gain: float = 1.0) -> nnx.Linear:
@@ -116,11 +159,11 @@ class TransformerBlock(nnx.Module):
     """Causal self-attention, cross-attention and a feed-forward network, each after a LayerNorm.
 
     Norms, softmax and the residual are float32. In the published first block the residual of
-    self-attention is the normalised input.
+    self-attention is the normalised input: `is_first` tells, a bool or an array of one.
     """
 
-    def __init__(self, settings: Settings, *, is_first: bool, rngs: nnx.Rngs):
-        self.is_first, self.dropout = is_first, settings.dropout
+    def __init__(self, settings: TransformerSettings, *, rngs: nnx.Rngs):
+        self.dropout = settings.dropout
         size, dtype = settings.d_model, jnp.dtype(settings.dtype)
         gain = (3 * settings.num_decoder_blocks) ** -0.5  # of what is added to the residual
         self.self_norm = layer_norm(size, rngs=rngs)
@@ -136,6 +179,7 @@ class TransformerBlock(nnx.Module):
         x: Float[Array, "b t d"],
         context: KeysValues,
         seeds: UInt32[Array, "5 2"] | None,
+        is_first: bool | Bool[Array, ""],
     ) -> Float[Array, "b t d"]:
         """Applies the block to whole sequences, given `cross_attention.memory` of the context.
 
@@ -144,17 +188,20 @@ class TransformerBlock(nnx.Module):
         weights_seed, self_seed, cross_weights_seed, cross_seed, mlp_seed = (
             (None,) * SITES if seeds is None else seeds
         )
-        y = self.self_norm(x)
-        attention = self.self_attention
-        found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
-        found = checkpoint_name(found, "attention")
-        x = y if self.is_first else x
-        x = x + hash_prng.dropout(attention.output(found), self.dropout, self_seed)
+        x = self._attend_to_past(x, is_first, weights_seed, self_seed)
         attention = self.cross_attention
         queries = attention.queries(self.cross_norm(x))
         found = attend(queries, context, None, self.dropout, cross_weights_seed)
         x = x + hash_prng.dropout(attention.output(found), self.dropout, cross_seed)
         return x + hash_prng.dropout(self._mlp(x), self.dropout, mlp_seed)
+
+    def cross_weights(
+        self, x: Float[Array, "b t d"], context: KeysValues, is_first: bool
+    ) -> Float[Array, "b h t k"]:
+        """How every position divides its cross-attention among the context, without dropout."""
+        x = self._attend_to_past(x, is_first, None, None)
+        queries = self.cross_attention.queries(self.cross_norm(x))
+        return attention_weights(queries, context.keys)
 
     def step(
         self,
@@ -162,6 +209,7 @@ class TransformerBlock(nnx.Module):
         context: KeysValues,
         cache: KeysValues,
         position: Int[Array, ""],
+        is_first: bool,
     ) -> tuple[Float[Array, "b 1 d"], KeysValues]:
         """Applies the block to one position, given the context's memory and a cache up to it.
 
@@ -177,11 +225,26 @@ class TransformerBlock(nnx.Module):
         )
         visible = jnp.arange(cache.keys.shape[2])[None, None, None] <= position
         found = attend(attention.queries(y), cache, visible, 0.0, None)
-        x = (y if self.is_first else x) + attention.output(found)
+        x = (y if is_first else x) + attention.output(found)
         attention = self.cross_attention
         found = attend(attention.queries(self.cross_norm(x)), context, None, 0.0, None)
         x = x + attention.output(found)
         return x + self._mlp(x), cache
+
+    def _attend_to_past(
+        self,
+        x: Float[Array, "b t d"],
+        is_first: bool | Bool[Array, ""],
+        weights_seed: UInt32[Array, "2"] | None,
+        output_seed: UInt32[Array, "2"] | None,
+    ) -> Float[Array, "b t d"]:
+        """The residual after self-attention."""
+        y = self.self_norm(x)
+        attention = self.self_attention
+        found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
+        found = checkpoint_name(found, "attention")
+        x = jnp.where(is_first, y, x)
+        return x + hash_prng.dropout(attention.output(found), self.dropout, output_seed)
 
     def _mlp(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         return self.mlp_out(jax.nn.relu(self.mlp_in(self.mlp_norm(x))))
@@ -190,11 +253,10 @@ class TransformerBlock(nnx.Module):
 class TransformerDecoder(nnx.Module):
     """Blocks that predict every token of a sequence from those before it and from a context."""
 
-    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: TransformerSettings, *, rngs: nnx.Rngs):
         self.settings = settings
         self.blocks = nnx.List(
-            TransformerBlock(settings, is_first=i == 0, rngs=rngs)
-            for i in range(settings.num_decoder_blocks)
+            TransformerBlock(settings, rngs=rngs) for _ in range(settings.num_decoder_blocks)
         )
         self.norm = layer_norm(settings.d_model, rngs=rngs)
 
@@ -208,40 +270,41 @@ class TransformerDecoder(nnx.Module):
         context: Float[Array, "b k d"],
         dropout_key: Array | None = None,
     ) -> Float[Array, "b t d"]:
-        """What every position says of the next, from whole sequences.
-
-        The blocks after the first are one loop over their stacked parameters: quicker to compile,
-        and no block is computed again before the backward pass has come to it.
-        """
-        first, *others = self.blocks
+        """What every position says of the next, from whole sequences."""
         seeds = None
         if dropout_key is not None:
             seeds = hash_prng.seeds(dropout_key, len(self.blocks), SITES)
-        x = self._apply(first, x, context, None if seeds is None else seeds[0])
-        if others:
-            graphdef, *_ = nnx.split(others[0])
-            states = [nnx.state(block) for block in others]
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        return self.norm(self._apply([*self.blocks], x, context, seeds))
 
-            def body(x: Array, part: tuple[PyTree[Array], Array | None]) -> tuple[Array, None]:
-                state, own_seeds = part
-                return self._apply(nnx.merge(graphdef, state), x, context, own_seeds), None
-
-            x, _ = lax.scan(body, x, (stacked, None if seeds is None else seeds[1:]))
-        return self.norm(x)
+    def cross_weights(
+        self, x: Float[Array, "b t d"], context: Float[Array, "b k d"]
+    ) -> Float[Array, "b h t k"]:
+        """How every position divides the last block's cross-attention among the context."""
+        *others, last = self.blocks
+        x = self._apply(others, x, context, None) if others else x
+        return last.cross_weights(x, last.cross_attention.memory(context), is_first=not others)
 
     def _apply(
-        self, block: TransformerBlock, x: Array, context: Array, seeds: Array | None
+        self, blocks: list[TransformerBlock], x: Array, context: Array, seeds: Array | None
     ) -> Array:
-        """A block, as it is to be differentiated."""
+        """The first blocks, as they are to be differentiated.
 
-        def apply(x: Array, context: Array, seeds: Array | None) -> Array:
-            return block(x, block.cross_attention.memory(context), seeds)
+        They are one loop over their stacked parameters: quicker to compile, and no block is
+        computed again before the backward pass has come to it.
+        """
+        graphdef, *_ = nnx.split(blocks[0])
+        states = [nnx.state(block) for block in blocks]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+        def apply(x: Array, state: PyTree[Array], is_first: Array, seeds: Array | None) -> Array:
+            block = nnx.merge(graphdef, state)
+            return block(x, block.cross_attention.memory(context), seeds, is_first)
 
         if self.settings.rematerialize:
             policy = jax.checkpoint_policies.save_only_these_names("attention")
             apply = jax.checkpoint(apply, policy=policy)
-        return apply(x, context, seeds)
+        parts = (stacked, jnp.arange(len(blocks)) == 0, seeds)
+        return lax.scan(lambda x, part: (apply(x, *part), None), x, parts)[0]
 
     def empty_cache(self, batch_size: int, num_tokens: int) -> list[KeysValues]:
         """Room for the keys and values of every block."""
@@ -260,6 +323,6 @@ class TransformerDecoder(nnx.Module):
         """What one position says of the next, and the caches with it in them."""
         y, new = x[:, None], []
         for block, context, cache in zip(self.blocks, contexts, caches, strict=True):
-            y, cache = block.step(y, context, cache, position)
+            y, cache = block.step(y, context, cache, position, is_first=not new)
             new.append(cache)
         return self.norm(y)[:, 0], new

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from objdisc_jax.models.slate import hash_prng
+from objdisc_jax.nn import hash_prng
 
 
 def test_bits_are_balanced_and_do_not_follow_seed_or_position():

@@ -1,0 +1,31 @@
+"""DINOSAUR with the MLP decoder on Pascal VOC 2012, in the published setting, for a GPU.
+
+    python -m objdisc_jax.features --config configs/dinosaur_voc.py
+    python -m objdisc_jax.main --config configs/dinosaur_voc.py
+    python -m objdisc_jax.main --config configs/dinosaur_voc.py --mode eval
+
+It needs the list of images `trainaug.txt`. The published runs crop the images at random, mirror
+half of them, and train for 300,000 steps; crops here are of the middle.
+"""
+
+from objdisc_jax.config import experiment
+
+
+def get_config():
+    config = experiment(model="dinosaur", data="voc")
+    config.data.train_list = "trainaug"
+    config.data.features = "data/voc.dino_s16.h5"
+    config.data.num_workers = 4
+    config.evals = ("instances",)  # as OCLF and SPOT count; "panoptic" as VQ-VFM-OCL does
+    config.batch_size = 64
+    config.num_train_steps = 300_000
+    config.schedule.warmup_steps = 10_000
+    config.schedule.decay_steps = 100_000
+    config.eval.every = 10_000
+    config.visualize.every = 20_000
+
+    model = config.model
+    model.backbone = "dino_s16"
+    model.cached = True
+    model.num_slots = 6
+    return config

@@ -1,0 +1,144 @@
+"""DINOSAUR: Slot Attention on the features of a frozen ViT, which the slots reconstruct.
+
+Seitzer et al. 2022, arXiv 2209.14860; the transformer decoder and its orders are those of SPOT,
+Kakogeorgiou et al. 2023, arXiv 2312.00648.
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from objdisc_jax.models.backbone import BackboneModel
+from objdisc_jax.models.base import Batch, Loss, Noise, Prediction, Step
+from objdisc_jax.models.dinosaur.decoder import AutoregressiveDecoder, MLPDecoder
+from objdisc_jax.models.dinosaur.settings import Settings
+from objdisc_jax.nn.schedules import cosine_ramp
+from objdisc_jax.nn.slot_attention import SlotAttention
+
+
+class DINOSAUR(BackboneModel):
+    """Slots of features, and a decoder trained on features."""
+
+    settings: Settings
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        super().__init__(settings, rngs=rngs)
+        self.slot_attention = SlotAttention(
+            settings.d_model, settings, input_mlp=settings.input_mlp, rngs=rngs
+        )
+        decoder = MLPDecoder if settings.decoder == "mlp" else AutoregressiveDecoder
+        self.decoder = decoder(settings, rngs=rngs)
+
+    def noise(self, key: Array, batch_size: int) -> Noise:
+        """Standard normals of the initial slots; which patches, or which order, is decoded."""
+        slots_key, decoder_key = jax.random.split(key)
+        noise, stride = self.slot_attention.noise(slots_key, batch_size), self.settings.patch_stride
+        if isinstance(self.decoder, AutoregressiveDecoder):
+            num_orders = self.decoder.num_orders
+            noise["order"] = jax.random.randint(decoder_key, (batch_size,), 0, num_orders)
+        elif stride > 1:
+            spans = [side - stride * (side // stride - 1) for side in self.settings.grid]
+            noise["offset"] = jax.random.randint(
+                decoder_key, (batch_size, 2), 0, jnp.asarray([spans])
+            )
+        return noise
+
+    def loss(
+        self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
+    ) -> Loss:
+        """Mean squared error over patches and channels, plus the distillation if it is on."""
+        del dropout_key  # no dropout in this model
+        settings = self.settings
+        features = self.features(batch)
+        slots, attn = self.slot_attention(features, noise.get("slots"))
+        target = standardised(features) if settings.normalize_target else features
+        if isinstance(self.decoder, AutoregressiveDecoder):
+            recon = self.decoder(slots, features, noise["order"])
+        else:
+            patches = self._some_patches(noise)
+            recon, _ = self.decoder(slots, attn, patches)
+            if patches is not None:
+                target = jnp.take_along_axis(target, patches[..., None], axis=1)
+        mse = jnp.mean((recon - target) ** 2, axis=(1, 2))
+        loss, scalars = mse, {"recon_loss": mse}
+        if settings.distillation_weight:
+            first = self.slot_attention.first_attention(features, noise.get("slots"))
+            scalars["distillation"] = distillation(first, attn)
+            start, end = settings.distillation_ramp
+            weight = cosine_ramp(
+                step,
+                start_value=0.0,
+                end_value=settings.distillation_weight,
+                start_step=start,
+                end_step=end,
+            )
+            loss = loss + weight * scalars["distillation"]
+        return loss, scalars
+
+    def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
+        """Masks and slots; `extras` has the slots' `attn`."""
+        del step  # no schedule acts on the prediction
+        features = self.features(batch)
+        slots, attn = self.slot_attention(features, noise.get("slots"))
+        if self.settings.masks == "attention":
+            masks = rearrange(attn, "b n k -> b k n")
+        else:
+            masks = self._decode(slots, attn, features)[1]
+        return Prediction(None, self.at_resolution(masks), slots, extras={"attn": attn})
+
+    def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
+        """Features, and what is reconstructed of them, by the features' principal components."""
+        del step
+        features = self.features(batch)
+        slots, attn = self.slot_attention(features, noise.get("slots"))
+        recon, _ = self._decode(slots, attn, features)
+        target = standardised(features) if self.settings.normalize_target else features
+        shown, also = self.as_colours(target, recon)
+        return {"features": shown, "reconstructed features": also}
+
+    def _decode(
+        self, slots: Array, attn: Array, features: Array
+    ) -> tuple[Float[Array, "b n f"], Float[Array, "b k n"]]:
+        """What is reconstructed of all patches, and the decoder's masks."""
+        decoder = self.decoder
+        if isinstance(decoder, MLPDecoder):
+            return decoder(slots, attn)
+        orders = range(decoder.num_orders if self.settings.average_orders else 1)
+        found = [
+            (decoder(slots, features, order), decoder.masks(slots, features, order))
+            for order in (jnp.full(len(slots), i) for i in orders)
+        ]
+        recon, masks = (jnp.mean(jnp.stack(parts), axis=0) for parts in zip(*found, strict=True))
+        return recon, masks
+
+    def _some_patches(self, noise: Noise) -> Int[Array, "b m"] | None:
+        """Numbers of the patches of every n-th row and column; None are all."""
+        stride = self.settings.patch_stride
+        if stride == 1:
+            return None
+        rows, columns = (
+            noise["offset"][:, axis, None] + stride * jnp.arange(side // stride)[None]
+            for axis, side in enumerate(self.settings.grid)
+        )
+        patches = rows[:, :, None] * self.settings.grid[1] + columns[:, None, :]
+        return rearrange(patches, "b r c -> b (r c)")
+
+
+def standardised(features: Float[Array, "b n f"]) -> Float[Array, "b n f"]:
+    """Features with mean 0 and variance 1 over the channels of every patch."""
+    mean = jnp.mean(features, axis=-1, keepdims=True)
+    variance = jnp.var(features, axis=-1, keepdims=True, ddof=1)
+    return (features - mean) / jnp.sqrt(variance + 1e-6)
+
+
+def distillation(first: Float[Array, "b n k"], last: Float[Array, "b n k"]) -> Float[Array, "b"]:
+    """Cross-entropy of the first iteration's attention, the last's being the target (DIAS).
+
+    As in the published code, whose function takes the attention for logits: the mean over patches
+    of −Σ_k last_k log softmax(first)_k.
+    """
+    log_first = jax.nn.log_softmax(first, axis=-1)
+    return -jnp.mean(jnp.sum(lax.stop_gradient(last) * log_first, axis=-1), axis=-1)
