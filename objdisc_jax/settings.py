@@ -168,7 +168,8 @@ class BackboneSettings(Settings):
     block: int = 12  # the block whose output the features are, from 1 on
     final_norm: bool = False  # whether the backbone's last LayerNorm is applied to that
     # How positions are resampled to other image sizes than the backbone's own: as Hugging Face
-    # (size) and as Meta do (offset), both bicubic, or as timm does, bicubic with antialiasing.
+    # (size) and as Meta do (offset), both bicubic, or with antialiasing, as timm does and Hugging
+    # Face for models with registers.
     positions: Literal["size", "offset", "antialias"] = "size"
     cached: bool = False  # read features, from the file `data.features`, and no images
     dtype: DType = "float32"  # compute type; parameters, norms and losses are float32

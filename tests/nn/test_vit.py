@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import load_file
 
 from objdisc_jax.names import flatten, unflatten
 from objdisc_jax.nn import vit
@@ -32,9 +33,9 @@ def strong(key, shape):
     return value * 10 if key.endswith("lambda1") else value
 
 
-def build(sizes, tensors):
+def build(sizes, tensors, positions="size"):
     """A model with the tensors of a file, every one of which has its place."""
-    model = VisionTransformer(sizes, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    model = VisionTransformer(sizes, positions=positions, dtype=jnp.float32, rngs=nnx.Rngs(0))
     graphdef, state = nnx.split(model)
     params = nnx.to_pure_dict(state)
     found = vit.from_hugging_face(tensors)
@@ -44,21 +45,13 @@ def build(sizes, tensors):
     return nnx.merge(graphdef, nnx.State(filled))
 
 
-def images(seed, batch, height, width):
-    """As `published.make_image` makes them, of sizes that eight does not divide, too."""
-    rng = np.random.default_rng(seed)
-    coarse, fine = rng.uniform(size=(batch, 3, 8, 8)), rng.uniform(size=(batch, 3, height, width))
-    up = np.repeat(np.repeat(coarse, height // 8, 2), width // 8, 3)
-    return jnp.asarray((0.75 * up + 0.25 * fine).astype(np.float32).transpose(0, 2, 3, 1))
-
-
 @nnx.jit
 def outputs(model, image):
     """All tokens after every block, and the patches that a call returns, by the block's number."""
     x, found = model.embed(image), {}
     for block, layer in enumerate(model.blocks, 1):
         x = layer(x)
-        found[block] = x, model(image, block=block)
+        found[str(block)] = x, model(image, block=block)
     return found | {"norm": (model.norm(x), model(image, block=block, final_norm=True))}
 
 
@@ -76,10 +69,11 @@ def test_every_block_equals_hugging_faces(golden, name):
     )
     model = build(sizes, {key: strong(key, shape) for key, shape in config["keys"]})
     for size, (height, width) in config["sizes"].items():
-        image = images(config["image_seed"][size], config["batch"], height, width)
+        seed, batch = config["image_seed"][size], config["batch"]
+        image = published.make_image(seed, batch, height, width, 0.0, 1.0)
         found = jax.device_get(outputs(model, image))
         for block in (config["blocks"] - 1, config["blocks"]):
-            whole, patches = found[block]
+            whole, patches = found[str(block)]
             expected = golden[f"{name}/strong/{size}/block_{block}"]
             np.testing.assert_allclose(whole[:, ::3, ::2], expected, rtol=0, atol=5e-4)
             np.testing.assert_allclose(patches, whole[:, 1:], rtol=0, atol=1e-5)
@@ -112,7 +106,7 @@ def test_table_of_the_images_own_size_is_kept():
 def test_registers_are_seen_and_left_out():
     sizes = VITS["tiny"]
     tensors = {key: strong(key, shape) for key, shape in hugging_face_keys(sizes).items()}
-    image = images(1, 2, 24, 24)
+    image = published.make_image(1, 2, 24, 24, 0.0, 1.0)
     found = build(sizes, tensors)(image, block=2)
     assert found.shape == (2, 36, sizes.width)
     tensors["embeddings.register_tokens"] *= -1
@@ -156,7 +150,7 @@ def test_sizes_are_the_published(name):
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_with_registers", "vit"])
-def test_features_equal_those_of_transformers(name):
+def test_features_equal_those_of_transformers(name, tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     import torch
 
@@ -182,22 +176,16 @@ def test_features_equal_those_of_transformers(name):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.2)
-    with pytest.MonkeyPatch.context() as patch:  # the names on disk are those that are saved
-        saved = {}
-        patch.setattr("safetensors.torch.save_file", lambda state, *_, **__: saved.update(state))
-        patch.setattr(
-            "transformers.modeling_utils.safe_save_file",
-            lambda state, *_, **__: saved.update(state),
-        )
-        theirs.save_pretrained("unused")
-    ours = build(sizes, {key: value.numpy() for key, value in saved.items()})
+    theirs.save_pretrained(tmp_path)
+    positions = "antialias" if sizes.registers else "size"
+    ours = build(sizes, load_file(tmp_path / "model.safetensors"), positions)
     side = sizes.patch
     for height, width in ((5 * side, 5 * side), (4 * side, 7 * side)):
-        image = images(2, 2, height, width)
-        normal = (image - jnp.asarray(vit.MEAN)) / jnp.asarray(vit.STD)
-        pixels = torch.from_numpy(np.array(normal.transpose(0, 3, 1, 2)))
+        image = np.random.default_rng(2).uniform(size=(2, height, width, 3)).astype(np.float32)
+        normal = (image - np.float32(vit.MEAN)) / np.float32(vit.STD)
+        pixels = torch.from_numpy(np.ascontiguousarray(normal.transpose(0, 3, 1, 2)))
         more = {"interpolate_pos_encoding": True} if name == "vit" else {}
         with torch.no_grad():
             expected = theirs(pixels, **more).last_hidden_state[:, 1 + sizes.registers :]
-        found = ours(image, block=3, final_norm=True)
+        found = ours(jnp.asarray(image), block=3, final_norm=True)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)

@@ -1,6 +1,7 @@
 """DINOSAUR's settings: what each does, and which contradict each other."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
+from objdisc_jax.models.dinosaur.decoder import patch_orders
 from objdisc_jax.models.dinosaur.model import distillation
 from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.testing.models import MODEL_CHECKS, ModelCase
@@ -25,9 +27,14 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("settings", VARIANTS, ids=["mlp", "queries", "orders", "rows"])
-def test_variant_keeps_the_contract(settings, check):
-    check(ModelCase.small("dinosaur", **settings))
+@pytest.mark.parametrize("variant", range(len(VARIANTS)), ids=["mlp", "queries", "orders", "rows"])
+def test_variant_keeps_the_contract(variant, check):
+    check(variant_case(variant))
+
+
+@functools.cache
+def variant_case(variant):
+    return ModelCase.small("dinosaur", **VARIANTS[variant])
 
 
 def features_case(**settings):
@@ -79,8 +86,9 @@ def test_a_patch_is_predicted_from_those_before_it_alone(order):
     features = model.features(batch)
     slots = jax.random.normal(jax.random.key(5), (4, 3, 8))
     given = jnp.full(4, order)
-    seen = jax.jacobian(lambda x: model.decoder(slots, x, given)[0].sum(-1))(features)[:, 0].sum(-1)
-    from objdisc_jax.models.dinosaur.decoder import patch_orders
+    weights = jax.random.normal(jax.random.key(6), (48,))  # norms leave no gradient of a plain sum
+    jacobian = jax.jacobian(lambda x: model.decoder(slots, x, given)[0] @ weights)(features)
+    seen = np.abs(jacobian[:, 0]).max(-1)
 
     position = np.argsort(patch_orders(6, 6)[order])
     before = position[None] < position[:, None]
