@@ -16,7 +16,7 @@ The official weights are TensorFlow's. The keys here follow its variables (after
 import math
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +91,14 @@ class MLPBroadcastDecoder(nn.Module):
         super().__init__()
         hidden = settings.decoder_channels
         self.slot_layer = nn.Linear(settings.slot_size, hidden[0], bias=False)
-        self.position = nn.ModuleDict()
-        self.position["dense"] = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
-        self.mlp = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise((*hidden, 4)))
+        dense = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
+        layers = [nn.Linear(*sizes) for sizes in pairwise((*hidden, 4))]
         initialise(self.slot_layer, "xavier")
-        initialise(cast(nn.Linear, self.position["dense"]), "xavier")
-        for i, layer in enumerate(self.mlp):
-            initialise(cast(nn.Linear, layer), "xavier" if i else "kaiming")
+        initialise(dense, "xavier")
+        for i, layer in enumerate(layers):
+            initialise(layer, "xavier" if i else "kaiming")
+        self.position = nn.ModuleDict({"dense": dense})
+        self.mlp = nn.ModuleList(layers)
 
     def forward(self, slots: Tensor, features: Tensor) -> Tensor:
         """Mask logits and colours `[b, k, 4, m, n]` at positions of features `[#b, m, n, f]`."""
@@ -111,11 +112,12 @@ class MLPBroadcastDecoder(nn.Module):
 class LSTMCell(nn.RNNCellBase):
     """LSTM with one bias, whose forget gate is σ(f + 1); gates i, f, g, o."""
 
+    bias: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, in_features: int, hidden_features: int):
         super().__init__(in_features, hidden_features, bias=False, num_chunks=4)
-        bias: Any = nn.Parameter(torch.empty(4 * hidden_features))
-        self.bias = bias
-        for parameter in (self.weight_ih, self.weight_hh, bias):
+        self.bias = nn.Parameter(torch.empty(4 * hidden_features))
+        for parameter in (self.weight_ih, self.weight_hh, self.bias):
             truncated_normal(parameter, in_features + hidden_features)
 
     def forward(self, x: Tensor, state: State) -> State:
@@ -239,7 +241,7 @@ class RefinementNetwork(nn.Module):
         if self.lstm is not None:
             assert state is not None
             x, cell = self.lstm(x, state)
-            state = x, cell
+            state = (x, cell)
         return posterior + self.head(x).float(), state
 
 
@@ -325,7 +327,7 @@ class IODINE(TorchModel):
             nlls.append(self.nll(mixture))
             scale = settings.gradient_scale
             by_logits, by_colours = (
-                scale * self.weight(pixels) * g.detach() for g in mixture.nll_gradient()
+                scale * self.weight(mixture) * g.detach() for g in mixture.nll_gradient()
             )
             (by_posterior,) = torch.autograd.grad(
                 [mixture.logits, mixture.colours, divergence],
@@ -334,23 +336,20 @@ class IODINE(TorchModel):
                 retain_graph=wants_graph,
             )
             yx = pixels.features[..., :2]
-            maps = self.refinement.spatial_inputs(
-                pixels.image, yx, mixture, (by_logits, by_colours)
-            )
+            gradient = (by_logits, by_colours)
+            maps = self.refinement.spatial_inputs(pixels.image, yx, mixture, gradient)
             posterior, state = self.refinement(maps, by_posterior, posterior, state)
             posteriors.append(posterior)
         return posteriors, nlls
 
-    def weight(self, pixels: Pixels) -> float:
+    def weight(self, mixture: Mixture) -> float:
         """How many pixels of the image one of these stands for."""
         height, width = self.resolution
-        return height * width / pixels.image[0, 0].numel()
+        return height * width / mixture.log_prob[0].numel()
 
     def nll(self, mixture: Mixture) -> Tensor:
         """−log p(image) in nats."""
-        height, width = self.resolution
-        log_prob = mixture.log_prob.flatten(1)
-        return -(height * width / log_prob.shape[1]) * log_prob.sum(1)
+        return -self.weight(mixture) * mixture.log_prob.flatten(1).sum(1)
 
     def forward(self, image: Tensor, noise: Noise | None = None) -> Prediction:
         """Reconstruction, masks and slots; `extras` has `recons`, `z_std` and `kl`."""

@@ -91,9 +91,9 @@ class IODINE(Model):
         return jax.vmap(draw, out_axes=1)(jnp.arange(num_draws))
 
     def pixels(self, image: Float[Array, "b h w 3"], draw: Noise) -> Pixels:
-        """The pixels that a draw is compared at: a draw of its own of those that `decode` skips.
+        """The pixels that a draw is compared at.
 
-        Were they the same in all iterations, what lies between them would go unseen.
+        Every draw has its own: with those of the draw before, what lies between went unseen.
         """
         if self.settings.pixel_stride == 1:
             return Pixels(image, *(coordinates(side)[None] for side in self.resolution))
@@ -109,7 +109,7 @@ class IODINE(Model):
         return Decoded(painted[..., 0], painted[..., 1:])
 
     def nll(self, mixture: Mixture) -> Float[Array, "b"]:
-        """−log p(image) in nats; of some pixels, times what share they are of all."""
+        """−log p(image) in nats; from some pixels, scaled to all."""
         return -self._pixel_weight(mixture) * jnp.sum(mixture.log_prob, axis=(1, 2))
 
     def _pixel_weight(self, mixture: Mixture) -> float:
