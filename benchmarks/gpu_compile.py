@@ -122,7 +122,7 @@ def compile_step(file: Path, dtype: str, batch_size: int | None, num_devices: in
     arguments = (
         placed(run.state, sharding.replicated(mesh)),
         placed({"image": image}, sharding.batched(mesh)),
-        {},
+        placed(run.frozen, sharding.replicated(mesh)),
     )
     step = make_train_step(config, run.graphdef)
     return step.trace(*arguments).lower(lowering_platforms=("cuda",)).compile()

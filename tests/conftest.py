@@ -14,6 +14,7 @@ USER_CACHE = tempfile.TemporaryDirectory(prefix="objdisc_jax_tests_")
 os.environ["XDG_CACHE_HOME"] = USER_CACHE.name
 
 import h5py
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
@@ -31,6 +32,13 @@ from objdisc_jax.data.synthetic import tetrominoes
 
 NUM_IMAGES = 160
 SPLITS = {"train": range(0, 64), "test": range(64, 112), "val": range(112, 160)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten_programs():
+    """Compiled programs of a module are of little use to the next, and take gigabytes together."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

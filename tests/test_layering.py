@@ -41,6 +41,7 @@ ALLOWED = {
     "main": {"training", "cli"},
     "prediction": {
         "models",
+        "config",
         "data",
         "sharding",
         "preprocessing",
@@ -48,7 +49,7 @@ ALLOWED = {
         "training",
         "visualize",
     },
-    "predict": {"prediction", "config", "data", "cli"},
+    "predict": {"prediction", "models", "config", "data", "cli"},
     "data/inspect": {"data", "visualize", "cli", "config"},
     "features": {
         "models",

@@ -33,7 +33,7 @@ class Segmented(NamedTuple):
     details: dict[str, np.ndarray]  # slots, count, and the model's extras, if asked for
     rows: dict[str, np.ndarray]  # images of the panel, [1, ...] each, if asked for
     own_background: int | None  # index of the mask that is the model's own background
-    is_coarse: bool  # whether masks are enlarged smoothly, see `Settings.has_coarse_masks`
+    is_coarse: bool = False  # enlarge masks smoothly, see `Settings.has_coarse_masks`
 
 
 @flax.struct.dataclass

@@ -202,6 +202,8 @@ def bfloat16_gives_nearly_the_same_in_float32(case: ModelCase) -> None:
         assert array.dtype == jnp.float32, f"found {array.dtype}"
         assert np.isfinite(array).all(), "not finite in bfloat16"
     some_gradient_is_not_zero(case, grads)
+    if not partition(params, case.model)[0]:
+        return  # what is not trained need not be continuous
     expected = jax.jit(lambda params: compute(params, exact)[1][0])(params)
     assert (value != expected).any(), "nothing is computed in bfloat16"
     np.testing.assert_allclose(value, expected, rtol=0.05)

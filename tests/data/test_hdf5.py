@@ -279,7 +279,8 @@ def test_lacking_field_error_says_who_needs_it_and_what_there_is(published):
         dataset.check_fields(("image", "boxes"), "model 'x'")
     assert str(error.value) == (
         "model 'x' needs the field 'boxes', but data set 'tetrominoes' has image, segmentation. "
-        "Declare it in the data set's `fields`, or choose another data set."
+        "Declare it in the data set's `fields`, name a file that has it with "
+        "--config.data.features, or choose another data set."
     )
     batches = loader.train_batches(dataset, batch_size=4, seed=0, fields=("boxes",))
     with pytest.raises(DataError, match="the field 'boxes'"):

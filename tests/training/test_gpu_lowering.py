@@ -19,7 +19,7 @@ def lowered_step(config):
     run = run_dir.abstract(config)
     image = jax.ShapeDtypeStruct((2, *config.model.resolution, 3), jnp.uint8)
     step = make_train_step(config, run.graphdef)
-    traced = step.trace(run.state, {"image": image}, {})
+    traced = step.trace(run.state, {"image": image}, run.frozen)
     return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
