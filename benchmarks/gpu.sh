@@ -19,7 +19,7 @@ out=${RESULTS:-gpu_results}
 minutes=${MINUTES:-6}
 device=${DEVICE:-cuda}
 sizes=(--device "$device" --batch-size "${BATCH:-64}" --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
-models="slot_attention slate gnm"
+models="slot_attention slate gnm iodine"
 images=${IMAGES:-50000}
 parts=${*:-tests scenes train_clevr6 $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) train_tetrominoes}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
