@@ -1,6 +1,6 @@
 """Photographs with a segmentation of every object, where objects may overlap or be uncertain."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from objdisc_jax.data.declaration import Field
+from objdisc_jax.data.declaration import DatasetDeclaration, Field
 from objdisc_jax.data.errors import BadImageError
 from objdisc_jax.data.folder import FolderReader
+from objdisc_jax.data.images import centred_box
 
 NUM_ENTITIES = 128
 """Labels of an image, background included; COCO and VOC stay below."""
@@ -53,6 +54,21 @@ def table_of(classes: Collection[int]) -> UInt8[np.ndarray, "n"]:
 def fields(mask_size: tuple[int, int]) -> dict[str, Field]:
     """What such a data set declares, besides image and segmentation."""
     return {"ignore": Field("uint8", mask_size), "classes": Field("uint8", (NUM_ENTITIES,))}
+
+
+def fitted(declaration: DatasetDeclaration, maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Maps `[h, w]` as a data set of these fields reads them, `[n, rows, columns]`."""
+    assert declaration.mask_size is not None
+    rows, columns = declaration.mask_size
+    tiles = [Image.fromarray(one) for one in maps]
+    boxes = [centred_box(tile.size, columns / rows) for tile in tiles]
+    size, resample = (columns, rows), Image.Resampling.NEAREST
+    return np.stack(
+        [
+            np.asarray(tile.crop(box).resize(size, resample))
+            for tile, box in zip(tiles, boxes, strict=True)
+        ]
+    )
 
 
 class InstanceReader(FolderReader):

@@ -76,6 +76,17 @@ def pixel_offsets(
     return jax.random.randint(key, (batch_size, 2), 0, spans)
 
 
+def lattice(
+    offset: Int[Array, "b 2"], resolution: tuple[int, int], stride: int
+) -> tuple[Int[Array, "b m"], Int[Array, "b n"]]:
+    """Every `stride`-th row and column from an offset of `pixel_offsets` on."""
+    rows, columns = (
+        offset[:, axis, None] + stride * jnp.arange(side // stride)[None]
+        for axis, side in enumerate(resolution)
+    )
+    return rows, columns
+
+
 def select_pixels(
     image: Float[Array, "b h w 3"], offset: Int[Array, "b 2"], stride: int
 ) -> tuple[Float[Array, "b m n 3"], Float[Array, "b m"], Float[Array, "b n"]]:
@@ -86,11 +97,8 @@ def select_pixels(
         offset: first row and column of each, from `pixel_offsets`.
         stride: pixels from one to the next.
     """
-    sides = image.shape[1:3]
-    rows, cols = (
-        offset[:, axis, None] + stride * jnp.arange(side // stride)[None]
-        for axis, side in enumerate(sides)
-    )
+    sides = (image.shape[1], image.shape[2])
+    rows, cols = lattice(offset, sides, stride)
     batch = jnp.arange(image.shape[0])[:, None, None]
     pixels = image[batch, rows[:, :, None], cols[:, None, :]]
     return pixels, rows / (sides[0] - 1), cols / (sides[1] - 1)

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -79,8 +79,9 @@ class Segmenter:
         settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
         self._mesh = sharding.data_mesh(jax.local_devices())
-        config = configs.load(workdir)
+        config = configs.load(workdir) if settings else None
         for name, value in settings.items():
+            assert config is not None
             if name not in config.model:
                 raise UserError(
                     f"--workdir: the model {config.model.name!r} has no setting {name!r}. Leave "
@@ -89,13 +90,9 @@ class Segmenter:
             config.model[name] = value
         place = sharding.replicated(self._mesh)
         run = run_dir.load_trained(workdir, place, which=which, config=config)
-        image = jax.ShapeDtypeStruct((1, *run.model.resolution, 3), jnp.float32)
-        self._made = jax.eval_shape(
-            lambda params, image: base.merge(run.graphdef, params).encode_frozen(image),
-            run.params,
-            image,
-        ).keys() & {*run.model.fields}
-        if further := [name for name in run.model.fields if name not in {"image", *self._made}]:
+        further = [name for name in run.model.fields if name != "image"]
+        self._made = self._makes(run) & set(further) if further else set()
+        if further := [name for name in further if name not in self._made]:
             raise UserError(
                 f"--workdir: the model {run.config.model.name!r} needs {', '.join(further)} beside "
                 "images, so it can only be evaluated on its data: "
@@ -106,6 +103,16 @@ class Segmenter:
         self._batch_size = whole_chunks(batch_size, self._mesh)
         predict = functools.partial(self._predict, details=details, panel=panel)
         self._step = in_chunks(predict, self._mesh)
+
+    @staticmethod
+    def _makes(run: run_dir.TrainedModel) -> Set[str]:
+        """The fields that the run's frozen parts make of images."""
+        image = jax.ShapeDtypeStruct((1, *run.model.resolution, 3), jnp.float32)
+        return jax.eval_shape(
+            lambda params, image: base.merge(run.graphdef, params).encode_frozen(image),
+            run.params,
+            image,
+        ).keys()
 
     def __call__(
         self, images: Iterable[tuple[Key, UInt8[np.ndarray, "h w 3"]]]

@@ -34,6 +34,7 @@ from objdisc_jax.data.instances import (
     Instances,
     check_count,
     fields,
+    fitted,
 )
 from objdisc_jax.data.splits import consecutive
 
@@ -78,6 +79,7 @@ def declare(config: ConfigDict) -> DatasetDeclaration:
 class CocoReader(InstanceReader):
     """Reads images and their instances."""
 
+    truth = "instances"
     crowds = True
 
     def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
@@ -117,21 +119,22 @@ class CocoReader(InstanceReader):
         return Instances.stacked(masks, classes, void=np.zeros(size, bool))
 
     def annotations(self, folder: str) -> cache.Arrays:
-        """Returns the instances of one of the two folders.
+        """Returns what is known of one of the two folders: instances, or panoptic segments.
 
         `images` [n] are the images' numbers, ascending, `sizes` [n, 2] their rows and columns; the
         instances of image i are those from `starts[i]` to `starts[i + 1]`, in their order in the
         file: `classes` [m], `is_crowd` [m], and run-length codes, compressed as pycocotools does,
-        from `ends[j]` to `ends[j + 1]` of the bytes `codes`.
+        from `ends[j]` to `ends[j + 1]` of the bytes `codes`. Segments have `ids` [m] and `is_thing`
+        [m] in place of sizes, crowds and codes.
         """
         if folder not in self._read:
-            file = self.annotation_file(folder)
-            self._read[folder] = _cached(file, "instances", _compressed)
+            compute = {"instances": _compressed, "panoptic": _segments}[self.truth]
+            self._read[folder] = _cached(self.annotation_file(folder), self.truth, compute)
         return self._read[folder]
 
     def annotation_file(self, folder: str) -> Path:
         """Returns the file with the annotations of one of the two folders."""
-        return self.declaration.absolute_path / "annotations" / f"instances_{folder}.json"
+        return self.declaration.absolute_path / "annotations" / f"{self.truth}_{folder}.json"
 
     @functools.cached_property
     def _read(self) -> dict[str, cache.Arrays]:
@@ -154,16 +157,7 @@ class CocoReaderWithoutCrowds(CocoReader):
 class CocoPanopticReader(CocoReader):
     """Reads images and panoptic segments, of which things are the objects."""
 
-    def annotation_file(self, folder: str) -> Path:
-        """Returns the file with the segments of one of the two folders."""
-        return self.declaration.absolute_path / "annotations" / f"panoptic_{folder}.json"
-
-    def annotations(self, folder: str) -> cache.Arrays:
-        """Returns the segments: `images`, `starts` as above, and `ids`, `classes`, `is_thing`."""
-        if folder not in self._read:
-            file = self.annotation_file(folder)
-            self._read[folder] = _cached(file, "panoptic", _segments)
-        return self._read[folder]
+    truth = "panoptic"
 
     def instances(self, image: Path) -> Instances:
         """Returns the things in an image."""
@@ -259,7 +253,7 @@ def _compressed(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _segments(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Panoptic segments as arrays; see `CocoPanopticReader.annotations`."""
+    """Panoptic segments as arrays; see `CocoReader.annotations`."""
     numbers = _class_numbers(content)
     things = {category["id"] for category in content["categories"] if category["isthing"]}
     pictures = sorted(content["annotations"], key=lambda picture: picture["image_id"])
@@ -319,7 +313,7 @@ def _write(declaration: DatasetDeclaration, example: Example) -> Example:
         instances = Instances.stacked(masks, (1, 3, 2), void=np.zeros((height, width), bool))
         example.segmentation[record], classes[record] = instances.segmentation, instances.classes
         covered = masks.sum(0)
-        ignore.append(Image.fromarray(np.where(covered > 1, OVERLAP, SCORED).astype(np.uint8)))
+        ignore.append(np.where(covered > 1, OVERLAP, SCORED).astype(np.uint8))
     (folder / "annotations").mkdir()
     for name in FOLDERS:
         content = {
@@ -329,14 +323,11 @@ def _write(declaration: DatasetDeclaration, example: Example) -> Example:
         }
         file = folder / "annotations" / f"instances_{name}.json"
         file.write_text(json.dumps(content))
-    rows, columns = declaration.mask_size or (0, 0)
-    box = images.centred_box(ignore[0].size, columns / rows)
-    fitted = [i.crop(box).resize((columns, rows), Image.Resampling.NEAREST) for i in ignore]
     sizes = {"train": num_training - 1, "val": 1, "test": count - num_training}
     return dataclasses.replace(
         example,
         splits=consecutive(**sizes),
-        fields={"ignore": np.stack([np.asarray(i) for i in fitted]), "classes": classes},
+        fields={"ignore": fitted(declaration, ignore), "classes": classes},
     )
 
 

@@ -29,6 +29,7 @@ from objdisc_jax.data.instances import (
     Instances,
     check_count,
     fields,
+    fitted,
     table_of,
 )
 from objdisc_jax.data.splits import consecutive
@@ -155,20 +156,17 @@ def _write(declaration: DatasetDeclaration, example: Example) -> Example:
         present = np.arange(1, labels.max() + 1)
         visible = present[np.isin(present, labels)]
         classes[record, visible] = of_label[visible]
-        ignore.append(Image.fromarray((VOID * border).astype(np.uint8)))
+        ignore.append((VOID * border).astype(np.uint8))
     (folder / LISTS).mkdir(parents=True)
     num_training = count * 2 // 3
     for name, part in (("train", stems[:num_training]), ("val", stems[num_training:])):
         (folder / LISTS / f"{name}.txt").write_text("\n".join(part) + "\n")
-    rows, columns = declaration.mask_size or (0, 0)
-    box = images.centred_box(ignore[0].size, columns / rows)
-    fitted = [i.crop(box).resize((columns, rows), Image.Resampling.NEAREST) for i in ignore]
     validation = max(1, num_training // 10)
     sizes = {"train": num_training - validation, "val": validation, "test": count - num_training}
     return dataclasses.replace(
         example,
         splits=consecutive(**sizes),
-        fields={"ignore": np.stack([np.asarray(i) for i in fitted]), "classes": classes},
+        fields={"ignore": fitted(declaration, ignore), "classes": classes},
     )
 
 

@@ -15,6 +15,7 @@ from objdisc_jax.models.backbone import BackboneModel
 from objdisc_jax.models.base import Batch, Loss, Noise, Prediction, Step
 from objdisc_jax.models.dinosaur.decoder import AutoregressiveDecoder, MLPDecoder
 from objdisc_jax.models.dinosaur.settings import Settings
+from objdisc_jax.nn.pixel_decoder import lattice, pixel_offsets
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
 
@@ -40,10 +41,7 @@ class DINOSAUR(BackboneModel):
             num_orders = self.decoder.num_orders
             noise["order"] = jax.random.randint(decoder_key, (batch_size,), 0, num_orders)
         elif stride > 1:
-            spans = [side - stride * (side // stride - 1) for side in self.settings.grid]
-            noise["offset"] = jax.random.randint(
-                decoder_key, (batch_size, 2), 0, jnp.asarray([spans])
-            )
+            noise["offset"] = pixel_offsets(decoder_key, batch_size, self.settings.grid, stride)
         return noise
 
     def loss(
@@ -119,10 +117,7 @@ class DINOSAUR(BackboneModel):
         stride = self.settings.patch_stride
         if stride == 1:
             return None
-        rows, columns = (
-            noise["offset"][:, axis, None] + stride * jnp.arange(side // stride)[None]
-            for axis, side in enumerate(self.settings.grid)
-        )
+        rows, columns = lattice(noise["offset"], self.settings.grid, stride)
         patches = rows[:, :, None] * self.settings.grid[1] + columns[:, None, :]
         return rearrange(patches, "b r c -> b (r c)")
 
