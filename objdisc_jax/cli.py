@@ -12,11 +12,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 
-from objdisc_jax import errors
+from objdisc_jax import errors, pretrained
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -89,6 +90,27 @@ def _use_huge_pages() -> None:
             return
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Adds --workdir and --pretrained, one of which must name a trained model, as `workdir`."""
+
+    def find(source: str) -> Path:
+        try:
+            return pretrained.find(source)
+        except errors.UserError as error:
+            sys.exit(f"error: {error}")
+
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--workdir", type=Path, help="the run directory of a trained model")
+    group.add_argument(
+        "--pretrained",
+        dest="workdir",
+        type=find,
+        metavar="NAME",
+        help=f"a trained model that comes along ({', '.join(pretrained.names())}), a folder, or "
+        "OWNER/NAME on the Hugging Face Hub",
+    )
 
 
 def int_in_range(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -1,8 +1,11 @@
-r"""Takes weights to PyTorch and back.
+r"""Takes weights to PyTorch and back, and makes pretrained models of runs.
 
     python -m objdisc_jax.convert to-torch --workdir runs/demo --output demo.pt
     python -m objdisc_jax.convert from-torch --checkpoint demo.pt --config configs/demo.py \
         --workdir runs/again
+
+    python -m objdisc_jax.convert to-pretrained --workdir runs/demo --output my_model \
+        --data-command "python data_scripts/generate_tetrominoes.py" --limits "Other images."
 
 `to-torch` writes the keys and shapes of the published PyTorch code; `objdisc_jax.interop` has the
 modules that load them. `from-torch` makes a run with a fresh optimiser, which can be evaluated,
@@ -20,7 +23,7 @@ from absl import logging
 from absl.flags import argparse_flags
 from ml_collections import ConfigDict, config_flags
 
-from objdisc_jax.cli import parse_absl, run
+from objdisc_jax.cli import add_trained, parse_absl, run
 from objdisc_jax.errors import UserError
 from objdisc_jax.files import replacing
 
@@ -35,8 +38,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m objdisc_jax.convert", description=(__doc__ or "").split("\n")[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    add = commands.add_parser("to-torch", help="write a run's weights to a file").add_argument
-    add("--workdir", type=Path, required=True, help="the run directory of a trained model")
+    add_trained(to_torch := commands.add_parser("to-torch", help="write a run's weights to a file"))
+    add = to_torch.add_argument
     add("--output", type=Path, required=True, help="the file to write")
     add(
         "--format",
@@ -59,6 +62,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         type=int,
         help="training step of the weights (default: the file's; 0 where it names none)",
     )
+    publish = commands.add_parser("to-pretrained", help="make a pretrained model of a scored run")
+    add = publish.add_argument
+    add("--workdir", type=Path, required=True, help="the run directory of a trained model")
+    add("--output", type=Path, required=True, help="the folder to make; its name is the model's")
+    add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
+    add("--data-command", required=True, help="the command that makes the data of the run")
+    add("--limits", required=True, help="what the model cannot do, for its card")
+    add("--seeds", type=Path, nargs="*", default=(), help="scored runs with other seeds")
     arguments, rest = parser.parse_known_args(argv[1:])
     if arguments.command == "from-torch":
         config = config_flags.DEFINE_config_file("config")
@@ -73,6 +84,18 @@ def main(arguments: argparse.Namespace) -> None:
     """Does what the command line says."""
     if arguments.command == "to-torch":
         to_torch(arguments.workdir, arguments.output, arguments.format, arguments.step)
+    elif arguments.command == "to-pretrained":
+        from objdisc_jax.training.publishing import publish
+
+        publish(
+            arguments.workdir,
+            arguments.output,
+            limits=arguments.limits,
+            data_command=arguments.data_command,
+            which=arguments.step,
+            others=arguments.seeds,
+        )
+        logging.info("Made the pretrained model %s.", arguments.output)
     else:
         from_torch(arguments.checkpoint, arguments.config, arguments.workdir, arguments.step)
 

@@ -1,6 +1,7 @@
 """Segments your own images with a trained run.
 
     python -m objdisc_jax.predict --workdir runs/demo --input photos/ --output segmented/
+    python -m objdisc_jax.predict --pretrained sa_clevr6 --input photos/ --output segmented/
 
 For every image it writes, under the image's name, what `--save` lists:
 
@@ -35,7 +36,7 @@ from tqdm import tqdm
 
 from objdisc_jax import config as configs
 from objdisc_jax import models, segmentation
-from objdisc_jax.cli import int_in_range, run
+from objdisc_jax.cli import add_trained, int_in_range, run
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.errors import UserError
 from objdisc_jax.names import closest
@@ -54,7 +55,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m objdisc_jax.predict", description=(__doc__ or "").split("\n")[0]
     )
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="the run directory of a trained model")
+    add_trained(parser)
     add("--input", type=Path, nargs="+", required=True, help="images, or folders of images")
     add("--output", type=Path, required=True, help="folder to write to")
     add(

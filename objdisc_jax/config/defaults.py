@@ -24,6 +24,8 @@ def default_config() -> ConfigDict:
     config.batch_size = 64  # images per update, over all devices
     config.num_microbatches = 1  # gradient accumulation: parts a batch is computed in
     config.num_train_steps = 500_000  # updates
+    # A trained model whose parameters training begins with, as --pretrained names it; None: anew.
+    config.pretrained = config_dict.placeholder(str)
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.name = "adam"  # any of optax: adam, adamw, rmsprop, lion, contrib.muon, ...

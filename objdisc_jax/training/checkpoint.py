@@ -202,6 +202,11 @@ class Checkpoints:
             ) from error
         return found["state"], found["metadata"]
 
+    def metadata(self, step: int) -> dict[str, Any]:
+        """The JSON values of a checkpoint that can be read."""
+        only = ocp.args.Composite(metadata=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=only)["metadata"]
+
     def restore_newest(self, like: Any, sharding: Sharding) -> tuple[Any, dict[str, Any]] | None:
         """Reads the newest checkpoint that can be read; None if there are no checkpoints.
 

@@ -17,16 +17,22 @@ from objdisc_jax.training import distributed, frozen, run_dir
 
 
 def evaluate(
-    workdir: Path, *, config: ConfigDict | None = None, split: str = "test", which: str = "latest"
+    workdir: Path,
+    *,
+    config: ConfigDict | None = None,
+    split: str = "test",
+    which: str = "latest",
+    output: Path | None = None,
 ) -> Scores:
     """Scores a run, prints a table, and writes `eval_<split>.json` and a panel of images.
 
     Args:
-        workdir: the run directory.
+        workdir: the run directory, or the folder of a pretrained model.
         config: score with this config (more slots, more objects, another data set) instead of the
             run's own.
         split: the split to score on.
         which: the checkpoint: "latest", "best" or a step.
+        output: the folder to write to; by default the run directory.
 
     Returns:
         The scores.
@@ -51,7 +57,8 @@ def evaluate(
     scores = Runner(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
     if distributed.is_primary():
         draw = visualization.Visualizer(config, trained.graphdef, dataset)
-        file = workdir / f"eval_{split}.json"
+        output = output or workdir
+        file = output / f"eval_{split}.json"
         values = {
             **{name: None if math.isnan(x) else x for name, x in scores.means.items()},
             "num_images": scores.num_images,
@@ -62,7 +69,7 @@ def evaluate(
             "differs_from_training": changes,
         }
         write_atomically(file, json.dumps(values, indent=2) + "\n")
-        panel = visualization.save(workdir, split, draw(trained.params, trained.step))
+        panel = visualization.save(output, split, draw(trained.params, trained.step))
         print(_table(config, scores, dataset, trained.step))
         print(f"\nscores   {file}\nimages   {panel}")
     return scores

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
+from objdisc_jax import hub
 from objdisc_jax.data.declaration import Field
 from objdisc_jax.data.features import refuse_others
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
-from objdisc_jax.names import flatten, unflatten
+from objdisc_jax.training.weights import MisfitError, fitted
 
 FILE = "frozen.json"
 HUB_FILE = "model.safetensors"
-_MOST_PROBLEMS = 12  # that are listed of a file
 
 
 class Frozen(NamedTuple):
@@ -53,7 +51,13 @@ def load(model: base.Model, like: base.Params) -> Frozen:
                 f"model: the frozen part {part!r} cannot be read from {file} ({error}). Name a "
                 "sound file, or copy it anew."
             ) from error
-        params[part] = _checked(part, file, found, like[part])
+        try:
+            params[part] = fitted(found, like[part])
+        except MisfitError as error:
+            raise ConfigError(
+                f"model: {file} does not fit the frozen part {part!r}:\n{error}\n"
+                "Name the file of a part of this size and kind, or change the model's settings."
+            ) from error
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         sources[part] = {"source": source, "sha256": digest}
@@ -119,40 +123,15 @@ def _find(part: str, source: str) -> Path:
     file = Path(source).expanduser()
     if file.is_file():
         return file
-    organisation, _, rest = source.partition("/")
+    reason, (owner, _, rest) = "there is no such file", source.partition("/")
     repository, _, name = rest.partition("/")
-    reason = "there is no such file"
-    if organisation and repository and not source.startswith((".", "~")):
+    if hub.is_repository(f"{owner}/{repository}"):
         try:
-            from huggingface_hub import hf_hub_download  # pyright: ignore[reportMissingImports]
-
-            return Path(hf_hub_download(f"{organisation}/{repository}", name or HUB_FILE))
-        except ImportError:
-            reason += ", and without the package huggingface_hub nothing can be downloaded"
-        except Exception as error:  # no network, no such repository, no such file, a full disk
-            reason += f", and from the Hugging Face Hub it cannot be had ({error})"
+            return hub.download(f"{owner}/{repository}", name or HUB_FILE)
+        except hub.HubError as error:
+            reason += f", and {error}"
     raise ConfigError(
         f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there "
         f"(from a repository, {HUB_FILE}), or name where it lies, such as "
         "--config.model.weights=FOLDER/FILE where the setting is so called."
     )
-
-
-def _checked(part: str, file: Path, found: Mapping[str, Any], like: base.Params) -> base.Params:
-    """The parameters of a part, nested and of the types of `like`; every one accounted for."""
-    wanted = flatten(like)
-    problems = [f"  {name}: is missing" for name in sorted(wanted.keys() - found.keys())]
-    problems += [f"  {name}: is no parameter" for name in sorted(found.keys() - wanted.keys())]
-    problems += [
-        f"  {name}: has shape {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & found.keys())
-        if tuple(found[name].shape) != tuple(wanted[name].shape)
-    ]
-    if len(problems) > _MOST_PROBLEMS:
-        problems[_MOST_PROBLEMS:] = [f"  and {len(problems) - _MOST_PROBLEMS} more"]
-    if problems:
-        raise ConfigError(
-            f"model: {file} does not fit the frozen part {part!r}:\n" + "\n".join(problems) + "\n"
-            "Name the file of a part of this size and kind, or change the model's settings."
-        )
-    return unflatten(like, lambda name, shape: jnp.asarray(found[name], shape.dtype))

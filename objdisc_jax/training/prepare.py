@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
-from objdisc_jax import sharding
+from objdisc_jax import pretrained, sharding
 from objdisc_jax.data import loader
 from objdisc_jax.evaluation.runner import Runner
 from objdisc_jax.models import base
@@ -69,8 +69,7 @@ def restored_or_initial(prepared: Prepared, checkpoints: Checkpoints) -> tuple[T
         state, metadata = restored
         logging.info("Going on from step %d.", int(state.step))
     else:
-        model = run_dir.build_model(config)
-        params, _ = base.partition(base.split(model)[1], model)
+        params = _initial_params(config)
         overview = parameter_overview.get_parameter_overview(params, include_stats=False)
         logging.info("Parameters:\n%s", overview)
         # Processors of several kinds may round an initial value differently.
@@ -78,6 +77,19 @@ def restored_or_initial(prepared: Prepared, checkpoints: Checkpoints) -> tuple[T
         state, metadata = sharding.put_replicated(state, mesh), {"seconds": 0.0}
     distributed.check_same_step(int(state.step), checkpoints.folder)
     return state, metadata["seconds"]
+
+
+def _initial_params(config: ConfigDict) -> base.Params:
+    if config.pretrained:
+        folder = pretrained.find(config.pretrained)
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        trained = run_dir.load_trained(folder, sharding, config=config)
+        logging.info("Beginning with the parameters of %s, step %d.", folder, trained.step)
+        params, model = trained.params, trained.model
+    else:
+        model = run_dir.build_model(config)
+        params = base.split(model)[1]
+    return base.partition(params, model)[0]
 
 
 def train_batches(

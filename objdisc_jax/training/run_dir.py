@@ -15,12 +15,12 @@ from flax import nnx
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from objdisc_jax import __version__, models
+from objdisc_jax import __version__, models, pretrained
 from objdisc_jax import config as configs
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import InUse, locked, write_atomically
 from objdisc_jax.models import base
-from objdisc_jax.training import compilation, distributed, frozen
+from objdisc_jax.training import compilation, distributed, frozen, weights
 from objdisc_jax.training.checkpoint import Checkpoints, has_checkpoints
 from objdisc_jax.training.step import TrainState, initial_state
 
@@ -139,12 +139,12 @@ def abstract(config: ConfigDict) -> Abstract:
 def load_trained(
     workdir: Path, sharding: Sharding, *, which: str = "latest", config: ConfigDict | None = None
 ) -> TrainedModel:
-    """Reads a trained model from a run directory.
+    """Reads a trained model.
 
     Args:
-        workdir: the run directory.
+        workdir: a run directory, or the folder of a pretrained model (`objdisc_jax.pretrained`).
         sharding: where the parameters go.
-        which: the checkpoint: "latest", "best" or a step.
+        which: the checkpoint of a run: "latest", "best" or a step.
         config: build the model from this config instead of the run's own; its parameters must
             have the shapes of the trained ones, but everything else may differ (the number of
             slots, say).
@@ -154,24 +154,44 @@ def load_trained(
             parameters of `config` have other shapes, or a frozen part has changed.
     """
     saved = configs.load(workdir)
-    if not has_checkpoints(workdir):
-        raise UserError(
-            f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
-            f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
-        )
     compilation.use_cache(config or saved)
     run = abstract(saved)
-    with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
-        step = checkpoints.find(which)
-        state, _ = checkpoints.restore(step, run.state, sharding)
+    trained, step = _read_params(workdir, run.state, sharding, which)
     wanted = run
     if config is not None:
         wanted = abstract(config)
         _check_shapes(run.state.params, wanted.state.params, workdir)
     parts = frozen.load(wanted.model, wanted.frozen)
     frozen.check(parts, workdir)
-    params = state.averaged | jax.device_put(parts.params, sharding)
+    params = trained | jax.device_put(parts.params, sharding)
     return TrainedModel(config or saved, wanted.model, wanted.graphdef, params, step, parts)
+
+
+def _read_params(
+    workdir: Path, like: TrainState, sharding: Sharding, which: str
+) -> tuple[base.Params, int]:
+    """The parameters to be used of a run or of a pretrained model, and their training step."""
+    if has_checkpoints(workdir):
+        with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
+            step = checkpoints.find(which)
+            state, _ = checkpoints.restore(step, like, sharding)
+        return state.averaged, step
+    file = workdir / pretrained.WEIGHTS
+    if not file.is_file():
+        raise UserError(
+            f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
+            f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
+        )
+    try:
+        params, step = weights.read(file, like.params)
+    except weights.MisfitError as error:
+        raise UserError(
+            f"{file} does not fit the model of its {pretrained.CONFIG}:\n{error}\nRestore the "
+            "folder, or name another one."
+        ) from error
+    if which not in ("latest", "best", str(step)):
+        raise UserError(f"--step: got {which!r}, but {workdir} has step {step} alone.")
+    return jax.device_put(params, sharding), step
 
 
 def _check_shapes(trained: base.Params, wanted: base.Params, workdir: Path) -> None:

@@ -1,0 +1,64 @@
+"""Trained models that come along: a folder each, in the form of a repository of the Hub.
+
+    model.safetensors  the parameters, by their names in the model, and their training step
+    config.json        the experiment that they were trained with
+    frozen.json        where the model's frozen parts come from, if it has any
+    scores.json        what was measured, on what, with which commit
+    README.md          the model card
+
+`python -m objdisc_jax.convert to-pretrained` makes such a folder of a run. Wherever a run directory
+can be named, one of these can be, by its name here, its path, or its repository on the Hub.
+"""
+
+from pathlib import Path
+
+from objdisc_jax import hub
+from objdisc_jax.errors import UserError
+from objdisc_jax.names import closest
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+SCORES = "scores.json"
+CARD = "README.md"
+FROZEN = "frozen.json"
+_HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Names of the models that come along."""
+    return sorted(file.parent.name for file in _HERE.glob(f"*/{WEIGHTS}"))
+
+
+def find(source: str) -> Path:
+    """The folder of a trained model; a repository's is downloaded into the Hub's cache.
+
+    Args:
+        source: a name of `names`, a folder, or OWNER/NAME on the Hugging Face Hub.
+
+    Raises:
+        UserError: there is no such model; lists those that come along.
+    """
+    if source in names():
+        return _HERE / source
+    folder = Path(source).expanduser()
+    if (folder / WEIGHTS).is_file():
+        return folder
+    reason = f"there is no {folder / WEIGHTS}"
+    if not folder.exists() and hub.is_repository(source):
+        try:
+            hub.download(source, CONFIG)
+            found = hub.download(source, WEIGHTS).parent
+        except hub.HubError as error:
+            reason += f", and {error}"
+        else:
+            try:
+                hub.download(source, FROZEN)
+            except hub.HubError:
+                pass  # a model without frozen parts
+            return found
+    raise UserError(
+        f"--pretrained: got {source!r}{closest(source, names())}, but {reason}. Name one of those "
+        f"that come along ({', '.join(names())}), a folder that `python -m objdisc_jax.convert "
+        "to-pretrained` made, or a repository on the Hugging Face Hub. A run directory is named "
+        "with --workdir."
+    )

@@ -1,0 +1,162 @@
+"""Makes the folder of a pretrained model of a run: parameters, config, scores, model card."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from objdisc_jax import config as configs
+from objdisc_jax import models, pretrained
+from objdisc_jax.data import datasets
+from objdisc_jax.errors import UserError
+from objdisc_jax.evaluation import evaluators
+from objdisc_jax.files import replacing, write_atomically
+from objdisc_jax.models import base
+from objdisc_jax.training import frozen, run_dir, weights
+from objdisc_jax.training.checkpoint import Checkpoints
+
+ENVIRONMENT = "environment.json"
+
+
+def publish(
+    workdir: Path,
+    output: Path,
+    *,
+    limits: str,
+    data_command: str,
+    which: str = "latest",
+    others: Sequence[Path] = (),
+) -> None:
+    """Writes a folder that `objdisc_jax.pretrained.find` finds, and the Hub takes as a repository.
+
+    Args:
+        workdir: the run, which has been scored on its test split.
+        output: the folder to make; it must not exist, or be empty.
+        limits: what the model cannot do, for its card.
+        data_command: makes the data that it was trained on and scored with.
+        which: the checkpoint: "latest", "best" or a step.
+        others: scored runs of the same config with other seeds.
+
+    Raises:
+        UserError: a run has no such checkpoint or no scores of it, or the folder exists or cannot
+            be made.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"output: {output} exists already. Name a folder that does not.")
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    trained = run_dir.load_trained(workdir, place, which=which)
+    evaluated = _evaluated(workdir, trained.step)
+    seeds = {str(configs.load(run).seed): _scores(_evaluated(run)) for run in others}
+    with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
+        seconds = checkpoints.metadata(trained.step)["seconds"]
+    made_on = json.loads((workdir / ENVIRONMENT).read_text())
+    scores = {
+        "model": trained.config.model.name,
+        "step": trained.step,
+        "seed": trained.config.seed,
+        "training_seconds": round(seconds),
+        "data": {"name": evaluated["data"], "split": "test", "command": data_command},
+        "num_images": evaluated["num_images"],
+        "scores": _scores(evaluated),
+        "other_seeds": seeds,
+        "environment": made_on,
+    }
+    own, _ = base.partition(trained.params, trained.model)
+    try:
+        with replacing(output) as partial:
+            partial.mkdir(parents=True)
+            weights.write(partial / pretrained.WEIGHTS, own, trained.step)
+            configs.save(trained.config, partial)
+            if trained.model.frozen:
+                shutil.copy(workdir / frozen.FILE, partial / frozen.FILE)
+            write_atomically(partial / pretrained.SCORES, json.dumps(scores, indent=2) + "\n")
+            write_atomically(partial / pretrained.CARD, _card(output.name, trained, scores, limits))
+    except OSError as error:
+        raise UserError(
+            f"output: {output} cannot be written ({error.strerror}). Name another folder."
+        ) from error
+
+
+def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
+    """What `evaluate` wrote of the test split."""
+    file = workdir / "eval_test.json"
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    if not found or (step is not None and found["step"] != step):
+        what = f"of step {found['step']}, not {step}" if found else "missing"
+        raise UserError(
+            f"{file} is {what}. Score the run first: python -m objdisc_jax.main --mode eval "
+            f"--workdir {workdir}" + ("" if step is None else f" --step {step}")
+        )
+    return found
+
+
+def _scores(evaluated: Mapping[str, Any]) -> dict[str, float]:
+    """The scores alone, of all that `evaluate` wrote."""
+    return {
+        name: float(f"{value:.4g}")
+        for name, value in evaluated.items()
+        if isinstance(value, float) and name != "step"
+    }
+
+
+def _card(name: str, trained: run_dir.TrainedModel, scores: Mapping[str, Any], limits: str) -> str:
+    """The model card, in the form of the Hugging Face Hub."""
+    config, made_on = trained.config, scores["environment"]
+    declaration = datasets.get(config.data.name).declare(config.data)
+    meanings: dict[str, str] = {}
+    for evaluator in evaluators.create(config, declaration):
+        meanings |= evaluator.metrics
+    doc = (models.get(config.model.name).__doc__ or "").strip().split("\n")[0]
+    seeds = list(others := scores["other_seeds"])
+    header = "".join(f" seed {seed} |" for seed in seeds)
+    rows = [
+        f"| {metric} | {value} |"
+        + "".join(f" {others[seed].get(metric, '')} |" for seed in seeds)
+        + f" {meanings[metric]} |"
+        for metric, value in scores["scores"].items()
+        if metric in meanings
+    ]
+    height, width = config.model.resolution
+    minutes = scores["training_seconds"] / 60
+    device = f"{made_on['num_devices']} x {made_on['device']}"
+    return "\n".join(
+        [
+            "---",
+            "library_name: objdisc_jax",
+            "license: apache-2.0",
+            "pipeline_tag: image-segmentation",
+            f"tags: [object-discovery, object-centric-learning, jax, {config.model.name}]",
+            "---",
+            "",
+            f"# {name}",
+            "",
+            f"{doc} Images of {width}x{height}.",
+            "",
+            f"    python -m objdisc_jax.predict --pretrained {name} --input IMAGES --output FOLDER",
+            "",
+            "## Training",
+            "",
+            f"{scores['step']:,} steps of {config.batch_size} images, {minutes:.0f} minutes on "
+            f"{device}, seed {scores['seed']}, commit `{made_on['git_commit']}`; `config.json` has "
+            "every setting. Without labels. The data, made by a program and free of rights:",
+            "",
+            f"    {scores['data']['command']}",
+            "",
+            "## Scores",
+            "",
+            f"{scores['num_images']} test images, which training never saw.",
+            "",
+            f"| | these weights (seed {scores['seed']}) |{header} |",
+            f"|---|---|{'---|' * len(seeds)}---|",
+            *rows,
+            "",
+            "## Limits",
+            "",
+            limits,
+            "",
+        ]
+    )
