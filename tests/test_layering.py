@@ -71,6 +71,8 @@ ALLOWED = {
         "training",
         "cli",
     },
+    "comparison": {"config", "visualize"},
+    "compare": {"comparison", "cli"},
     "convert": {"training", "config", "cli", "interop", "sharding"},
 }
 NO_JAX = ("data", "data/inspect", "config", "settings", "registry")

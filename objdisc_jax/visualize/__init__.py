@@ -3,9 +3,18 @@
 Everything here takes and returns NumPy arrays (RGB uint8) on the host and knows nothing of models.
 """
 
-from objdisc_jax.visualize.curves import plot_curves
+from objdisc_jax.visualize.curves import overlay_curves, plot_curves, read_metrics
 from objdisc_jax.visualize.images import overlay, save_labels, save_png
 from objdisc_jax.visualize.palette import colorize
 from objdisc_jax.visualize.panels import panel
 
-__all__ = ["colorize", "overlay", "panel", "plot_curves", "save_labels", "save_png"]
+__all__ = [
+    "colorize",
+    "overlay",
+    "overlay_curves",
+    "panel",
+    "plot_curves",
+    "read_metrics",
+    "save_labels",
+    "save_png",
+]

@@ -1,12 +1,15 @@
 """Training curves from a run's metrics.jsonl: loss and FG-ARI over steps and wall-clock time."""
 
 import io
+import itertools
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -41,7 +44,7 @@ def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathL
     Raises:
         ValueError: if the metrics file is missing, or a line other than the last is broken.
     """
-    records = _read(Path(metrics_file))
+    records = read_metrics(Path(metrics_file))
     figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(PLOTS), 2, sharex="col", sharey="row")
@@ -65,8 +68,37 @@ def plot_curves(metrics_file: str | os.PathLike[str], output_png: str | os.PathL
     write_atomically(Path(output_png), image.getvalue())
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, without an incomplete last one."""
+def overlay_curves(
+    runs: Mapping[str, Sequence[list[dict[str, Any]]]], keys: Sequence[str]
+) -> bytes:
+    """Draws quantities over steps, all runs of a name in one colour, as an SVG image.
+
+    Args:
+        runs: what `read_metrics` returned of each run, by name.
+        keys: of the lines, as in "val/fg_ari".
+    """
+    figure = Figure(figsize=(9, 3.2 * len(keys)), layout="constrained")
+    colors = matplotlib.color_sequences["tab10"]
+    for axis, key in zip(np.atleast_1d(figure.subplots(len(keys))), keys, strict=True):
+        for color, (name, several) in zip(itertools.cycle(colors), runs.items(), strict=False):
+            curves = [_curve(records, key) for records in several]
+            for label, curve in zip([name, *[None] * len(curves)], curves, strict=False):
+                if len(curve):
+                    axis.plot(curve[:, 0], curve[:, 2], color=color, label=label, alpha=0.8)
+        axis.set_ylabel(key)
+        axis.set_xlabel("step")
+        _dress(axis, legend="upper right" if "loss" in key else "lower right")
+    image = io.BytesIO()
+    figure.savefig(image, format="svg")
+    return image.getvalue()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file, without an incomplete last one.
+
+    Raises:
+        ValueError: if the file is missing, or a line other than the last is broken.
+    """
     if not path.is_file():
         raise ValueError(
             f"metrics_file: there is no {path}; a run writes metrics.jsonl into its workdir. "

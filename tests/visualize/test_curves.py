@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from objdisc_jax.visualize import plot_curves
-from objdisc_jax.visualize.curves import _curve, _read
+from objdisc_jax.visualize.curves import _curve, read_metrics
 
 
 def draw(tmp_path, lines):
@@ -70,7 +70,7 @@ def test_later_line_of_a_step_counts_and_unfinished_last_line_is_left_out(tmp_pa
         {"step": 10, "seconds": 3.0, "train/loss": 0.9},
     ]
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 30, "sec')
-    curve = _curve(_read(metrics), "train/loss")
+    curve = _curve(read_metrics(metrics), "train/loss")
     np.testing.assert_array_equal(curve, [[10, 3, 0.9], [20, 2, 0.5]])
 
 
