@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import socket
@@ -26,12 +27,14 @@ def replacing(path: Path, *, partial: Path | None = None, durable: bool = False)
         path: of a file, or of a folder that does not exist or is empty; missing folders above it
             are made.
         partial: where to make it, on the same file system; by default hidden beside it, under a
-            name that no other process uses. What an earlier process left there is removed.
+            short name that no other process uses. What an earlier process left there is removed.
         durable: whether the content of a file must be on the disk before it takes its name.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial or path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if partial is None:
+        digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+        partial = path.with_name(f".{digest}.{os.getpid()}.partial")
     remove(partial)
     try:
         yield partial

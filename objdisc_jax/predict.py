@@ -23,6 +23,7 @@ it is, under SLURM for example with
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import time
 from collections import Counter
@@ -38,9 +39,10 @@ from objdisc_jax import config as configs
 from objdisc_jax import models, segmentation
 from objdisc_jax.cli import add_trained, int_in_range, run
 from objdisc_jax.data import datasets, inputs
+from objdisc_jax.data.images import ReadOptions
 from objdisc_jax.errors import UserError
 from objdisc_jax.names import closest
-from objdisc_jax.prediction import OUTPUTS
+from objdisc_jax.prediction import OUTPUTS, targets
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
 FEW_FILES = 64
@@ -82,6 +84,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "otherwise the largest box of the model's aspect ratio in the centre)",
     )
     add(
+        "--matte",
+        metavar="R,G,B",
+        help="colour, 0 to 255 each, on which transparent images are composited (default: as in "
+        "training: black, unless data.matte says otherwise)",
+    )
+    add(
+        "--max-pixels",
+        type=int_in_range(1),
+        help="images of more pixels are skipped (default: as in training: data.max_pixels, or "
+        "Pillow's limit, 178956970)",
+    )
+    add(
         "--num-slots",
         type=int_in_range(1),
         help="into how many slots images are divided at most (default: as in training); not for "
@@ -105,6 +119,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="processes that read images; 0 reads in the main process (default: half as many as "
         f"there are CPU cores, or 0 for fewer than {FEW_FILES} images)",
     )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace files that predict did not write, too, where they have a result's name; "
+        "results of earlier calls are always replaced, and never taken for images",
+    )
     add("--process-index", type=int_in_range(0), default=0, help="this process, from 0 on")
     add("--process-count", type=int_in_range(1), default=1, help="processes that share the images")
     return parser.parse_args(argv[1:])
@@ -123,9 +143,14 @@ def main(arguments: argparse.Namespace) -> None:
             f"--process-index: got {index} with --process-count {count}; the processes are "
             f"numbered from 0 to {count - 1}."
         )
-    files = inputs.find(arguments.input, arguments.output)[index::count]
+    found = inputs.find(arguments.input)
+    own = list(targets.fitting(found[index::count], arguments.output, outputs))
+    files = [file for file in own if isinstance(file, inputs.File)]
+    targets.check(files, found, arguments.output, outputs, overwrite=arguments.overwrite)
     config = configs.load(arguments.workdir)
     declaration = datasets.get(config.data.name).declare(config.data)
+    options = _read_options(arguments, declaration.read_options)
+    declaration = dataclasses.replace(declaration, read_options=options)
     crop = arguments.crop and _parse_crop(arguments.crop)
     if crop is None:
         crop = "none" if models.settings_class(config.model.name).has_coarse_masks else "data"
@@ -135,12 +160,15 @@ def main(arguments: argparse.Namespace) -> None:
         num_workers = 0 if len(files) < FEW_FILES else max(1, _num_cores() // 2)
     # Workers start while the model is loaded.
     images = inputs.read(files, cropping, num_workers=num_workers)
-    with contextlib.closing(images), _Progress(len(files)) as progress:
-        _segment(images, outputs, progress, arguments)
+    with contextlib.closing(images), _Progress(len(own)) as progress:
+        for file in own:
+            if isinstance(file, inputs.Skipped):
+                progress.add(file)
+        _segment(images, outputs, progress, arguments, options)
     counts = progress.counts
     logging.info("Segmented %d image(s) into %s.", counts[inputs.File], arguments.output)
     failures = {
-        "could not be read and were skipped": counts[inputs.Skipped],
+        "were skipped": counts[inputs.Skipped],
         "could not get all their results written": counts[inputs.Unwritten],
     }
     if any(failures.values()):
@@ -153,6 +181,7 @@ def _segment(
     outputs: frozenset[str],
     progress: "_Progress",
     arguments: argparse.Namespace,
+    read_options: ReadOptions,
 ) -> None:
     """Segments images and writes the results."""
     from objdisc_jax.prediction.results import Writer
@@ -170,7 +199,14 @@ def _segment(
         panel="panel" in outputs,
         settings={name: value for name, value in settings.items() if value is not None},
     )
-    writer = Writer(arguments.output, outputs, segmenter.background, num_threads=_num_cores())
+    writer = Writer(
+        arguments.output,
+        outputs,
+        segmenter.background,
+        num_threads=_num_cores(),
+        read_options=read_options,
+        overwrite=arguments.overwrite,
+    )
 
     def readable() -> Iterator[tuple[inputs.Input, Any]]:
         for image in images:
@@ -230,6 +266,20 @@ def _parse_outputs(text: str) -> frozenset[str]:
                 f"{', '.join(OUTPUTS)}, separated by commas."
             )
     return frozenset(names)
+
+
+def _read_options(arguments: argparse.Namespace, trained: ReadOptions) -> ReadOptions:
+    """What the command line says of reading images; what it leaves open is as in training."""
+    matte = trained.matte
+    if arguments.matte:
+        parts = [int(part) for part in arguments.matte.split(",") if part.strip().isdecimal()]
+        if len(parts) != 3 or max(parts) > 255 or arguments.matte.count(",") != 2:
+            raise UserError(
+                f"--matte: got {arguments.matte!r}; it is red, green and blue, from 0 to 255, as "
+                "in 255,255,255."
+            )
+        matte = (parts[0], parts[1], parts[2])
+    return ReadOptions(matte, arguments.max_pixels or trained.max_pixels)
 
 
 def _parse_crop(text: str) -> inputs.Crop:

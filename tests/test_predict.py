@@ -172,7 +172,7 @@ def test_only_what_is_asked_for_is_computed_and_written(workdir, images, tmp_pat
     run(workdir, images / "a.png", tmp_path / "all", *ALL)
     monkeypatch.setattr(visualization, "draw", fail)
     monkeypatch.setattr(visualization, "compose", fail)
-    monkeypatch.setattr(results, "_save_npz", fail)
+    monkeypatch.setattr(results, "_encode_npz", fail)
     run(workdir, images / "a.png", tmp_path / "default")
     assert sorted(contents(tmp_path / "default")) == ["a_labels.png", "a_overlay.png"]
     assert contents(tmp_path / "default").items() <= contents(tmp_path / "all").items()
@@ -185,7 +185,7 @@ def test_broken_file_is_skipped_and_reported(workdir, images, tmp_path, caplog):
     (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:80])
     (images / "fake.jpg").write_text("no image")
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"2 file\(s\) could not be read"):
+    with pytest.raises(UserError, match=r"2 file\(s\) were skipped; see above"):
         run(workdir, images, out)
     assert "broken.png cannot be read" in caplog.text
     assert "fake.jpg cannot be read" in caplog.text
@@ -200,12 +200,12 @@ def test_no_kind_of_bad_file_ends_the_run(workdir, images, tmp_path, caplog, mon
     os.symlink(tmp_path / "nowhere", images / "gone.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
     monkeypatch.setattr(inputs, "read_rgb", odd := _raising(inputs.read_rgb, "odd", KeyError("x")))
-    with pytest.raises(UserError, match=r"^4 file\(s\) could not be read and were skipped; see"):
+    with pytest.raises(UserError, match=r"^4 file\(s\) were skipped; see"):
         run(workdir, images, tmp_path / "out")
     assert odd
     for text in (
         r"empty.png cannot be read",
-        "bomb.png cannot be read (Image size (42000 pixels) exceeds limit",
+        "bomb.png is too large (Image size (42000 pixels) exceeds limit of 40000 pixels). Make it",
         "There is no file",
         "odd.bmp is skipped: The image cannot be read (KeyError: 'x')",
     ):
@@ -214,10 +214,10 @@ def test_no_kind_of_bad_file_ends_the_run(workdir, images, tmp_path, caplog, mon
 
 
 def _raising(read_rgb, name, error):
-    def read(path):
+    def read(path, options):
         if path.stem == name:
             raise error
-        return read_rgb(path)
+        return read_rgb(path, options)
 
     return read
 
@@ -227,14 +227,14 @@ def test_image_that_goes_or_changes_while_it_is_segmented_is_reported(
 ):
     read_rgb = results.read_rgb
 
-    def read(path):
+    def read(path, options):
         if path.stem == "a":
             path.unlink()
-        return read_rgb(images / "a.jpg" if path.stem == "wide" else path)
+        return read_rgb(images / "a.jpg" if path.stem == "wide" else path, options)
 
     Image.new("RGB", (30, 20)).save(images / "a.jpg")
     monkeypatch.setattr(results, "read_rgb", read)
-    with pytest.raises(UserError, match=r"^2 file\(s\) could not be read"):
+    with pytest.raises(UserError, match=r"^2 file\(s\) were skipped"):
         run(workdir, [images / "a.png", images / "wide.jpg", images / "sub"], tmp_path / "out")
     assert "There is no file" in caplog.text
     assert "wide.jpg changed while it was segmented" in caplog.text
@@ -244,29 +244,65 @@ def test_image_that_goes_or_changes_while_it_is_segmented_is_reported(
 def test_file_that_cannot_be_written_is_reported_and_the_others_are_written(
     workdir, images, tmp_path, caplog
 ):
-    (images / "a.png").rename(images / f"{'x' * 240}.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").touch()  # where a folder would have to be
-    with pytest.raises(UserError, match=r"^2 file\(s\) could not get all their results written; s"):
+    with pytest.raises(UserError, match=r"^1 file\(s\) could not get all their results written; s"):
         run(workdir, images, tmp_path / "out")
-    assert "x.png is not all written: File name too long" in caplog.text
     assert "alpha.png is not all written" in caplog.text
-    assert sorted(contents(tmp_path / "out")) == ["sub", "wide_labels.png", "wide_overlay.png"]
+    names = {f"{image}_{what}.png" for image in ("a", "wide") for what in ("labels", "overlay")}
+    assert contents(tmp_path / "out").keys() == names | {"sub"}
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_names_are_as_long_as_the_file_system_has_them(
+    workdir, tmp_path, images, caplog, batch_size
+):
+    """In bytes, not in characters; what is written aside has a shorter name."""
+    fits, too_long = "\u00e4" * 121 + "m", "\u00e4" * 122  # of 243 and 244 bytes
+    for name in (fits, too_long):
+        (images / f"{name}.png").write_bytes((images / "a.png").read_bytes())
+    with pytest.raises(UserError, match=r"^1 file\(s\) were skipped"):
+        run(workdir, images, tmp_path / "out", "--batch-size", batch_size)
+    assert f"{too_long}.png is skipped: its name leaves no room for _overlay.png" in caplog.text
+    written = contents(tmp_path / "out")
+    assert {f"{fits}_overlay.png", "wide_labels.png", "sub/alpha_overlay.png"} <= written.keys()
+    assert len(written) == 8
+    more = ("--save", "labels", "--batch-size", batch_size)
+    run(workdir, images, tmp_path / "labels", *more)
+    assert f"{too_long}_labels.png" in contents(tmp_path / "labels")
 
 
 def test_full_disk_is_one_error(workdir, images, tmp_path, monkeypatch):
     def full(path, *_):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("objdisc_jax.visualize.images.write_atomically", full)
-    with pytest.raises(UserError, match=r"--output: .*out cannot be written \(No space left"):
+    monkeypatch.setattr(results, "write_atomically", full)
+    with pytest.raises(UserError, match=r"out cannot be written \(No space left.*\)\. Make room"):
         run(workdir, images, tmp_path / "out")
     assert not contents(tmp_path / "out")
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error", "x"), ValueError("x")])
+def test_other_errors_of_writing_cost_one_image(
+    workdir, images, tmp_path, monkeypatch, caplog, error
+):
+    write = results.write_atomically
+
+    def fail(path, content):
+        if path.name.startswith("a_"):
+            raise error
+        write(path, content)
+
+    monkeypatch.setattr(results, "write_atomically", fail)
+    with pytest.raises(UserError, match=r"^1 file\(s\) could not get all their results written"):
+        run(workdir, images, tmp_path / "out")
+    assert "a.png is not all written: " in caplog.text
+    assert len(contents(tmp_path / "out")) == 4
+
+
 def test_output_that_is_no_folder_is_explained(workdir, images, tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(UserError, match=r"--output: .*out cannot be written \(File exists\)"):
+    with pytest.raises(UserError, match=r"--output: .*out cannot be written \(File exists\)\. N"):
         run(workdir, images, tmp_path / "out")
 
 
@@ -277,7 +313,7 @@ class _Deadly(inputs.Cropping):
 
 def test_dead_worker_is_an_error_that_says_what_to_do(images):
     declaration = datasets.get("tetrominoes").declare(datasets.get("tetrominoes").default_config())
-    files = inputs.find([images], images / "out")
+    files = [file for file in inputs.find([images]) if isinstance(file, inputs.File)]
     found = inputs.read(files, _Deadly("data", declaration, (35, 35)), num_workers=1)
     with pytest.raises(DataError, match=r"worker process died .*memory.*: --num-workers 0 reads"):
         list(found)
@@ -315,16 +351,16 @@ def test_few_results_wait_for_slow_writing(tmp_path):
 
 def test_large_images_are_written_one_after_another(tmp_path, monkeypatch):
     now, most = [], []
-    write_labels = results.visualize.save_labels
+    encode = results.visualize.encode_labels
 
-    def save(path, labels):
-        now.append(path)
+    def slow(labels):
+        now.append(labels)
         most.append(len(now))
         time.sleep(0.02)
-        write_labels(path, labels)
-        now.remove(path)
+        now.pop()
+        return encode(labels)
 
-    monkeypatch.setattr(results.visualize, "save_labels", save)
+    monkeypatch.setattr(results.visualize, "encode_labels", slow)
     monkeypatch.setattr(results, "_PIXELS_PER_THREAD", 100)
     for size, together in (((8, 12), 4), ((16, 20), 1), ((50, 50), 1)):
         list(results.Writer(tmp_path, {"labels"}, {}, num_threads=4)(_results(12, size)))
@@ -418,8 +454,24 @@ def test_missing_and_empty_input_and_clashing_names_are_explained(workdir, image
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="there is no image in"):
         run(workdir, tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(UserError, match="results of the same name"):
-        run(workdir, [images / "a.png", images / "a.png", images / "a.png"], tmp_path / "out")
+
+
+def test_only_the_image_whose_results_have_no_name_left_is_skipped(
+    workdir, images, tmp_path, caplog
+):
+    for folder in ("b", "c", "d"):
+        (images / folder).mkdir()
+        (images / folder / "a.png").write_bytes((images / "a.png").read_bytes())
+    files = [images / folder / "a.png" for folder in ("b", "c", "d", "b")]
+    with pytest.raises(UserError, match=r"^1 file\(s\) were skipped"):
+        run(workdir, [*files, images / "c" / ".." / "c" / "a.png"], tmp_path / "out")
+    assert (
+        f"{files[2]} is skipped: its results would have the name a.png, as those of {files[1]}"
+        in (caplog.text)
+    )
+    assert sorted(contents(tmp_path / "out")) == sorted(
+        f"{name}_{what}.png" for name in ("a", "a.png") for what in ("labels", "overlay")
+    )
 
 
 def test_images_of_one_name_and_two_kinds_both_get_results(workdir, images, tmp_path):

@@ -143,6 +143,7 @@ MUTABLE = (
     "data.path",
     "data.features",
     "data.on_bad_image",
+    "data.max_pixels",
 )
 """Keys, or blocks of them, that may change when a run is continued."""
 

@@ -18,7 +18,7 @@ from objdisc_jax.files import replacing
 
 Arrays = Mapping[str, np.ndarray]
 
-VERSION = 1
+VERSION = 2
 """Bumped whenever what is stored is computed in another way."""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.images import DEFAULT_OPTIONS, ReadOptions
 
 Box = tuple[tuple[int, int], tuple[int, int]]
 
@@ -102,6 +103,7 @@ class DatasetDeclaration:
     num_test_images: int | None = None  # the test split ends after so many images; None: never
     any_size: bool = False  # whether the config says how large stored images are: see `at_size`
     on_bad_image: Literal["raise", "skip"] = "raise"  # what one does that cannot be read
+    read_options: ReadOptions = DEFAULT_OPTIONS  # how image files are read, in prediction, too
 
     @property
     def cropped_size(self) -> tuple[int, int] | None:

@@ -32,7 +32,9 @@ def num_records(reader: Reader) -> int:
 
 def identity(declaration: DatasetDeclaration, reader: Reader) -> dict[str, Any]:
     """Returns what distinguishes a data set's images, as a model is given them, from others."""
+    matte = declaration.read_options.matte
     return {
+        **({"matte": list(matte)} if any(matte) else {}),  # as older files say nothing of black
         "dataset": declaration.name,
         "images": declaration.source("image"),
         "num_records": num_records(reader),

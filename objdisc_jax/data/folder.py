@@ -2,10 +2,12 @@
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from jaxtyping import Int64
 from PIL import Image
 
@@ -13,7 +15,7 @@ from objdisc_jax.data import cache, images
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.splits import consecutive
-from objdisc_jax.data.walk import walk
+from objdisc_jax.data.walk import Walk, walk
 
 Names = np.ndarray  # bytes [n]: paths relative to the folder, encoded as the file system does
 
@@ -28,7 +30,11 @@ class FolderReader:
     Attributes:
         declaration: the data set; all methods raise a `DataError` if its folder is missing or not
             as declared.
+        skips_unreadable: whether folders below its folder that cannot be read are left out, with a
+            warning, instead.
     """
+
+    skips_unreadable = False
 
     def __init__(self, declaration: DatasetDeclaration):
         self.declaration = declaration
@@ -52,7 +58,8 @@ class FolderReader:
         """Reads a field of the record with that image; sets that declare others override it."""
         if name == "image":
             size, resample = self.declaration.resize, Image.Resampling.BILINEAR
-            return self._fitted(images.read_rgb(image), image, size, resample)
+            pixels = images.read_rgb(image, self.declaration.read_options)
+            return self._fitted(pixels, image, size, resample)
         if name == "segmentation":
             file = self.segmentation_file(image)
             return self.fitted_labels(images.read_labels(file), file)
@@ -90,13 +97,20 @@ class FolderReader:
     @functools.cached_property
     def _indexed(self) -> tuple[Names, Mapping[str, range], np.ndarray]:
         folder, pattern = self.declaration.existing("folder"), self.declaration.source("image")
-        found, times = list_images(folder, pattern)
-        if not len(found):
+        found = list_images(folder, pattern, skip_unreadable=self.skips_unreadable)
+        left_out = found.describe_left_out() or "nothing"
+        if not found.files:
             raise DataError(
                 f"The folder {folder} of data set '{self.declaration.name}' has no image whose "
-                f"name matches {pattern} in it or below. {self.declaration.how_to_fix()}"
+                f"name matches {pattern} in it or below. Left out: {left_out}. "
+                f"{self.declaration.how_to_fix()}"
             )
-        return *self.arrange(found), times
+        _tell_once(logging.INFO, f"{len(found.files)} images in {folder}. Left out: {left_out}.")
+        if found.unreadable:
+            folders = ", ".join(found.unreadable)
+            _tell_once(logging.WARNING, f"{folder} has folders that cannot be read: {folders}.")
+        times = np.array([*found.times.values()], np.int64)
+        return *self.arrange(np.array(found.files, np.bytes_)), times
 
     def fitted_labels(self, labels: Image.Image, file: Path) -> np.ndarray:
         """Returns the declared crop of a label map, at the declared size."""
@@ -130,18 +144,27 @@ class FolderReader:
         return np.asarray(image)
 
 
-def list_images(root: Path, pattern: str) -> tuple[Names, Int64[np.ndarray, " m"]]:
-    """Lists the files that `walk` finds, from the cache as long as no folder has changed.
+@functools.cache
+def _tell_once(level: int, text: str) -> None:
+    """Logs what readers of the same folder, one for each split, would repeat."""
+    logging.log(level, "%s", text)
 
-    Returns their names, sorted, and when the folders last changed, in nanoseconds.
+
+def list_images(root: Path, pattern: str, *, skip_unreadable: bool = False) -> Walk:
+    """Returns what `walk` finds, from the cache as long as no folder has changed.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
 
     def compute() -> cache.Arrays:
-        found = walk(root, pattern)
+        found = walk(root, pattern, skip_unreadable=skip_unreadable)
         return {
             "names": np.array(found.files, np.bytes_),
             "folders": np.array([*found.times], np.bytes_),
             "times": np.array([*found.times.values()], np.int64),
+            "kinds": np.array([*found.left_out], np.str_),
+            "counts": np.array([*found.left_out.values()], np.int64),
         }
 
     def is_current(arrays: cache.Arrays) -> bool:
@@ -149,10 +172,15 @@ def list_images(root: Path, pattern: str) -> tuple[Names, Int64[np.ndarray, " m"
         return all((root / os.fsdecode(f)).stat().st_mtime_ns == time for f, time in folders)
 
     try:
-        arrays = cache.cached(("images", str(root), pattern), compute, is_current)
+        key = ("images", str(root), pattern, skip_unreadable)
+        lists = {
+            name: array.tolist() for name, array in cache.cached(key, compute, is_current).items()
+        }
     except OSError as error:
         raise DataError(
-            f"The folder {error.filename or root} cannot be read: {error.strerror or error}. See "
-            "to its permissions."
+            f"The folder {os.fsdecode(error.filename or str(root))} cannot be read: "
+            f"{error.strerror or error}. See to its permissions."
         ) from None
-    return arrays["names"], arrays["times"]
+    times = dict(zip(lists["folders"], lists["times"], strict=True))
+    left_out = Counter(dict(zip(lists["kinds"], lists["counts"], strict=True)))
+    return Walk(lists["names"], times, left_out)

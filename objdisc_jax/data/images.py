@@ -1,30 +1,73 @@
 """Reads image files: colours, and palette images whose indices are labels."""
 
 import contextlib
+import dataclasses
+import functools
+import io
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from absl import logging
+from jaxtyping import Float, Integer, UInt8
+from PIL import Image, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from objdisc_jax.data import metadata
 from objdisc_jax.data.errors import BadImageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Of files that are taken for images."""
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".avif", ".avifs"),
+    *(".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".tga", ".psd", ".pcx", ".dds", ".sgi"),
+    ".qoi",
+)
+"""Of files that are taken for images, in upper or lower case."""
 
 NAMES = f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"
 """A regular expression for the names of such files."""
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def read_rgb(file: Path) -> Image.Image:
-    """Reads an image of any kind as RGB, upright; alpha is dropped. Others: `BadImageError`."""
-    with _explained(file), Image.open(file) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I"):  # 16 bits per pixel, which convert("RGB") would clip
-            upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
-        return upright.convert("RGB")
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How images are read."""
+
+    matte: tuple[int, int, int] = (0, 0, 0)  # red, green and blue under what is transparent
+    # Images of more pixels are bad images; None: of more than 2 * PIL.Image.MAX_IMAGE_PIXELS. This
+    # is raised to what is asked for, for all of the process.
+    max_pixels: int | None = None
+
+
+DEFAULT_OPTIONS = ReadOptions()
+"""On black, up to Pillow's limit."""
+
+
+def read_rgb(file: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
+    """Reads an image of any kind as RGB, upright, and composited on `matte` where transparent.
+
+    Samples of 9 to 16 bits lose their lower ones. Whole numbers of 32 bits are taken as they are if
+    none is above 255, as 16 bits if none is above 65535; floats are in [0, 1] or [0, 255].
+
+    Raises:
+        BadImageError: it is no such image, damaged, or too large.
+    """
+    with _opened(file, options.max_pixels) as (opened, orientation, bits):
+        opened.load()
+        rgb = _composited(_in_8_bits(opened, bits, file), options.matte)
+        turn = _TURNS.get(orientation)
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def read_labels(file: Path) -> Image.Image:
@@ -32,7 +75,7 @@ def read_labels(file: Path) -> Image.Image:
 
     Anything else is a `BadImageError`.
     """
-    with _explained(file), Image.open(file) as opened:
+    with _opened(file) as (opened, *_):
         opened.load()
         if opened.mode != "P":
             raise BadImageError(
@@ -41,6 +84,16 @@ def read_labels(file: Path) -> Image.Image:
                 "palette's colours. Restore it."
             )
         return opened
+
+
+def stored_size(file: Path) -> tuple[int, int]:
+    """Returns rows and columns of an image as it is stored, upright or not.
+
+    Raises:
+        BadImageError: it is no image, or its beginning is damaged.
+    """
+    with _opened(file) as (opened, *_):
+        return opened.height, opened.width
 
 
 def centred_box(size: tuple[int, int], aspect: float) -> tuple[int, int, int, int]:
@@ -56,16 +109,144 @@ def centred_box(size: tuple[int, int], aspect: float) -> tuple[int, int, int, in
 
 
 @contextlib.contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    """Turns what Pillow says of a file into a `BadImageError`."""
+def _opened(
+    file: Path, max_pixels: int | None = None
+) -> Iterator[tuple[Image.Image, int, int | None]]:
+    """Opens an image; yields it, its orientation, and the bits of its samples if it states them.
+
+    Whatever is raised in the block, by a decoder say, becomes a `BadImageError`.
+    """
     try:
-        yield
-    except BadImageError:
-        raise
+        content = file.read_bytes()
     except FileNotFoundError:
         raise BadImageError(f"There is no file {file}. Restore it.") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise BadImageError(
-            f"The image {file} cannot be read ({error}): it may be truncated, damaged, or no "
-            "image. Restore it."
+            f"The image {file} cannot be read: {error.strerror or error}. See to its permissions "
+            "and to the disk."
         ) from error
+    if max_pixels and Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS)
+    try:
+        content, orientation = metadata.split(content)
+        with Image.open(io.BytesIO(content)) as opened:
+            pixels = opened.width * opened.height
+            if max_pixels and pixels > max_pixels:
+                raise BadImageError(_too_large(file, f"{pixels} pixels, {max_pixels} allowed"))
+            if orientation is None:
+                stated = (opened.info.get(name) or b"" for name in ("exif", "xmp"))
+                orientation = metadata.orientation(*stated)
+            yield opened, orientation, _bits(opened, content)
+    except BadImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImageError(_too_large(file, str(error).split(", could be")[0])) from error
+    except MemoryError as error:
+        raise BadImageError(f"The image {file} needs more memory than there is.") from error
+    except Exception as error:  # decoders raise anything
+        if isinstance(error, UnidentifiedImageError) and metadata.is_tiff(content):
+            raise BadImageError(
+                f"The image {file} cannot be read: its samples are of a kind that Pillow does not "
+                "know, floats of 64 bits for example. Save it with 8 or 16 bits, or as PNG."
+            ) from error
+        reason = str(error) if isinstance(error, OSError | ValueError | SyntaxError) else ""
+        if isinstance(error, UnidentifiedImageError):
+            reason = "of no kind that Pillow knows"
+        raise BadImageError(
+            f"The image {file} cannot be read ({reason or repr(error)}): it may be truncated, "
+            "damaged, or no image. Restore it, or convert it, to PNG say."
+        ) from error
+
+
+def _too_large(file: Path, how: str) -> str:
+    return (
+        f"The image {file} is too large ({how}). Make it smaller, or raise the limit: predict has "
+        "--max-pixels N, the data set image_folder --config.data.max_pixels=N. Some 20 bytes of "
+        "memory per pixel are needed."
+    )
+
+
+def _bits(opened: Image.Image, content: bytes) -> int | None:
+    if opened.format == "PNG":
+        return content[24]
+    if isinstance(opened, TiffImageFile) and opened.mode != "I":
+        return max(opened.tag_v2.get(258, (1,)))
+    if isinstance(opened, PpmImageFile):
+        largest = opened.tile[0].args
+        largest = largest[-1] if isinstance(largest, tuple) else 255
+        return 16 if opened.mode == "I" or largest > 255 else 8
+    return 16 if opened.mode.startswith("I;16") else None
+
+
+def _in_8_bits(image: Image.Image, bits: int | None, file: Path) -> Image.Image:
+    """Returns an image with samples, and a transparent colour if it has one, of 8 bits."""
+    transparent = image.info.get("transparency")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        convert = _from_floats if image.mode == "F" else functools.partial(_from_integers, bits)
+        image = Image.fromarray(convert(values, file))
+        if transparent is not None:
+            image.putalpha(Image.fromarray(255 * (values != transparent).astype(np.uint8)))
+    elif image.format == "PNG" and image.mode in ("L", "RGB") and transparent is not None:
+        assert bits is not None
+        key = np.array(transparent)
+        key = key >> 8 if bits == 16 else key * 255 // (2**bits - 1)
+        image.info["transparency"] = key.item() if key.ndim == 0 else tuple(key.tolist())
+    if bits == 16 and image.mode in ("RGB", "RGBA", "LA"):  # the lower 8 are gone
+        colors = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
+        _tell_if_dark(file, float(colors.max()), 255)
+    return image
+
+
+def _from_integers(
+    bits: int | None, values: Integer[np.ndarray, "h w"], file: Path
+) -> UInt8[np.ndarray, "h w"]:
+    """Samples of so many bits as 8; of None, of as many as the largest needs, 8 or 16."""
+    lowest, highest = int(values.min()), int(values.max())
+    bits = bits or (8 if highest < 1 << 8 else 16)
+    if lowest < 0 or highest >= 1 << bits:
+        raise BadImageError(
+            f"The image {file} has whole numbers from {lowest} to {highest} for samples, but those "
+            f"from 0 to {(1 << bits) - 1} are read. Scale them to that."
+        )
+    _tell_if_dark(file, highest, (1 << bits) - 1)
+    return (values >> (bits - 8)).astype(np.uint8)
+
+
+def _from_floats(values: Float[np.ndarray, "h w"], file: Path) -> UInt8[np.ndarray, "h w"]:
+    lowest, highest = float(values.min()), float(values.max())
+    # Rounding may have carried samples a little beyond.
+    largest = next((top for top in (1, 255) if -0.001 * top <= lowest <= highest <= 1.001 * top), 0)
+    if not largest:
+        raise BadImageError(
+            f"The image {file} has floats from {lowest:g} to {highest:g} for samples, but those in "
+            "[0, 1] or [0, 255] are read, and no NaN. Scale them to one of these."
+        )
+    _tell_if_dark(file, highest, largest)
+    return np.round(values.clip(0, largest) * (255 / largest)).astype(np.uint8)
+
+
+def _tell_if_dark(file: Path, highest: float, largest: float) -> None:
+    if highest < largest / 8:
+        _tell_once(
+            f"The image {file} is dark: its samples reach {highest:g} of {largest:g}. If they are "
+            "meant to be of fewer bits (10 or 12 in 16, say), scale them to all of the range."
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _tell_once(text: str) -> None:
+    """Warns, but not anew where an image is read again."""
+    logging.warning("%s", text)
+
+
+def _composited(image: Image.Image, matte: tuple[int, int, int]) -> Image.Image:
+    """Returns an image of 8 bits as RGB."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, matte)
+    ground.paste(image, mask=image.getchannel("A"))
+    return ground

@@ -15,6 +15,7 @@ from absl import logging
 from jaxtyping import UInt8
 from PIL import Image
 
+from objdisc_jax.data import marks
 from objdisc_jax.data.declaration import DatasetDeclaration, scaled_box
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.images import NAMES, SUFFIXES, centred_box, read_rgb
@@ -49,7 +50,7 @@ class Input(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A file that could not be read."""
+    """A file that is not segmented: it could not be read, or its results have no name."""
 
     file: File
     reason: str
@@ -62,27 +63,44 @@ class Unwritten(NamedTuple):
     reason: str
 
 
-def find(inputs: Sequence[Path], output: Path) -> list[File]:
+def find(inputs: Sequence[Path]) -> list[File | Skipped]:
     """Returns the image files among `inputs` and, with subfolders, in the folders among them.
 
-    They are sorted within each folder. What lies below `output`, say results of an earlier call, is
-    left out.
+    They are sorted within each folder. Results of earlier calls are left out, and so is what is
+    named twice. A file whose results would have the name of another's is skipped.
 
     Raises:
-        DataError: there is no such file, no image at all, or two would have one name.
+        DataError: there is no such file, a folder cannot be read, or there is no image at all.
     """
-    found: list[tuple[str, Path]] = []
+    found: dict[str, tuple[str, Path]] = {}  # names and paths, by absolute paths
     left_out: Counter[str] = Counter()
+    unreadable: list[str] = []
+
+    def add(name: str, path: Path) -> None:
+        found.setdefault(os.path.abspath(path), (name, path))
+
     for entry in inputs:
         if entry.is_dir():
-            inside = walk(entry, NAMES, exclude=[output], skip_unreadable=True)
-            found += [(name, entry / name) for name in map(os.fsdecode, inside.files)]
+            try:
+                inside = walk(entry, NAMES, skip_unreadable=True)
+            except OSError as error:
+                raise DataError(
+                    f"--input: the folder {entry} cannot be read: {error.strerror or error}. See "
+                    "to its permissions."
+                ) from None
+            for name in map(os.fsdecode, inside.files):
+                add(name, entry / name)
             left_out += inside.left_out
-        elif entry.is_file():
-            found.append((entry.name, entry))
-        else:
+            unreadable += [os.path.join(entry, folder) for folder in inside.unreadable]
+        elif not entry.is_file():
             raise DataError(f"--input: there is no file or folder {entry}.")
-    others = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
+        elif marks.is_result(entry):
+            left_out["results of predict"] += 1
+        else:
+            add(entry.name, entry)
+    if unreadable:
+        logging.warning("Folders that cannot be read: %s.", ", ".join(unreadable))
+    others = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
     if not found:
         folders = ", ".join(map(str, inputs))
         raise DataError(
@@ -90,19 +108,25 @@ def find(inputs: Sequence[Path], output: Path) -> list[File]:
             f"{others or 'nothing'}."
         )
     if others:
-        logging.info("Left out in the folders: %s.", others)
-    paths: dict[str, Path] = {}
-    for relative, path in found:
-        name = os.path.splitext(relative)[0]
-        if name in paths:  # a.png beside a.jpg
-            name = relative
-        if name in paths:
-            raise DataError(
-                f"--input: {paths[name]} and {path} would get results of the same name {name}. "
-                "Segment them into two output folders."
-            )
-        paths[name] = path
-    return [File(name, path) for name, path in paths.items()]
+        logging.info("Left out: %s.", others)
+    files: dict[str, File] = {}
+    return [_named(name, path, files) for name, path in found.values()]
+
+
+def _named(relative: str, path: Path, files: dict[str, File]) -> File | Skipped:
+    """Names a file's results unlike those of the others, which it joins."""
+    name = os.path.splitext(relative)[0]
+    if name in files:  # a.png beside a.jpg
+        name = relative
+    file = File(name, path)
+    if name in files:
+        return Skipped(
+            file,
+            f"its results would have the name {name}, as those of {files[name].path} have. Segment "
+            "it into another folder.",
+        )
+    files[name] = file
+    return file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +169,7 @@ class Cropping:
         Raises:
             DataError: it is no image, damaged, or too small for the crop.
         """
-        image = read_rgb(file.path)
+        image = read_rgb(file.path, self.declaration.read_options)
         size = image.height, image.width
         top, bottom, left, right = crop = self.box(*size)
         if crop != (0, size[0], 0, size[1]):

@@ -116,7 +116,7 @@ def _decoded(frames: Sequence[Frame], size: tuple[int, int]) -> dict[str, np.nda
                 with Image.open(io.BytesIO(png)) as opened:
                     array = np.asarray(opened)
                     found = opened.mode
-            except (OSError, ValueError, SyntaxError) as error:
+            except Exception as error:  # decoders raise anything
                 raise DataError(f"{where} is damaged ({error}). Download the file anew.") from None
             if found != mode or array.shape[:2] != size:
                 raise DataError(

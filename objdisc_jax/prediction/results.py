@@ -5,6 +5,7 @@ Decoding, encoding and the arithmetic between them leave Python's lock to other 
 
 import contextlib
 import errno
+import io
 import tempfile
 import threading
 from collections import deque
@@ -18,17 +19,23 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from objdisc_jax import visualize
+from objdisc_jax.data import marks
 from objdisc_jax.data.errors import BadImageError
-from objdisc_jax.data.images import read_rgb
+from objdisc_jax.data.images import DEFAULT_OPTIONS, ReadOptions, read_rgb
 from objdisc_jax.data.inputs import File, Input, Skipped, Unwritten
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
-from objdisc_jax.files import replacing
+from objdisc_jax.files import write_atomically
+from objdisc_jax.prediction import targets
 from objdisc_jax.prediction.segmenter import Segmented
 from objdisc_jax.segmentation import segment_enlarged
 
 # Errors that the next image would meet as well.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room, or name another folder."),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "See to its permissions, or name another folder."),
+}
 _PIXELS_PER_THREAD = 1 << 24
 """Pixels of images that all threads together hold at a time, per thread; or one larger image. Each
 takes about 20 bytes."""
@@ -42,6 +49,8 @@ class Writer:
         outputs: what is written, names in `prediction.OUTPUTS`.
         background: how background is told from objects: the config's `background` block.
         num_threads: how many images are written at a time.
+        read_options: how images are read again, as they were before.
+        overwrite: whether files that `predict` did not write are replaced.
 
     Raises:
         UserError: nothing can be written to the folder.
@@ -53,6 +62,8 @@ class Writer:
         outputs: Collection[str],
         background: Mapping[str, Any],
         num_threads: int,
+        read_options: ReadOptions = DEFAULT_OPTIONS,
+        overwrite: bool = False,
     ):
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -62,6 +73,7 @@ class Writer:
             raise _unusable(output, error) from error
         self._output, self._outputs, self._background = output, outputs, background
         self._num_threads = num_threads
+        self._read_options, self._overwrite = read_options, overwrite
         self._pixels = _Budget(num_threads * _PIXELS_PER_THREAD)
 
     def __call__(
@@ -99,6 +111,8 @@ class Writer:
             if error.errno in _FATAL:
                 raise _unusable(self._output, error) from error
             return Unwritten(image.file, f"{error.strerror or error} ({error.filename})")
+        except Exception as error:  # costs this image, whatever it is
+            return Unwritten(image.file, f"{type(error).__name__}: {error}")
         return image.file
 
     def write(self, image: Input, segmented: Segmented) -> None:
@@ -108,23 +122,30 @@ class Writer:
             BadImageError: the image has gone or changed since it was read.
             OSError: a file cannot be written.
         """
-        stem, chosen = self._output / image.file.name, self._outputs
+        chosen = self._outputs
         labels = self._at_full_size(image, segmented)
         if "labels" in chosen:
-            visualize.save_labels(f"{stem}_labels.png", labels)
+            self._save(image.file, "labels", visualize.encode_labels(labels))
         if "panel" in chosen:
             panel = visualization.compose(
                 segmented.rows, segmented.masks[None], segmented.own_background, self._background
             )
-            visualize.save_png(f"{stem}_panel.png", panel)
+            self._save(image.file, "panel", visualize.encode_png(panel))
         if "npz" in chosen:
-            _save_npz(Path(f"{stem}.npz"), image, segmented)
+            self._save(image.file, "npz", _encode_npz(image, segmented))
         if "overlay" in chosen:
             # Read again: kept from the first time, large images would fill the memory.
-            pixels = np.asarray(read_rgb(image.file.path))
+            pixels = np.asarray(read_rgb(image.file.path, self._read_options))
             if pixels.shape[:2] != image.size:
                 raise BadImageError(f"The image {image.file.path} changed while it was segmented.")
-            visualize.save_png(f"{stem}_overlay.png", visualize.overlay(pixels, labels))
+            overlay = visualize.overlay(pixels, labels)
+            self._save(image.file, "overlay", visualize.encode_png(overlay))
+
+    def _save(self, file: File, what: str, content: bytes) -> None:
+        path = targets.target(self._output, file, what)
+        if not self._overwrite and targets.is_taken(path):  # it has come since all were checked
+            raise FileExistsError(errno.EEXIST, "There is a file that predict did not write", path)
+        write_atomically(path, marks.marked(content))
 
     def _at_full_size(self, image: Input, segmented: Segmented) -> UInt8[np.ndarray, "H W"]:
         """The label map of all of an image; what was cropped away is background."""
@@ -166,18 +187,17 @@ class _Budget:
 
 
 def _unusable(output: Path, error: OSError) -> UserError:
-    return UserError(
-        f"--output: {output} cannot be written ({error.strerror or error}). Make room, see to the "
-        "permissions, or name another folder."
-    )
+    way_out = _WAYS_OUT.get(error.errno or 0, "Name another folder.")
+    return UserError(f"--output: {output} cannot be written ({error.strerror or error}). {way_out}")
 
 
-def _save_npz(path: Path, image: Input, segmented: Segmented) -> None:
+def _encode_npz(image: Input, segmented: Segmented) -> bytes:
     arrays = {
         "crop": np.array(image.crop),
         **segmented.details,
         "masks": segmented.masks,
         "segmentation": segmented.labels,
     }
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    return content.getvalue()

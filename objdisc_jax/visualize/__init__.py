@@ -4,12 +4,14 @@ Everything here takes and returns NumPy arrays (RGB uint8) on the host and knows
 """
 
 from objdisc_jax.visualize.curves import overlay_curves, plot_curves, read_metrics
-from objdisc_jax.visualize.images import overlay, save_labels, save_png
+from objdisc_jax.visualize.images import encode_labels, encode_png, overlay, save_labels, save_png
 from objdisc_jax.visualize.palette import colorize
 from objdisc_jax.visualize.panels import panel
 
 __all__ = [
     "colorize",
+    "encode_labels",
+    "encode_png",
     "overlay",
     "overlay_curves",
     "panel",

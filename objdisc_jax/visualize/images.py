@@ -134,8 +134,8 @@ def _blend(
             out[block, channel] = table[channel][row + pixels[block, channel]]
 
 
-def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes or replaces a file with an RGB image; folders that are missing are made.
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Returns an RGB image as a PNG file's content.
 
     Raises:
         ValueError: if the image is not uint8 [h, w, 3].
@@ -145,13 +145,18 @@ def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) ->
             f"image: got {image.dtype} {image.shape}; an image is uint8 [h, w, 3]. "
             "Compose several with objdisc_jax.visualize.panel, paint labels with colorize."
         )
-    write_atomically(Path(path), png.encode(image))
+    return png.encode(image)
 
 
-def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) -> None:
-    """Writes a label map as an indexed PNG: its values are the labels, viewers show the palette.
+def save_png(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes or replaces a file with what `encode_png` returns; missing folders are made."""
+    write_atomically(Path(path), encode_png(image))
 
-    `np.asarray(PIL.Image.open(path))` gives the labels back.
+
+def encode_labels(labels: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Returns a label map as an indexed PNG: its values are the labels, viewers show the palette.
+
+    `np.asarray(PIL.Image.open(file))` gives the labels back.
 
     Raises:
         ValueError: if the labels are not uint8 [h, w].
@@ -161,4 +166,9 @@ def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) 
             f"labels: got {labels.dtype} {labels.shape}; a label map is uint8 [h, w]. "
             "Write one file per image, and convert labels of up to 255 objects to uint8."
         )
-    write_atomically(Path(path), png.encode(labels, palette(256)))
+    return png.encode(labels, palette(256))
+
+
+def save_labels(path: str | os.PathLike[str], labels: UInt8[np.ndarray, "h w"]) -> None:
+    """Writes or replaces a file with what `encode_labels` returns; missing folders are made."""
+    write_atomically(Path(path), encode_labels(labels))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax.data import cache, datasets, folder, images, loader
+from objdisc_jax import visualize
+from objdisc_jax.data import cache, datasets, folder, images, loader, marks
 from objdisc_jax.data.datasets import clevrtex
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.walk import walk
@@ -45,8 +46,8 @@ def test_images_are_listed_by_path_without_hidden_ones(tmp_path):
     (tmp_path / "b" / "circle").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "b")
     (tmp_path / "folder.png").mkdir()
-    found = [os.fsdecode(name) for name in folder.list_images(tmp_path, r".*\.png")[0]]
-    assert found in (["a.png", f"{b}/1.png", f"{b}/2.png", "ä.png"] for b in ("b", "link"))
+    found = [os.fsdecode(name) for name in folder.list_images(tmp_path, r".*\.png").files]
+    assert found == ["a.png", "b/1.png", "b/2.png", "ä.png"]
 
 
 def test_walk_counts_what_it_leaves_out(tmp_path, monkeypatch):
@@ -54,6 +55,13 @@ def test_walk_counts_what_it_leaves_out(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "circle").symlink_to("circle")
+    for name in ("__MACOSX/in/6.png", "in/@eaDir/2.jpg/7.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "pipe.png")  # nobody writes into it
+    for name in ("out/5_labels.png", "out/8_labels.png"):
+        content = visualize.encode_labels(np.zeros((2, 2), np.uint8))
+        (tmp_path / name).write_bytes(content if "8" in name else marks.marked(content))
     scandir = os.scandir
 
     def refuse(path):
@@ -63,26 +71,59 @@ def test_walk_counts_what_it_leaves_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     (tmp_path / "link").symlink_to(tmp_path / "out")
-    exclude = [tmp_path / "out", tmp_path / "none"]
-    found = walk(tmp_path, images.NAMES, exclude=exclude, skip_unreadable=True)
-    assert found.files == [b"1.PNG", b"in/2.jpg"]
-    assert found.left_out == {"hidden": 1, "unreadable folders": 1, "of another kind": 2}
+    found = walk(tmp_path, images.NAMES, skip_unreadable=True)
+    assert found.files == [b"1.PNG", b"in/2.jpg", b"out/5.png", b"out/8_labels.png"]
+    assert found.left_out == {"hidden": 3, "of another kind": 3, "results of predict": 1}
+    assert found.unreadable == ["locked"]
     with pytest.raises(PermissionError):
         walk(tmp_path, images.NAMES)
+
+
+def test_folder_that_links_lead_to_is_found_once_by_its_own_path(tmp_path):
+    inside, outside = tmp_path / "in", tmp_path / "outside"
+    for folder_made in (inside / "m", outside / "deep"):
+        folder_made.mkdir(parents=True)
+        (folder_made / "1.png").touch()
+    (inside / "a").symlink_to(inside / "m")  # found before m, by its name
+    (inside / "x").symlink_to(outside)
+    (inside / "y").symlink_to(outside / "deep")
+    (outside / "back").symlink_to(inside)
+    assert walk(inside, images.NAMES).files == [b"m/1.png", b"x/deep/1.png"]
 
 
 def test_list_is_cached_until_a_folder_changes(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "1.png").touch()
-    first = folder.list_images(tmp_path, r".*\.png")[0]
+    (tmp_path / "in" / "notes.txt").touch()
+    first = folder.list_images(tmp_path, r".*\.png")
     with monkeypatch.context() as patch:
         patch.setattr(folder, "walk", None)  # not needed a second time
-        np.testing.assert_array_equal(folder.list_images(tmp_path, r".*\.png")[0], first)
+        assert folder.list_images(tmp_path, r".*\.png") == first
+    assert first.left_out == {"of another kind": 1}
     (tmp_path / "in" / "2.png").touch()
     os.utime(tmp_path / "in")
-    assert len(folder.list_images(tmp_path, r".*\.png")[0]) == 2
+    assert len(folder.list_images(tmp_path, r".*\.png").files) == 2
     shutil.rmtree(tmp_path / "in")
-    assert len(folder.list_images(tmp_path, r".*\.png")[0]) == 0
+    assert len(folder.list_images(tmp_path, r".*\.png").files) == 0
+
+
+def test_list_with_unreadable_folders_is_made_anew(tmp_path, monkeypatch):
+    """Permissions that are given later change no time of the folder."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.png").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith(b"in"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        first = folder.list_images(tmp_path, r".*\.png", skip_unreadable=True)
+        assert (first.files, first.unreadable) == ([], ["in"])
+    second = folder.list_images(tmp_path, r".*\.png", skip_unreadable=True)
+    assert (second.files, second.unreadable) == ([b"in/1.png"], [])
 
 
 def test_damaged_cache_is_made_anew():
@@ -254,7 +295,7 @@ def test_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataError, match=rf"{tmp_path.name}.* cannot be read: Permission denied"):
+    with pytest.raises(DataError, match=rf"folder /.*{tmp_path.name}/? cannot be read: Permission"):
         folder.list_images(tmp_path, "x")
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from objdisc_jax.data import cache, images
 from objdisc_jax.data.config import check_choice, shared_config, shared_settings
@@ -102,12 +101,12 @@ class CocoReader(InstanceReader):
         row = self._row(annotations["images"], image)
         start, stop = annotations["starts"][row : row + 2]
         size = annotations["sizes"][row].tolist()
-        with Image.open(image) as opened:
-            if list(opened.size[::-1]) != size:
-                raise BadImageError(
-                    f"The image {image} has {opened.size[1]} rows and {opened.size[0]} columns, "
-                    f"but its annotations say {size[0]} and {size[1]}. Restore it."
-                )
+        rows, columns = images.stored_size(image)
+        if [rows, columns] != size:
+            raise BadImageError(
+                f"The image {image} has {rows} rows and {columns} columns, but its annotations say "
+                f"{size[0]} and {size[1]}. Restore it."
+            )
         found = [i for i in range(start, stop) if self.crowds or not annotations["is_crowd"][i]]
         check_count(len(found), image)
         codes, ends = annotations["codes"], annotations["ends"]

@@ -1,8 +1,8 @@
 """Any folder of images, of any sizes and kinds, without masks: your own data.
 
-Subfolders are searched, too. The largest box of the model's proportions in the middle of each
-image is brought to the model's size, with antialiasing. The names of images decide into which
-split they go.
+Subfolders are searched, too: the images are those that `predict` finds. The largest box of the
+model's proportions in the middle of each image is brought to the model's size, with antialiasing.
+The names of images decide into which split they go.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from objdisc_jax.data import images
 from objdisc_jax.data.config import shared_config, shared_settings
@@ -26,11 +26,20 @@ def default_config() -> ConfigDict:
     config = shared_config("image_folder", path="data/images")
     # Rows and columns to which images are brought; an experiment sets it to the model's.
     config.resolution = (128, 128)
+    # Red, green and blue, 0 to 255, on which transparent images are composited.
+    config.matte = (0, 0, 0)
+    # Images of more pixels are bad images; None: those of more than 178,956,970, Pillow's limit.
+    config.max_pixels = config_dict.placeholder(int)
     return config
 
 
 def declare(config: ConfigDict) -> DatasetDeclaration:
     """Returns the data set that the configuration describes."""
+    matte = tuple(config.matte)
+    if len(matte) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in matte):
+        raise DataError(
+            f"data.matte: got {matte}; it is red, green and blue, whole numbers from 0 to 255."
+        )
     return DatasetDeclaration(
         **shared_settings(config),
         reader=ImageFolderReader,
@@ -39,12 +48,15 @@ def declare(config: ConfigDict) -> DatasetDeclaration:
         resize=tuple(config.resolution),
         splits=consecutive(train=8, val=1, test=1),  # shares; the folder says how many there are
         has_masks=False,
+        read_options=images.ReadOptions(matte, config.max_pixels),
         download_command=f"cp -r YOUR_IMAGES {config.path}",
     )
 
 
 class ImageFolderReader(FolderReader):
     """Reads all images in a folder and below."""
+
+    skips_unreadable = True  # a disk has folders that are the system's alone
 
     def arrange(self, names: Names) -> tuple[Names, Mapping[str, range]]:
         """Puts the images into the order of the checksums of their paths."""

@@ -93,8 +93,7 @@ class VocReader(InstanceReader):
         folder = image.parent.parent
         objects_file = folder / "SegmentationObject" / f"{image.stem}.png"
         if not objects_file.exists():
-            with Image.open(image) as opened:
-                empty = np.zeros(opened.size[::-1], np.uint8)
+            empty = np.zeros(images.stored_size(image), np.uint8)
             return Instances(empty, np.full_like(empty, VOID), table_of([]))
         objects = np.asarray(images.read_labels(objects_file))
         classes_file = folder / "SegmentationClass" / objects_file.name
