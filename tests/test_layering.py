@@ -16,6 +16,7 @@ LEAVES = {"errors", "files", "names", "registry", "segmentation", "settings", "_
 ALLOWED = {
     **{leaf: set() for leaf in LEAVES},
     "cli": set(),
+    "local_devices": set(),
     "sharding": set(),
     "nn": set(),
     "metrics": set(),
@@ -31,13 +32,14 @@ ALLOWED = {
         "models",
         "data",
         "config",
+        "local_devices",
         "sharding",
         "preprocessing",
         "evaluation",
         "visualize",
     },
     "testing": {"models", "data", "config", "preprocessing"},
-    "launch": {"cli"},
+    "launch": {"cli", "local_devices"},
     "main": {"training", "cli"},
     "prediction": {
         "models",
