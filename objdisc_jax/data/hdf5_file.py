@@ -101,7 +101,8 @@ def explained(path: pathlib.Path) -> Iterator[None]:
 
 
 def _is_of_locks(error: OSError) -> bool:
-    return "unable to lock file" in str(error)
+    """Whether a file could not be locked, or is open already in this process without a lock."""
+    return "unable to lock file" in str(error) or "file locking flag" in str(error)
 
 
 def _foreign_start(path: pathlib.Path) -> bytes | None:
