@@ -12,7 +12,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import from this project besides itself. Parts not listed are leaves that
 # everyone may import.
-LEAVES = {"errors", "files", "names", "registry", "segmentation", "settings", "__init__"}
+LEAVES = {
+    "errors",
+    "experiment_file",
+    "files",
+    "names",
+    "registry",
+    "segmentation",
+    "settings",
+    "__init__",
+}
 ALLOWED = {
     **{leaf: set() for leaf in LEAVES},
     "cli": set(),
