@@ -17,22 +17,24 @@ from typing import Any
 
 from absl import app, flags, logging
 
+<<<<<<< HEAD
 from objdisc_jax import errors, pretrained
+=======
+from objdisc_jax import errors, experiment_file
+>>>>>>> 05769b9c7af014959ba63755eaf2662a31bc7492
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def parse_absl(argv: Sequence[str]) -> Sequence[str]:
-    """Parses absl flags; a bad config or a config key that doesn't exist is a message."""
+    """Parses absl flags; what is wrong with the config, or with a key of it, is a message."""
+    if "config" in flags.FLAGS:  # ml_collections would execute files of any kind
+        parser: Any = flags.FLAGS["config"].parser
+        parser.parse = experiment_file.load
     try:
-        rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
-            flags.FLAGS["config"].value.keys()  # a file that is missing shows only now
-        return rest
+        return flags.FLAGS(argv)
     except (flags.Error, errors.UserError) as error:
-        sys.exit(f"error: {_raised_in_config(error) or error}")
-    except OSError as error:
-        sys.exit(f"error: --config: {error}\nThe experiments of this project are in configs/.")
+        sys.exit(f"error: {_user_error(error) or error}")
     except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
         text = str(error).replace("\\", "")
         key = re.search(r"""['"](\w+)['"]""", text)
@@ -48,11 +50,11 @@ def parse_absl(argv: Sequence[str]) -> Sequence[str]:
         )
 
 
-def _raised_in_config(error: Exception) -> errors.UserError | None:
-    """The error that a config file raised, which config_flags hides in a text with a traceback."""
-    wrapped = error.__context__
-    original = wrapped.__context__ if wrapped else None
-    return original if isinstance(original, errors.UserError) else None
+def _user_error(error: BaseException | None) -> errors.UserError | None:
+    """The error of ours that a parser of flags has wrapped into one of its own, if any."""
+    while error is not None and not isinstance(error, errors.UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = parse_absl) -> None:

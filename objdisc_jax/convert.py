@@ -181,12 +181,18 @@ def from_torch(
     said = f"\nThe file says of its model:{listed}" if listed else ""
     if differing.keys() & {"name", "model_type"}:
         raise UserError(f"{refusal}{said}")
+    left_out: list[str] = []
     try:
-        params = mapping.to_jax(found.state, model, like)
+        own = mapping.own(found.state, model)
+        left_out = [*own.left_out, *found.others]
+        if not own.state:
+            raise UserError(f"{refusal} {_no_key(mapping.deeper(found.state, model))}{said}")
+        params = mapping.to_jax(own.state, model, like)
     except mapping.MappingError as error:
-        if found.state.keys().isdisjoint(model.state_dict()):
-            refusal += " None of its keys are this model's: the file seems to be of another one."
-        raise UserError(f"{refusal}\n{error}{said}") from error
+        others = f"\nThe file holds as well: {_listed(left_out)}." if left_out else ""
+        raise UserError(f"{refusal}\n{error}{others}{said}") from error
+    if left_out:
+        logging.warning("Left out what the model has not: %s.", _listed(left_out))
     if listed:
         logging.warning("The weights fit the model, but the file says of it:%s", listed)
     step = _step(step, found.step, checkpoint)
@@ -194,6 +200,20 @@ def from_torch(
     state = sharding.put_replicated(initial_state(config, trained, step), sharding.data_mesh())
     _write_run(workdir, config, frozen.load(run.model, run.frozen), state, step)
     logging.info("Made the run %s at step %d from the weights in %s.", workdir, step, checkpoint)
+
+
+def _no_key(prefix: str | None) -> str:
+    """What is said of a file none of whose keys are the model's."""
+    if prefix is None:
+        return "None of its keys are this model's: the file seems to be of another one."
+    return (
+        f"The model's keys are there behind {prefix!r}, which is none of the wrappers' names that "
+        "are taken off. Save them without it."
+    )
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _step(asked: int | None, found: Any, checkpoint: Path) -> int:

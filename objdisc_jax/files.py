@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,15 +84,34 @@ def locked(lock_file: Path, *, remove_after: bool = False) -> Iterator[None]:
             file.seek(0)
             raise InUse(file.read().strip() or "another process") from error
         except OSError as error:  # some network file systems have no locks
-            logging.warning("%s cannot be locked (%s): start no second run.", lock_file, error)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            logging.warning(
+                "%s cannot be locked (%s): see to it that nobody else writes there.",
+                lock_file,
+                error.strerror,
+            )
         try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
             yield
         finally:
             if remove_after:
                 remove(lock_file)
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked, as far as a try tells; nothing is left behind."""
+    with contextlib.ExitStack() as stack:
+        try:
+            probe = stack.enter_context(tempfile.TemporaryFile(dir=folder)).fileno()
+        except OSError:  # nothing can be written there
+            probe = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, probe)
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager

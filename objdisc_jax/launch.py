@@ -19,7 +19,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from objdisc_jax import local_devices
 from objdisc_jax.cli import int_in_range
+from objdisc_jax.errors import UserError, exit_on_user_error
 
 NOTICE_SECONDS = 5.0
 """How long the others have, when one process has died, to notice and to say so."""
@@ -37,7 +39,7 @@ def launch(processes: int, arguments: Sequence[str], port: int = 0) -> int:
     coordinator = f"localhost:{port or _free_port()}"
     command = [sys.executable, "-m", "objdisc_jax.main", *arguments]
     command += ["--coordinator", coordinator, "--num_processes", str(processes)]
-    environments = [_share_of_gpus(number, processes) for number in range(processes)]
+    environments = _shares_of_gpus(processes, os.environ)
     running: list[subprocess.Popen[str]] = []
     with _signals_passed_on(running) as received:
         for number, environment in enumerate(environments):
@@ -122,28 +124,27 @@ def _print_lines(number: int, lines: Iterable[str]) -> None:
             sys.stdout.flush()
 
 
-def _share_of_gpus(number: int, processes: int) -> Mapping[str, str]:
-    """The environment that gives a process its share of the GPUs, if there are any."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = _gpus() if visible is None else [gpu for gpu in visible.split(",") if gpu]
-    if not gpus or os.environ.get("JAX_PLATFORMS") == "cpu":
-        return {}
-    share = gpus[number::processes]
-    if not share:
-        sys.exit(
-            f"error: --processes is {processes}, but there are only {len(gpus)} GPUs. Start at "
-            "most as many, or use the CPU with JAX_PLATFORMS=cpu."
+def _shares_of_gpus(processes: int, environment: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
+    """What gives each process its share of the GPUs, if there are any, whatever a cluster says."""
+    gpus = local_devices.visible_gpus(environment)
+    if gpus is None:
+        gpus = [str(number) for number in range(local_devices.installed_gpus())]
+    if (choice := local_devices.chosen(environment)) is not None and gpus:
+        gpus = [gpus[number] for number in choice if number < len(gpus)]
+    if not gpus or environment.get("JAX_PLATFORMS") == "cpu":
+        return [{}] * processes
+    if len(gpus) < processes:
+        raise UserError(
+            f"--processes is {processes}, but there are only {len(gpus)} GPUs. Start at most as "
+            "many, or use the CPU with JAX_PLATFORMS=cpu."
         )
-    return {"CUDA_VISIBLE_DEVICES": ",".join(share)}
-
-
-def _gpus() -> list[str]:
-    """The numbers of the machine's GPUs."""
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return [str(number) for number in range(len(listing.stdout.splitlines()))]
+    return [
+        {
+            "CUDA_VISIBLE_DEVICES": ",".join(share),
+            local_devices.VARIABLE: ",".join(map(str, range(len(share)))),
+        }
+        for share in local_devices.shares(gpus, processes)
+    ]
 
 
 def _free_port() -> int:
@@ -164,7 +165,8 @@ def main() -> None:
     add("--port", type=int_in_range(0, 65535), default=0, help="of the coordinator; 0: a free one")
     add("arguments", nargs="*", help="of objdisc_jax.main, after --")
     arguments = parser.parse_args()
-    sys.exit(launch(arguments.processes, arguments.arguments, arguments.port))
+    with exit_on_user_error():
+        sys.exit(launch(arguments.processes, arguments.arguments, arguments.port))
 
 
 if __name__ == "__main__":

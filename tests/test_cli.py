@@ -9,6 +9,9 @@ from pathlib import Path
 import h5py
 import pytest
 
+from objdisc_jax import experiment_file
+from objdisc_jax.errors import ConfigError
+
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 EXPERIMENT = """
@@ -99,6 +102,79 @@ def test_missing_config_is_explained(tmp_path):
     status, output = call("main")
     assert status == 1
     assert "Name an experiment" in output
+
+
+NO_CONFIGS = {
+    "run.json": ('{"ema": false, "batch_size": 8}', r"run\.json' is no Python file.*--workdir RUN"),
+    "run.yaml": ("a: [1, 2", r"run\.yaml' is no Python file"),
+    "notes": ("Some notes.", r"notes' is no Python file"),
+    "code.txt": ("raise SystemExit(7)", r"code\.txt' is no Python file"),  # not executed
+    "json.py": ('{"ema": false}', r"json\.py, line 1 .*: NameError: name 'false'"),
+    "prose.py": ("\nSome notes.\n", r"prose\.py, line 2 \(Some notes\.\): SyntaxError"),
+    "binary.py": ("\0\1\2", r"binary\.py.*null bytes"),
+    "empty.py": ("", r"empty\.py defines no function get_config"),
+    "value.py": ("get_config = 3", r"value\.py defines no function get_config"),
+    "none.py": ("def get_config():\n    pass", r"must return a ConfigDict .* returned None"),
+    "dict.py": ("def get_config():\n    return {'a': 1}", r"but returned \{'a': 1\}"),
+    "bare.py": (
+        "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'a': 1})",
+        r"but returned one without `model` and `data`",
+    ),
+    "bug.py": (
+        "def inner():\n    return 1 / 0\n\ndef get_config():\n    return inner()",
+        r"bug\.py, line 2 \(return 1 / 0\): ZeroDivisionError: division by zero",
+    ),
+    "type.py": ("def get_config():\n    return len(3)", r"type\.py, line 2 .*TypeError: object of"),
+    "import.py": ("import nowhere_to_be_found", r"import\.py, line 1 .*ModuleNotFoundError"),
+    "open.py": ("open('/nowhere/file')", r"open\.py, line 1 .*FileNotFoundError"),
+    "key.py": (
+        "from objdisc_jax.config import experiment\n\ndef get_config():\n"
+        "    config = experiment(model='slot_attention', data='tetrominoes')\n"
+        "    config.batch_sice = 3\n    return config\n",
+        r"key\.py, line 5 \(config\.batch_sice = 3\): AttributeError",
+    ),
+    "plain.py:argument": (
+        "def get_config():\n    pass",
+        r"names an argument .* is get_config\(\);",
+    ),
+    "asking.py": ("def get_config(size):\n    pass", r"names no argument .* get_config\(size\);"),
+}
+
+
+@pytest.mark.parametrize("name", NO_CONFIGS)
+def test_what_is_no_config_is_explained(tmp_path, monkeypatch, name):
+    content, message = NO_CONFIGS[name]
+    (tmp_path / name.partition(":")[0]).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"(?s)--config: .*{message}"):
+        experiment_file.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("name", "message"), [("", "is a folder"), ("demo", "there is .*demo.py")])
+def test_folder_and_name_without_suffix_are_explained(tmp_path, name, message):
+    (tmp_path / "demo.py").touch()
+    with pytest.raises(ConfigError, match=message):
+        experiment_file.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("main",),
+        ("features",),
+        ("data.inspect",),
+        ("convert", "from-torch", "--checkpoint", "a.pt", "--workdir", "never"),
+        ("launch", "--processes", "1", "--"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_entry_point_explains_what_is_no_config(tmp_path, command):
+    content, message = NO_CONFIGS[name := "run.json" if command[0] == "features" else "bug.py"]
+    (tmp_path / name).write_text(content)
+    status, output = call(*command, "--config", tmp_path / name)
+    assert status == 1
+    assert "Traceback" not in output
+    assert re.search(f"error: --config: .*{message}", output, re.DOTALL), output
 
 
 def test_config_of_an_unknown_model_is_explained(tmp_path):

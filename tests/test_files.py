@@ -1,7 +1,11 @@
 """Files and folders that appear whole, and locks."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +107,20 @@ def test_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
     with files.locked(tmp_path / ".lock"):
         pass
     assert "cannot be locked" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_file_system_without_locks_hinders_nobody(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    assert files.has_locks(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not files.has_locks(tmp_path)
+    with files.locked(tmp_path / ".lock", remove_after=True):
+        pass
+    assert not [*tmp_path.iterdir()]
+
+
+def test_locks_of_a_folder_that_cannot_be_written_are_known():
+    assert files.has_locks(Path("/proc/self"))

@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # everyone may import.
 LEAVES = {
     "errors",
+    "experiment_file",
     "files",
     "hub",
     "names",
@@ -26,6 +27,7 @@ LEAVES = {
 ALLOWED = {
     **{leaf: set() for leaf in LEAVES},
     "cli": set(),
+    "local_devices": set(),
     "sharding": set(),
     "nn": set(),
     "metrics": set(),
@@ -41,13 +43,14 @@ ALLOWED = {
         "models",
         "data",
         "config",
+        "local_devices",
         "sharding",
         "preprocessing",
         "evaluation",
         "visualize",
     },
     "testing": {"models", "data", "config", "preprocessing"},
-    "launch": {"cli"},
+    "launch": {"cli", "local_devices"},
     "main": {"training", "cli"},
     "prediction": {
         "models",

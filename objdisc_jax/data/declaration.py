@@ -1,8 +1,8 @@
 """What a data set is: a frozen, picklable declaration, and the reader that it names."""
 
 import dataclasses
-import os
 import pathlib
+import stat
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -147,8 +147,17 @@ class DatasetDeclaration:
 
     def existing(self, kind: Literal["file", "folder"]) -> pathlib.Path:
         """Returns the absolute path; raises a `DataError` if there is nothing of that kind."""
-        path = self.absolute_path
-        found = "folder" if os.path.isdir(path) else "file" if os.path.exists(path) else None
+        path, found = self.absolute_path, None
+        try:
+            found = "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+        except PermissionError:
+            raise DataError(
+                f"Data set '{self.name}' needs the {kind} {path}, but you have no permission to "
+                "look into a folder above it. Ask its owner for that, or name another with "
+                "--config.data.path=PATH."
+            ) from None
+        except (OSError, ValueError):  # ValueError: of a name that no file can have
+            pass
         if found != kind:
             raise DataError(
                 f"Data set '{self.name}' needs the {kind} {path}, but "

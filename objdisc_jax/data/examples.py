@@ -75,7 +75,7 @@ def write_arrays(
 
     Of so many records is each chunk; None leaves that to h5py, as in the published files.
     """
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         for name, values in arrays.items():
             chunks = (chunk, *values.shape[1:]) if chunk else True
             file.create_dataset(name, data=values, chunks=chunks, compression="gzip")

@@ -5,11 +5,12 @@ the data set's records. Its attribute `computed_with` says in JSON what they wer
 with; a file of other images than the data set's is refused here, one of another model by the model.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import h5py
 import numpy as np
 from jaxtyping import Int64
 
+from objdisc_jax.data import hdf5_file
 from objdisc_jax.data.declaration import DatasetDeclaration, Field, Reader
 from objdisc_jax.data.errors import DataError
-from objdisc_jax.data.hdf5 import DAMAGED, RecordArray
+from objdisc_jax.data.hdf5 import RecordArray
 
 ATTRIBUTE = "computed_with"
 _COMMAND = "python -m objdisc_jax.features --config CONFIG"
@@ -99,7 +101,8 @@ class FeatureFile:
     @functools.cached_property
     def computed_with(self) -> dict[str, Any]:
         """What the fields were computed of and with."""
-        attributes = self._file.attrs
+        with self._explained():
+            attributes = dict(self._file.attrs)
         try:
             return json.loads(str(attributes[ATTRIBUTE]))
         except (KeyError, TypeError, ValueError):
@@ -108,15 +111,14 @@ class FeatureFile:
     @functools.cached_property
     def arrays(self) -> dict[str, RecordArray]:
         """The fields, [n, ...] each."""
-        found = {name: a for name, a in self._file.items() if isinstance(a, h5py.Dataset)}
-        return {name: RecordArray(array) for name, array in found.items()}
+        with self._explained():
+            found = {name: a for name, a in self._file.items() if isinstance(a, h5py.Dataset)}
+            return {name: RecordArray(array) for name, array in found.items()}
 
     def read(self, name: str, record: int) -> np.ndarray:
         """Reads a field of a record."""
-        try:
+        with self._explained(f"record {record} of {name!r}: "):
             return self.arrays[name].read(record)
-        except DAMAGED as error:
-            raise self._invalid(f"record {record} of {name!r}: {error}") from error
 
     @functools.cached_property
     def _file(self) -> h5py.File:
@@ -125,10 +127,18 @@ class FeatureFile:
                 f"data.features: there is no file {self.path}. Name another with "
                 f"--config.data.features=PATH, or compute it: {_COMMAND}"
             )
+        with self._explained():
+            return hdf5_file.open_to_read(self.path)
+
+    @contextlib.contextmanager
+    def _explained(self, where: str = "") -> Iterator[None]:
         try:
-            return h5py.File(self.path, "r")
-        except OSError as error:
-            raise self._invalid(str(error)) from error
+            with hdf5_file.explained(self.path):
+                yield
+        except hdf5_file.Unreadable as error:
+            if error.is_unsound:
+                raise self._invalid(f"{where}{error}") from error
+            raise DataError(f"data.features: {self.path} cannot be read. {error}") from error
 
     def _invalid(self, reason: str) -> DataError:
         return DataError(

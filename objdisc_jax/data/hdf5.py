@@ -22,18 +22,11 @@ import h5py
 import numpy as np
 from jaxtyping import Int64
 
-from objdisc_jax.data import cache, splits
+from objdisc_jax.data import cache, hdf5_file, splits
 from objdisc_jax.data.declaration import Box, DatasetDeclaration
 from objdisc_jax.data.errors import BadImageError, DataError
+from objdisc_jax.data.hdf5_file import isal_zlib
 from objdisc_jax.data.hdf5_writer import LAYOUT_VERSION
-
-DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError)
-try:  # inflates more than twice as fast as HDF5's own library
-    from isal import isal_zlib  # pyright: ignore[reportMissingImports]
-
-    DAMAGED += (isal_zlib.error,)  # pyright: ignore[reportAssignmentType]
-except ImportError:
-    isal_zlib = None
 
 
 class Hdf5Reader:
@@ -58,8 +51,10 @@ class Hdf5Reader:
 
     def splits(self) -> Mapping[str, range]:
         """Returns the splits that the file states, else the declared ones."""
+        with self._explained(DataError):
+            attributes = dict(self._file.attrs)
         try:
-            found = splits.from_attributes(self._file.attrs) or self.declaration.splits
+            found = splits.from_attributes(attributes) or self.declaration.splits
         except DataError as error:
             raise self._invalid(str(error)) from None
         for name, split in found.items():
@@ -122,7 +117,7 @@ class Hdf5Reader:
     def _file(self) -> h5py.File:
         path = self.declaration.existing("file")
         with self._explained(DataError):
-            return h5py.File(path, "r")
+            return hdf5_file.open_to_read(path)
 
     @functools.cached_property
     def _arrays(self) -> dict[str, "RecordArray"]:
@@ -182,22 +177,22 @@ class Hdf5Reader:
 
     @contextlib.contextmanager
     def _explained(self, kind: type[DataError]) -> Iterator[None]:
-        """Turns what h5py says of a damaged file into an error of ours."""
+        """Turns what h5py says of a file into an error of ours."""
         try:
-            yield
-        except DataError:
-            raise
-        except DAMAGED as error:
-            raise self._invalid(
-                f"HDF5 cannot read it ({error}): it may be truncated, damaged, or no HDF5 file.",
-                kind,
-            ) from error
+            with hdf5_file.explained(self.declaration.absolute_path):
+                yield
+        except hdf5_file.Unreadable as error:
+            if error.is_unsound:
+                raise self._invalid(str(error), kind) from error
+            raise kind(f"{self._subject()} cannot be read. {error}") from error
 
     def _invalid(self, reason: str, kind: type[DataError] = DataError) -> DataError:
         return kind(
-            f"The file {self.declaration.absolute_path} of data set '{self.declaration.name}' is "
-            f"not as it should be. {reason} {self.declaration.how_to_fix()}"
+            f"{self._subject()} is not as it should be. {reason} {self.declaration.how_to_fix()}"
         )
+
+    def _subject(self) -> str:
+        return f"The file {self.declaration.absolute_path} of data set '{self.declaration.name}'"
 
 
 class RecordArray:

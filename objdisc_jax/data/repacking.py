@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from objdisc_jax.data import conversion, multi_object
+from objdisc_jax.data import conversion, hdf5_file, multi_object
 from objdisc_jax.data.declaration import DatasetDeclaration
 from objdisc_jax.data.errors import DataError
 
@@ -44,14 +44,17 @@ def repack(
     """
     path = pathlib.Path(path).expanduser().absolute()
     identity = {"dataset": declaration.name, **conversion.identity_of(path)}
-    with _explained(path, declaration), h5py.File(path, "r") as file:
-        published = _Published(file, declaration)
+    with contextlib.ExitStack() as stack:
+        with _explained(path, declaration):
+            file = stack.enter_context(hdf5_file.open_to_read(path))
+            published, attributes = _Published(file, declaration), dict(file.attrs)
+            others = published.others()
 
         def decode(first: int, items: list[int]) -> dict[str, np.ndarray]:
             with _explained(path, declaration):
                 return published.read(slice(first, first + len(items)))
 
-        attributes = dict(file.attrs) | {
+        attributes |= {
             "dataset": declaration.name,
             "source": path.name,
             "converter": __name__,
@@ -69,7 +72,7 @@ def repack(
             ),
             output,
             attributes=lambda num_records: attributes,
-            arrays=published.others(),
+            arrays=others,
             **options,
         )
 
@@ -148,15 +151,15 @@ class _Problem(Exception):
 @contextlib.contextmanager
 def _explained(path: pathlib.Path, declaration: DatasetDeclaration) -> Iterator[None]:
     """Turns what goes wrong with the published file into a `DataError`."""
+    remedy = " Name the published file with --input FILE."
     try:
-        yield
-    except OSError as error:
-        reason = f"HDF5 cannot read it ({error}): it may be truncated, or no HDF5 file."
-    except _Problem as error:
-        reason = str(error)
-    else:
+        with hdf5_file.explained(path):
+            yield
         return
+    except hdf5_file.Unreadable as error:
+        reason = f"{error}{remedy if error.is_unsound else ''}"
+    except _Problem as error:
+        reason = f"{error}{remedy}"
     raise DataError(
-        f"The file {path} cannot be repacked as data set '{declaration.name}'. {reason} "
-        "Name the published file with --input FILE."
+        f"The file {path} cannot be repacked as data set '{declaration.name}'. {reason}"
     )

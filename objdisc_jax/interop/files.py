@@ -25,13 +25,14 @@ METADATA = "objdisc_jax"
 class WeightFile(NamedTuple):
     """What a weight file holds."""
 
-    state: dict[str, Tensor]  # tensors by key, without Lightning's `model.`
+    state: dict[str, Tensor]  # tensors by key
     # What the file says of the model: published hyper-parameters, or the model block that
     # `write` put into a safetensors file; empty where it says nothing.
     settings: dict[str, Any]
     # What the file says of the training step of its weights, unchecked; None where it says
     # nothing.
     step: Any = None
+    others: tuple[str, ...] = ()  # names of what it holds beside tensors
 
 
 def read(file: Path) -> WeightFile:
@@ -58,20 +59,23 @@ def read(file: Path) -> WeightFile:
         settings = vars(settings) if isinstance(settings, argparse.Namespace) else settings
         step = content.get("global_step")
         content = content["state_dict"]
+    elif isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        inside = {f"model.{key}": value for key, value in content["model"].items()}
+        content = {key: value for key, value in content.items() if key != "model"} | inside
     if not isinstance(content, Mapping) or not content:
         raise UserError(
             f"checkpoint: {file} holds a {type(content).__name__} and no weights. Allowed are a "
             "state_dict, a safetensors file, and a Lightning checkpoint."
         )
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if others:
+    if not tensors:
         raise UserError(
             f"checkpoint: {file} is not a state_dict: {', '.join(sorted(others)[:10])} "
             "are not tensors. Save model.state_dict() alone."
         )
-    if all(key.startswith(PREFIX) for key in content):
-        content = {key.removeprefix(PREFIX): tensor for key, tensor in content.items()}
-    return WeightFile(dict(content), dict(settings), step)
+    settings = dict(settings) if isinstance(settings, Mapping) else {}
+    return WeightFile(tensors, settings, step, tuple(others))
 
 
 def write(
@@ -149,6 +153,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, framework="pt") as opened:
             state = {key: opened.get_tensor(key) for key in opened.keys()}
             metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+            metadata = metadata if isinstance(metadata, dict) else {}
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise _damaged(file, _first_line(error)) from error
     return state, metadata

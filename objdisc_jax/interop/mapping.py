@@ -1,7 +1,9 @@
 """Parameters from one framework to the other: the engine that reads a model's rules."""
 
+import collections
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from objdisc_jax.interop.layouts import Layout
 from objdisc_jax.names import flatten, unflatten
 
 BUFFER_TOLERANCE = 1e-4
+_WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)*")
 
 
 class MappingError(UserError):
@@ -20,6 +23,61 @@ class MappingError(UserError):
 
     def __init__(self, problems: list[str]):
         super().__init__("\n".join(f"  {problem}" for problem in problems))
+
+
+class Own(NamedTuple):
+    """What a weight file holds of a model, and what else."""
+
+    state: dict[str, Tensor]  # by the model's keys
+    left_out: list[str]  # the file's other keys
+
+
+def own(state: Mapping[str, Tensor], model: TorchModel) -> Own:
+    """Picks a model's tensors out of a file, in which they may lie deeper.
+
+    A training program that wraps its model puts the wrapper's name in front of every key: `module.`
+    (several devices), `_orig_mod.` (compiled), `model.` (Lightning), or several of these. Of such
+    beginnings the one is taken that most of the model's keys have.
+
+    Args:
+        state: the file's tensors by key.
+        model: the PyTorch model.
+
+    Raises:
+        MappingError: the file holds the model several times, and not the same.
+    """
+    keys = list(model.state_dict())
+    chains = {_WRAPPERS.match(key)[0] for key in state}  # pyright: ignore[reportOptionalSubscript]
+    prefixes = {""}
+    for chain in chains:
+        parts = chain.split(".")[:-1]
+        prefixes |= {"".join(f"{part}." for part in parts[:n]) for n in range(1, len(parts) + 1)}
+    found = {
+        prefix: {key: state[prefix + key] for key in keys if prefix + key in state}
+        for prefix in sorted(prefixes, key=len)
+    }
+    prefix = max(found, key=lambda prefix: len(found[prefix]))  # the shortest of several
+    chosen = found[prefix]
+    for other, tensors in found.items():
+        is_twin = other != prefix and tensors.keys() == chosen.keys() and chosen
+        if is_twin and not all(torch.equal(tensors[key], chosen[key]) for key in chosen):
+            raise MappingError(
+                [
+                    f"the file holds this model twice, with different weights: as {start + key!r} "
+                    "and so on"
+                    for start in (prefix, other)
+                    for key in list(chosen)[:1]
+                ]
+            )
+    return Own(chosen, sorted(state.keys() - {prefix + key for key in chosen}))
+
+
+def deeper(state: Mapping[str, Tensor], model: TorchModel) -> str | None:
+    """What stands before most of a model's keys in a file where `own` finds none, if anything."""
+    keys = set(model.state_dict())
+    ends = ((key, dot.end()) for key in state for dot in re.finditer(r"\.", key))
+    found = collections.Counter(key[:end] for key, end in ends if key[end:] in keys)
+    return found.most_common(1)[0][0] if found else None
 
 
 def to_torch(params: Mapping[str, Any], model: TorchModel) -> dict[str, Tensor]:

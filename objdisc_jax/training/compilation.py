@@ -5,9 +5,11 @@ import platform
 from pathlib import Path
 
 import jax
+from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
+from objdisc_jax import files
 from objdisc_jax.data import cache
 
 MAX_BYTES = 4 * 2**30
@@ -25,10 +27,26 @@ def use_cache(config: ConfigDict) -> None:
     is_set = getattr(jax.config, "jax_compilation_cache_dir", None) is not None
     if is_set or not config.compilation_cache:
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled" / _processor()))
+    folder = cache.folder() / "compiled" / _processor()
+    if not _can_be_locked(folder):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
     compilation_cache.reset_cache()  # JAX looks for the folder once, when it first compiles
+
+
+def _can_be_locked(folder: Path) -> bool:
+    """Whether processes can share the folder; JAX would try, and fail, with every program."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if files.has_locks(folder):
+            return True
+        reason = "its file system has no locks"
+    except OSError as error:
+        reason = error.strerror
+    logging.warning("Compiled programs are not kept in %s: %s.", folder, reason)
+    return False
 
 
 def _processor() -> str:

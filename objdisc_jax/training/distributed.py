@@ -4,10 +4,13 @@ Every process has its devices and reads its part of each batch; the primary, pro
 writes. Whatever ends one of them ends all, in bounded time and with a message.
 """
 
+import collections
 import contextlib
 import os
+import socket
 import sys
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +21,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from objdisc_jax import sharding
+from objdisc_jax import local_devices, sharding
 from objdisc_jax.errors import ConfigError, UserError
 
 CONNECT_SECONDS = 300
@@ -37,14 +40,17 @@ class _Place(NamedTuple):
 
 
 _CLUSTERS = (
-    ("SLURM_NTASKS", "SLURM_PROCID", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID")),
     (
         "OMPI_COMM_WORLD_SIZE",
         "OMPI_COMM_WORLD_RANK",
         ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ),
+    ("SLURM_NTASKS", "SLURM_PROCID", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_LOCALID")),
 )
-"""What tells a process how many there are and which it is, and what JAX wants to know besides."""
+"""What tells a process how many there are and which it is, and what JAX wants to know besides.
+
+As in JAX, Open MPI goes first: inside a job of SLURM, it has started the processes.
+"""
 
 
 @contextlib.contextmanager
@@ -72,6 +78,7 @@ def connected(
     """
     place = _place(coordinator, num_processes, process_id)
     if place is None:
+        _use_chosen_devices()
         yield
         return
     # SIGTERM is the training loop's, not JAX's. GPUs have collectives of their own.
@@ -116,6 +123,40 @@ def from_primary(tree: Any) -> Any:
     return jax.tree.map(
         lambda x, like: np.asarray(x, np.uint8).view(like.dtype).reshape(like.shape), sent, host
     )
+
+
+def check_devices() -> None:
+    """Checks that all processes have as many devices; tells how many there are, on which hosts.
+
+    Raises:
+        ConfigError: some processes have more devices than others.
+    """
+    devices, num_processes = jax.devices(), jax.process_count()
+    counts = collections.Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"process {number} has {counts[number]}" for number in sorted(counts))
+        raise ConfigError(
+            f"The processes have different numbers of devices ({listed}), but each gets as many "
+            "images of a batch. Start as many tasks on each host, with as many GPUs each; "
+            f"{local_devices.VARIABLE}=0,1 lets a process use two of those that it sees."
+        )
+    hosts = {zlib.crc32(socket.gethostname().encode())}
+    if num_processes > 1:
+        hosts = set(multihost_utils.process_allgather(np.uint32(*hosts)).reshape(-1).tolist())
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    logging.info(
+        "Training on %s (%s) of %s%s.",
+        _count(len(devices), "device"),
+        kinds,
+        _count(len(hosts), "host"),
+        f", {num_processes} processes with {len(devices) // num_processes} each"
+        if num_processes > 1
+        else "",
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def check_same_step(step: int, workdir: object) -> None:
@@ -169,7 +210,9 @@ def _place(
             f"--process_id is {process_id}, but must lie between 0 and {num_processes - 1}: "
             f"--num_processes is {num_processes}."
         )
-    return _Place(coordinator, num_processes, process_id) if num_processes > 1 else None
+    if num_processes == 1:
+        return None
+    return _Place(coordinator, num_processes, process_id, _devices(num_processes, process_id))
 
 
 def _place_in_cluster() -> _Place | None:
@@ -180,12 +223,30 @@ def _place_in_cluster() -> _Place | None:
     for size, rank, others in _CLUSTERS:
         if all(name in os.environ for name in (size, rank, *others)):
             num_processes, process_id = int(os.environ[size]), int(os.environ[rank])
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            # The cluster may give each process a GPU that is its only one.
-            devices = [0] if visible != [""] and len(visible) == 1 else None
-            place = _Place(None, num_processes, process_id, devices)
-            return place if num_processes > 1 else None
+            if num_processes == 1:
+                return None
+            devices = local_devices.in_cluster(os.environ)
+            return _Place(None, num_processes, process_id, devices)
     return None
+
+
+def _devices(num_processes: int, process_id: int) -> list[int] | None:
+    """The devices of a process that was told its place by flags; an empty list stands for all.
+
+    Where the place is that of a task of a cluster, so are the devices. Otherwise somebody else, in
+    a job or outside, has started the processes and says which GPUs each sees.
+    """
+    for size, rank, _ in _CLUSTERS:
+        if (os.environ.get(size), os.environ.get(rank)) == (str(num_processes), str(process_id)):
+            return local_devices.in_cluster(os.environ)
+    return local_devices.chosen(os.environ) or []
+
+
+def _use_chosen_devices() -> None:
+    """Does for a single process what JAX does for one of several."""
+    if (choice := local_devices.chosen(os.environ)) is not None:
+        for platform in ("cuda", "rocm"):
+            jax.config.update(f"jax_{platform}_visible_devices", ",".join(map(str, choice)))
 
 
 def _end(error: BaseException, place: _Place) -> None:

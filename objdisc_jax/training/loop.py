@@ -29,6 +29,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: a setting, the data or the directory cannot be used, or training diverged.
     """
+    distributed.check_devices()
     prepared, is_primary = prepare(config), distributed.is_primary()
     last_step, is_stopping = config.num_train_steps, False
     with ExitStack() as stack:

@@ -1,4 +1,10 @@
 import dataclasses
+import errno
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -31,10 +37,15 @@ def _change(config, **arrays):
 
 
 def _error(config, split="train"):
+    message = _refusal(config, split)
+    assert "generate_tetrominoes.py" in message
+    return message
+
+
+def _refusal(config, split="train"):
     with pytest.raises(DataError) as error:
         loader.load(config, split).read([0])
     message = str(error.value)
-    assert "generate_tetrominoes.py" in message
     assert config.path in message
     return message
 
@@ -285,3 +296,128 @@ def test_lacking_field_error_says_who_needs_it_and_what_there_is(published):
     batches = loader.train_batches(dataset, batch_size=4, seed=0, fields=("boxes",))
     with pytest.raises(DataError, match="the field 'boxes'"):
         next(batches)
+
+
+# What the lock function of a file system says that has no locks, preloaded into a process.
+NO_LOCKS = r"""
+#include <errno.h>
+#include <stdlib.h>
+int flock(int fd, int operation) { errno = atoi(getenv("FLOCK_ERRNO")); return -1; }
+"""
+
+
+@pytest.fixture(scope="module")
+def no_locks(tmp_path_factory):
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    library = tmp_path_factory.mktemp("preload") / "no_locks.so"
+    library.with_suffix(".c").write_text(NO_LOCKS)
+    command = [compiler, "-shared", "-fPIC", "-o", str(library), str(library.with_suffix(".c"))]
+    subprocess.run(command, check=True)
+    return library
+
+
+def run_without_locks(library, number, code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "LD_PRELOAD": str(library), "FLOCK_ERRNO": str(number)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["EIO", "EAGAIN", "EROFS", "ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_file_system_without_locks_is_read(published, no_locks, name):
+    code = (
+        "import pathlib, sys; from objdisc_jax.data.hdf5_file import open_to_read;"
+        "first, second = (open_to_read(pathlib.Path(sys.argv[1])) for _ in range(2));"
+        "print(second['image'].shape)"
+    )
+    done = run_without_locks(no_locks, getattr(errno, name), code, published.path)
+    assert done.stdout == "(20, 35, 35, 3)\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_file_system_without_locks_is_written(tmp_path, no_locks, name):
+    code = (
+        "import pathlib, sys; import numpy as np; from objdisc_jax.data import conversion;"
+        "conversion.generate(sys.argv[1], 4, lambda first, items:"
+        "    {'image': np.zeros((len(items), 2, 2, 3), np.uint8)}, made_by={}, block=4)"
+    )
+    done = run_without_locks(no_locks, getattr(errno, name), code, tmp_path / "new.h5")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be locked" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["new.h5"]
+
+
+def test_file_that_another_process_writes_is_told_as_that(published):
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'a'); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, published.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        message = _refusal(published)
+        writer.communicate(b"\n")
+    assert "cannot be read. Another process has locked it" in message
+    assert message.count(published.path) == 1
+    assert "damaged" not in message
+    assert "generate_tetrominoes.py" not in message
+    loader.load(published, "train")  # now that it is closed
+
+
+def test_mark_of_a_writer_that_died_is_told(published):
+    shutil.copy(published.path, f"{published.path}.copy")
+    with h5py.File(published.path, "w", libver="latest") as file:
+        file.attrs["dataset"] = "tetrominoes"
+        file.flush()
+        shutil.copy(published.path, f"{published.path}.copy")  # as its death would leave it
+    shutil.move(f"{published.path}.copy", published.path)
+    message = _refusal(published)
+    assert "marked as open for writing" in message
+    assert "h5clear -s" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "You have no permission to read it"),
+        (OSError(errno.EIO, "Input/output error"), "The system cannot read it"),
+    ],
+)
+def test_file_that_the_system_does_not_give_is_not_called_damaged(
+    published, monkeypatch, error, expected
+):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    message = _refusal(published)
+    assert f"cannot be read. {expected}" in message
+    assert "damaged" not in message
+    assert "generate_tetrominoes.py" not in message
+
+
+def test_folder_that_may_not_be_entered_is_told_as_that(published, monkeypatch):
+    def refuse(self, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(pathlib.Path, "stat", refuse)
+    message = _refusal(published)
+    assert "no permission to look into a folder above it" in message
+    assert "no such file" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "begins"),
+    [(b"version https://git-lfs", "begins with b'version https"), (b"", "it is empty")],
+)
+def test_file_that_is_no_hdf5_is_told_as_that(published, content, begins):
+    pathlib.Path(published.path).write_bytes(content)
+    message = _refusal(published)
+    assert "It is no HDF5 file" in message
+    assert begins in message
+    assert "damaged" not in message
+    assert "generate_tetrominoes.py" in message

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, models, sharding
 from objdisc_jax.errors import UserError
+from objdisc_jax.interop import files, mapping
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
 from objdisc_jax.training import run_dir
@@ -179,14 +180,13 @@ def without(state, key):
 
 MISFITS = {
     "missing": (lambda s: without(s, "encoder.0.0.bias"), r"encoder\.0\.0\.bias: is missing"),
-    "extra": (lambda s: s | {"other": torch.zeros(1)}, r"other: is not a key of this model"),
     "shape": (
         lambda s: s | {"encoder.0.0.weight": torch.zeros(8, 3, 3, 3)},
         r"encoder\.0\.0\.weight: has shape \[8, 3, 3, 3\], not \[8, 3, 5, 5\]",
     ),
     "several": (
         lambda s: without(s, "encoder.0.0.bias") | {"other": torch.zeros(1)},
-        r"encoder\.0\.0\.bias: is missing.*other: is not a key",
+        r"encoder\.0\.0\.bias: is missing.*holds as well: other",
     ),
     "not finite": (
         lambda s: s | {"encoder.0.0.bias": torch.full((8,), torch.nan)},
@@ -205,6 +205,18 @@ MISFITS = {
         lambda s: {"state_dict": s, "hyper_parameters": {"model_type": "slate"}},
         r"model_type: 'slate' in the file, 'sa' in the config",
     ),
+    "behind another name": (
+        lambda s: {f"net.{key}": tensor for key, tensor in s.items()},
+        r"The model's keys are there behind 'net\.'",
+    ),
+    "missing behind a prefix": (
+        lambda s: {f"module.{key}": t for key, t in without(s, "encoder.0.0.bias").items()},
+        r"encoder\.0\.0\.bias: is missing",
+    ),
+    "several models": (
+        lambda s: {f"module.{key}": t + 1 for key, t in s.items()} | s,
+        r"holds this model twice.*'(\S+)' and so on.*'module\.\1'",
+    ),
     "no tensors": (lambda s: {"a": 1, "b": 2}, r"a, b are not tensors"),
     "a tensor": (lambda s: torch.zeros(3), r"holds a Tensor and no weights"),
     "empty": (lambda s: {}, r"no weights"),
@@ -219,6 +231,62 @@ MISFITS = {
 def test_misfit_is_explained_and_nothing_written(run, state, tmp_path, change, message):
     file = save(tmp_path / "a.pt", change(state))
     refuse(file, run[0], tmp_path, message)
+
+
+def behind(prefix):
+    return lambda state: {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+WRAPPED = {
+    "several devices": behind("module."),
+    "compiled": behind("_orig_mod."),
+    "all of them": behind("model.module._orig_mod."),
+    "twice": behind("module.module."),
+    "with a loss": lambda s: behind("model.")(s) | {"loss.net.weight": torch.zeros(2)},
+    "with more behind the same": lambda s: behind("module.")(s | {"loss.weight": torch.zeros(2)}),
+    "with an average": lambda s: s | {f"ema.{key}": tensor + 1 for key, tensor in s.items()},
+    "with numbers": lambda s: s | {"epoch": 3, "n_averaged": torch.tensor(4)},
+    "twice the same": lambda s: s | behind("module.")(s),
+    "inside": lambda s: {"model": behind("module.")(s), "epoch": 3, "optimizer": {"state": {}}},
+}
+LEFT_OUT = {
+    "with a loss": "loss.net.weight",
+    "with more behind the same": "module.loss.weight",
+    "with an average": "ema.",
+    "with numbers": "n_averaged",
+    "twice the same": "module.",
+    "inside": "epoch, optimizer",
+}
+
+
+@pytest.mark.parametrize("format", ["plain", "lightning", "safetensors"])
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_weights_in_wrappers_and_beside_others_are_found(tmp_path, wrapped, format):
+    model = interop.create(configs.to_dict(small_config("slot_attention"))["model"])
+    state, file = model.state_dict(), tmp_path / "a"
+    content = WRAPPED[wrapped](state)
+    if wrapped == "inside" and format != "plain":
+        pytest.skip("these files hold tensors")
+    if format == "safetensors":
+        content = {k: v.clone() for k, v in content.items() if isinstance(v, torch.Tensor)}
+        save_file(content, file)
+    else:
+        save(file, content if format == "plain" else {"state_dict": content})
+    found = files.read(file)
+    own = mapping.own(found.state, model)
+    assert own.state.keys() == state.keys()
+    assert all(torch.equal(own.state[key], state[key]) for key in state)
+    assert ", ".join([*own.left_out, *found.others]).startswith(LEFT_OUT.get(wrapped, ""))
+    assert bool(own.left_out or found.others) == (wrapped in LEFT_OUT)
+
+
+def test_what_is_left_out_of_a_file_is_told(run, state, tmp_path, caplog):
+    content = WRAPPED["with a loss"](state)
+    convert.from_torch(save(tmp_path / "a.ckpt", content), run[0], tmp_path / "run")
+    assert "Left out what the model has not: loss.net.weight." in caplog.text
+    convert.to_torch(tmp_path / "run", tmp_path / "again.pt")
+    again = torch.load(tmp_path / "again.pt")
+    assert all(torch.equal(again[key], state[key]) for key in state)
 
 
 class Harmful:

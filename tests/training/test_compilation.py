@@ -21,11 +21,11 @@ jax.jit(lambda x: jnp.sort(x) * 2)(jnp.arange(9.0))
 HIT = "/jax/compilation_cache/cache_hits"
 
 
-def compile_in(folder, *, enabled=True, **environment):
+def compile_in(folder, *, enabled=True, code=CODE, **environment):
     """What JAX said when it compiled, and the files in the folder afterwards."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(enabled)],
+        [sys.executable, "-c", code, str(enabled)],
         env={**inherited, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder), **environment},
         capture_output=True,
         text=True,
@@ -45,6 +45,21 @@ def test_second_start_does_not_compile(tmp_path):
 
 def test_cache_can_be_switched_off(tmp_path):
     assert compile_in(tmp_path, enabled=False)[1] == set()
+
+
+NO_LOCKS = """
+import errno, fcntl
+
+def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = flock
+"""
+
+
+def test_folder_that_cannot_be_locked_is_not_used(tmp_path):
+    # JAX would fail to lock it, and warn, with every program that it compiles.
+    assert compile_in(tmp_path, code=NO_LOCKS + CODE)[1] == set()
 
 
 def test_a_folder_that_jax_was_told_is_left_to_it(tmp_path):

@@ -101,6 +101,8 @@ def test_two_processes_equal_two_devices_and_go_on_with_any_number(tetrominoes_f
     lines = [line for line in log_of(two).splitlines() if "/12  loss" in line]
     assert len(lines) == 6
     assert all(re.match(r"\[0\] \d\d:\d\d:\d\d step", line) for line in lines)
+    told = "Training on 2 devices (cpu) of 1 host, 2 processes with 1 each."
+    assert log_of(two).count(told) == 1
 
     config = changed(tiny_experiment(tetrominoes_file), **CHANGES, num_train_steps=14)
     loop.train(config, two)  # here, on four devices
@@ -122,14 +124,13 @@ def test_flags_that_do_not_fit_together_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("tasks", "gpus", "expected"),
+    ("tasks", "expected"),
     [
-        (1, None, {}),  # a job of one process needs no other
-        (4, None, {"num_processes": 4, "process_id": 3, "local_device_ids": None}),
-        (4, "2", {"num_processes": 4, "process_id": 3, "local_device_ids": [0]}),
+        (1, {}),  # a job of one process needs no other
+        (4, {"num_processes": 4, "process_id": 3}),
     ],
 )
-def test_slurm_tells_the_processes_of_each_other(monkeypatch, tasks, gpus, expected):
+def test_slurm_tells_the_processes_of_each_other(monkeypatch, tasks, expected):
     for name, value in {
         "SLURM_JOB_ID": "4096",
         "SLURM_STEP_NODELIST": "node[07-08]",
@@ -138,8 +139,6 @@ def test_slurm_tells_the_processes_of_each_other(monkeypatch, tasks, gpus, expec
         "SLURM_LOCALID": str((tasks - 1) % 2),
     }.items():
         monkeypatch.setenv(name, value)
-    if gpus is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     found = {}
     monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: found.update(arguments))
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: None)
@@ -159,12 +158,15 @@ TASKS = {
         "SLURM_NTASKS": "2",
         "SLURM_PROCID": "{rank}",
         "SLURM_LOCALID": "{rank}",
+        "SLURM_NODEID": "0",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
     },
     "open_mpi": {
         "OMPI_MCA_orte_hnp_uri": "{job}.0;tcp://127.0.0.1:34911",
         "OMPI_COMM_WORLD_SIZE": "2",
         "OMPI_COMM_WORLD_RANK": "{rank}",
         "OMPI_COMM_WORLD_LOCAL_RANK": "{rank}",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
     },
 }
 
@@ -186,15 +188,6 @@ def test_tasks_of_a_cluster_train_as_one(tetrominoes_file, tmp_path, cluster):
     assert [task.wait(180) for task in tasks] == [0, 0]
     assert [line["step"] for line in metrics(workdir)] == [2, 4, 6]
     assert json.loads((workdir / "environment.json").read_text())["num_processes"] == 2
-
-
-def test_launcher_shares_the_gpus_out(monkeypatch):
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    shares = [launch._share_of_gpus(number, 2)["CUDA_VISIBLE_DEVICES"] for number in (0, 1)]
-    assert shares == ["4,6", "5"]
-    with pytest.raises(SystemExit, match="--processes is 4, but there are only 3 GPUs"):
-        launch._share_of_gpus(3, 4)
 
 
 def test_launcher_reads_on_where_its_log_is_full(monkeypatch):

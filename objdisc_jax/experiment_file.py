@@ -1,0 +1,104 @@
+"""Experiments as `--config` names them: a Python file whose `get_config` returns a ConfigDict."""
+
+import importlib.util
+import inspect
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from objdisc_jax.errors import ConfigError, UserError
+
+MODULE = "config_config"
+"""The name of the module that is made of the file."""
+
+
+def load(argument: str) -> ConfigDict:
+    """Loads an experiment, and locks it.
+
+    Args:
+        argument: the file, or `FILE:ARGUMENT` where its `get_config` takes one.
+
+    Raises:
+        UserError: there is no such file, it is no experiment, or it raises an error; that names
+            the line.
+    """
+    name, colon, text = argument.partition(":")
+    file = Path(name)
+    _refuse_other_files(file)
+    try:
+        spec = importlib.util.spec_from_file_location(MODULE, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise ConfigError(
+                f"--config: {file} defines no function get_config, which returns the experiment. "
+                "configs/demo.py is an example."
+            )
+        arguments = [text] if colon else []
+        _refuse_other_arguments(argument, inspect.signature(get_config), arguments)
+        config = get_config(*arguments)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"--config: {_place(error, file)}{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, ConfigDict) or not {"model", "data"} <= {*config.keys()}:
+        kind = "one without `model` and `data`" if isinstance(config, ConfigDict) else repr(config)
+        raise ConfigError(
+            f"--config: get_config of {file} must return a ConfigDict that "
+            f"objdisc_jax.config.experiment has made, but returned {kind[:80]}."
+        )
+    config.lock()
+    return config
+
+
+def _refuse_other_files(file: Path) -> None:
+    if file.is_file() and file.suffix == ".py":
+        return
+    if file.is_dir():
+        found = "is a folder"
+    elif file.exists():
+        found = "is no Python file (*.py)"
+    else:
+        found = "does not exist"
+        if file.with_suffix(".py").is_file():
+            found += f"; there is {file.with_suffix('.py')}"
+    raise ConfigError(
+        f"--config: {str(file)!r} {found}. It names an experiment, a Python file such as "
+        "configs/demo.py; those of this project are in configs/. A run's own config (config.json) "
+        "is used by --workdir RUN, in objdisc_jax.main with --mode eval."
+    )
+
+
+def _refuse_other_arguments(named: str, signature: inspect.Signature, arguments: list[str]) -> None:
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        wanted = "leave out what follows the colon" if arguments else "name it: --config FILE.py:IT"
+        raise ConfigError(
+            f"--config: {named!r} names {'an' if arguments else 'no'} argument of get_config, but "
+            f"that is get_config{signature}; {wanted}."
+        ) from None
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """Where in a config file an error was raised, and the line of code."""
+    lines = [*_lines(error, file)]
+    if not lines:
+        return f"{file}: "
+    number, code = lines[-1]
+    return f"{file}, line {number}" + (f" ({code})" if code else "") + ": "
+
+
+def _lines(error: BaseException, file: Path) -> Iterator[tuple[int | None, str | None]]:
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename) == file:
+            yield frame.lineno, frame.line
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename) == file:
+        yield error.lineno, (error.text or "").strip()
