@@ -17,11 +17,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-<<<<<<< HEAD
-from objdisc_jax import errors, pretrained
-=======
-from objdisc_jax import errors, experiment_file
->>>>>>> 05769b9c7af014959ba63755eaf2662a31bc7492
+from objdisc_jax import errors, experiment_file, pretrained
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 

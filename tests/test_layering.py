@@ -62,6 +62,7 @@ ALLOWED = {
         "training",
         "visualize",
     },
+    "api": {"prediction", "models", "data", "preprocessing", "training", "visualize"},
     "predict": {"prediction", "models", "config", "data", "cli"},
     "data/inspect": {"data", "visualize", "cli", "config"},
     "features": {

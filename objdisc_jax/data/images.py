@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Integer, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -68,6 +68,22 @@ def read_rgb(file: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
         rgb = _composited(_in_8_bits(opened, bits, file), options.matte)
         turn = _TURNS.get(orientation)
         return rgb if turn is None else rgb.transpose(turn)
+
+
+def to_rgb(image: Image.Image, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
+    """Makes of an image in memory what `read_rgb` makes of a file.
+
+    Raises:
+        BadImageError: it cannot be decoded, or its samples have no known range.
+    """
+    name = Path(getattr(image, "filename", "") or "given")
+    try:
+        upright = ImageOps.exif_transpose(image)
+        return _composited(_in_8_bits(upright, None, name), options.matte)
+    except BadImageError:
+        raise
+    except Exception as error:  # decoders raise anything
+        raise BadImageError(f"The image {name} cannot be read ({error!r}).") from error
 
 
 def read_labels(file: Path) -> Image.Image:

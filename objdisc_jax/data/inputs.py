@@ -170,6 +170,16 @@ class Cropping:
             DataError: it is no image, damaged, or too small for the crop.
         """
         image = read_rgb(file.path, self.declaration.read_options)
+        return Input(file, (image.height, image.width), *self.see(image))
+
+    def see(
+        self, image: Image.Image
+    ) -> tuple[tuple[int, int, int, int], UInt8[np.ndarray, "h w 3"]]:
+        """Returns what a model sees of an RGB image: the box, and its pixels.
+
+        Raises:
+            DataError: it is too small for the crop.
+        """
         size = image.height, image.width
         top, bottom, left, right = crop = self.box(*size)
         if crop != (0, size[0], 0, size[1]):
@@ -178,7 +188,7 @@ class Cropping:
         if self.declaration.resize is not None or not kept:
             rows, columns = self.resolution
             image = image.resize((columns, rows), Image.Resampling.BILINEAR)
-        return Input(file, size, crop, np.asarray(image))
+        return crop, np.asarray(image)
 
     def __getitems__(self, files: Sequence[File]) -> list[Input | Skipped]:
         """Reads what can be read of files, as worker processes do."""

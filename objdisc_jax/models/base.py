@@ -134,6 +134,14 @@ class Model(nnx.Module, abc.ABC):
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Every random draw of a forward pass, as a pytree of arrays `[b, ...]`."""
 
+    def render(self, slots: Float[Array, "b k d"], *, step: Step) -> Float[Array, "b h w 3"]:
+        """Images of slots, such as `predict` finds, of any number, in the model's range.
+
+        Raises:
+            NotImplementedError: the model makes no image of its slots.
+        """
+        raise NotImplementedError
+
     def expand_noise(self, noise: Noise) -> Noise:
         """The same noise written out, where `noise` holds seeds in place of large draws.
 

@@ -123,7 +123,7 @@ class Writer:
             OSError: a file cannot be written.
         """
         chosen = self._outputs
-        labels = self._at_full_size(image, segmented)
+        labels = at_full_size(image.size, image.crop, segmented, self._background)
         if "labels" in chosen:
             self._save(image.file, "labels", visualize.encode_labels(labels))
         if "panel" in chosen:
@@ -147,21 +147,32 @@ class Writer:
             raise FileExistsError(errno.EEXIST, "There is a file that predict did not write", path)
         write_atomically(path, marks.marked(content))
 
-    def _at_full_size(self, image: Input, segmented: Segmented) -> UInt8[np.ndarray, "H W"]:
-        """The label map of all of an image; what was cropped away is background."""
-        top, bottom, left, right = image.crop
-        full = np.zeros(image.size, np.uint8)
-        rows, columns = bottom - top, right - left
-        if segmented.is_coarse:
-            own = segmented.own_background
-            inside = segment_enlarged(
-                segmented.masks, (rows, columns), background=own, **self._background
-            )
-        else:
-            labels = Image.fromarray(segmented.labels)
-            inside = np.asarray(labels.resize((columns, rows), Image.Resampling.NEAREST))
-        full[top:bottom, left:right] = inside
-        return full
+
+def at_full_size(
+    size: tuple[int, int],
+    crop: tuple[int, int, int, int],
+    segmented: Segmented,
+    background: Mapping[str, Any],
+) -> UInt8[np.ndarray, "H W"]:
+    """The label map of all of an image; what was cropped away is background.
+
+    Args:
+        size: rows H and columns W of the image.
+        crop: top, bottom, left and right of what the model saw.
+        segmented: what it found there.
+        background: how background is told from objects: the config's `background` block.
+    """
+    top, bottom, left, right = crop
+    full = np.zeros(size, np.uint8)
+    rows, columns = bottom - top, right - left
+    if segmented.is_coarse:
+        own = segmented.own_background
+        inside = segment_enlarged(segmented.masks, (rows, columns), background=own, **background)
+    else:
+        labels = Image.fromarray(segmented.labels)
+        inside = np.asarray(labels.resize((columns, rows), Image.Resampling.NEAREST))
+    full[top:bottom, left:right] = inside
+    return full
 
 
 class _Budget:

@@ -19,7 +19,7 @@ from objdisc_jax.evaluation import visualization
 from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
-from objdisc_jax.preprocessing import prepare_batch, prepare_images
+from objdisc_jax.preprocessing import prepare_batch, prepare_images, to_unit_range
 from objdisc_jax.training import run_dir
 
 Key = TypeVar("Key")
@@ -34,6 +34,7 @@ class Segmented(NamedTuple):
     rows: dict[str, np.ndarray]  # images of the panel, [1, ...] each, if asked for
     own_background: int | None  # index of the mask that is the model's own background
     is_coarse: bool = False  # enlarge masks smoothly, see `Settings.has_coarse_masks`
+    recon: Float[np.ndarray, "h w 3"] | None = None  # in [0, 1], if asked for and there is one
 
 
 @flax.struct.dataclass
@@ -43,6 +44,7 @@ class _Found:
     masks: Float[Array, "b k h w"]
     details: dict[str, Array]
     rows: dict[str, Array]
+    recon: Array | None
     own_background: int | None = flax.struct.field(pytree_node=False)
 
 
@@ -58,10 +60,14 @@ class Segmenter:
         background: how background is told from objects; what it leaves open is as the run's config
             has it.
         batch_size: images at a time, rounded up to whole chunks on every device.
-        details: whether to compute slots, count and extras.
+        details: whether to compute slots, count, reconstruction and extras.
         panel: whether to compute the rows of the panel.
         settings: of the model, in place of the run's: the number of slots, say. Its parameters keep
             their shapes.
+
+    Attributes:
+        run: the trained model.
+        background: how background is told from objects.
 
     Raises:
         UserError: there is no such run or checkpoint, or the model takes more than images.
@@ -98,7 +104,7 @@ class Segmenter:
                 "images, so it can only be evaluated on its data: "
                 "python -m objdisc_jax.main --mode eval --config CONFIG --workdir RUN"
             )
-        self._run = run
+        self.run = run
         self.background = {**run.config.background.to_dict(), **(background or {})}
         self._batch_size = whole_chunks(batch_size, self._mesh)
         predict = functools.partial(self._predict, details=details, panel=panel)
@@ -151,8 +157,8 @@ class Segmenter:
             "image": np.stack(images + padding),
             "index": np.zeros(self._batch_size, np.int32),  # so that all have the same noise
         }
-        step = jnp.int32(self._run.step)
-        return self._step(self._run.params, sharding.put_batch(batch, self._mesh), step)
+        step = jnp.int32(self.run.step)
+        return self._step(self.run.params, sharding.put_batch(batch, self._mesh), step)
 
     def _finish(self, keys: list[Key], found: _Found) -> Iterator[tuple[Key, Segmented]]:
         found = jax.device_get(found)
@@ -168,14 +174,15 @@ class Segmenter:
                     {name: np.asarray(value[i]) for name, value in found.details.items()},
                     {name: np.asarray(row[i : i + 1]) for name, row in found.rows.items()},
                     own,
-                    self._run.model.settings.has_coarse_masks,
+                    self.run.model.settings.has_coarse_masks,
+                    None if found.recon is None else np.asarray(found.recon[i]),
                 ),
             )
 
     def _predict(
         self, params: base.Params, fields: Any, step: base.Step, *, details: bool, panel: bool
     ) -> _Found:
-        model, seed = base.merge(self._run.graphdef, params), self._run.config.seed
+        model, seed = base.merge(self.run.graphdef, params), self.run.config.seed
         if self._made:  # what the run read from a file
             image = prepare_images(fields["image"], model.resolution, model.input_range)
             made = model.encode_frozen(image)
@@ -187,11 +194,13 @@ class Segmenter:
             rows, prediction = {}, model.predict(prepare_batch(fields, model), noise, step=step)
         if prediction.masks is None:
             raise UserError(
-                f"--workdir: the model {self._run.config.model.name!r} has no masks, and so "
+                f"--workdir: the model {self.run.config.model.name!r} has no masks, and so "
                 "segments no images. Name a run of another model."
             )
-        kept = {}
+        kept, recon = {}, None
         if details:
             counted = {} if prediction.count is None else {"count": prediction.count}
             kept = {**prediction.extras, **counted, "slots": prediction.slots}
-        return _Found(prediction.masks, kept, rows, prediction.background)
+            if prediction.recon is not None:
+                recon = jnp.clip(to_unit_range(prediction.recon, model.input_range), 0.0, 1.0)
+        return _Found(prediction.masks, kept, rows, recon, prediction.background)

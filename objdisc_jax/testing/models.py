@@ -225,6 +225,18 @@ def prediction_has_the_promised_shapes(case: ModelCase) -> None:
     assert found.count is None or found.count.shape == (BATCH,)
 
 
+def rendered_slots_are_images(case: ModelCase) -> None:
+    """`render`, where the model has it, paints any number of slots."""
+    prediction = case.model.predict(case.batch, case.noise, step=STEP)
+    some = prediction.slots[:, : max(1, prediction.slots.shape[1] - 1)]
+    try:
+        images = case.model.render(some, step=STEP)
+    except NotImplementedError:
+        return
+    assert images.shape == (len(case.batch), *case.model.resolution, 3), images.shape
+    assert jnp.all(jnp.isfinite(images))
+
+
 def expensive_metrics_are_per_example(case: ModelCase) -> None:
     """Every example has a finite value of each."""
     prediction = case.model.predict(case.batch, case.noise, step=STEP)
@@ -254,6 +266,7 @@ MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     loss_is_per_example_finite_and_differentiable,
     bfloat16_gives_nearly_the_same_in_float32,
     prediction_has_the_promised_shapes,
+    rendered_slots_are_images,
     expensive_metrics_are_per_example,
     visualizations_are_images,
 )

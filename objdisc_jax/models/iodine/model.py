@@ -212,7 +212,6 @@ class IODINE(Model):
         dimension of the largest KL of the slot of the largest KL, the other latents being the
         posteriors' means.
         """
-        del step
         draws, count = by_draw(noise), self.settings.num_predict_iterations
         posteriors = self.refine(batch.image, first_draws(draws, count)).posteriors
         rows: dict[str, Array] = {}
@@ -225,14 +224,14 @@ class IODINE(Model):
                 rows["slots"] = jnp.clip(colours, 0.0, 1.0) * masks + (1.0 - masks)
         for i, value in enumerate(TRAVERSED):  # rows are shown in the order of their names
             slots = traversed(posteriors[-1], value)
-            rows[f"traversal {i}: {value}"] = self._shown(slots, batch.image)
-        rows["sampled"] = self._shown(PRIOR_VARIANCE**0.5 * draws["latents"][0], batch.image)
+            rows[f"traversal {i}: {value}"] = self.render(slots, step=step)
+        rows["sampled"] = self.render(PRIOR_VARIANCE**0.5 * draws["latents"][0], step=step)
         return rows
 
-    def _shown(
-        self, slots: Float[Array, "b k z"], image: Float[Array, "b h w 3"]
-    ) -> Float[Array, "b h w 3"]:
-        """The scenes that slots make up; the images' colours don't matter."""
+    def render(self, slots: Float[Array, "b k z"], *, step: Step) -> Float[Array, "b h w 3"]:
+        """The scenes that slots make up."""
+        del step
+        image = jnp.zeros((len(slots), *self.resolution, 3))  # whatever it was
         return jnp.clip(Mixture(self.decode(slots), image, self.settings).recon, 0.0, 1.0)
 
 

@@ -132,6 +132,11 @@ class SLATE(Model):
         recon = self.dvae.decode(self.dvae.embed_tokens(tokens), self.resolution)
         return jnp.clip(recon, 0.0, 1.0)
 
+    def render(self, slots: Float[Array, "b k d"], *, step: Step) -> Float[Array, "b h w 3"]:
+        """The scenes of the likeliest tokens of slots."""
+        del step
+        return self.decode_image(self.generate(slots))
+
     def generate(
         self,
         slots: Float[Array, "b k s"],

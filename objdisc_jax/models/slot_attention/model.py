@@ -106,6 +106,11 @@ class SlotAttentionAutoEncoder(Model):
         """Image, colours of every slot, and masks, at all pixels."""
         return self._compose(self.decoder.decode_image(slots))
 
+    def render(self, slots: Float[Array, "b k d"], *, step: Step) -> Float[Array, "b h w 3"]:
+        """What slots paint together."""
+        del step
+        return self.decode(slots)[0]
+
     def _compose(self, decoded: Float[Array, "b k *n 4"]):
         if self.settings.output == "tanh":
             decoded = jnp.concatenate([jnp.tanh(decoded[..., :3]), decoded[..., 3:]], axis=-1)

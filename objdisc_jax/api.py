@@ -1,0 +1,245 @@
+"""Trained models in Python: load one, segment images, paint slots.
+
+    model = objdisc_jax.load("runs/demo")  # or a pretrained model's name
+    result = model.segment("photo.jpg")
+    result.overlay().save("found.png")
+
+`objdisc_jax` has what is public here under its own name.
+"""
+
+import dataclasses
+import io
+import os
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from objdisc_jax import pretrained, visualize
+from objdisc_jax.data import datasets, inputs
+from objdisc_jax.data.images import read_rgb, to_rgb
+from objdisc_jax.errors import UserError
+from objdisc_jax.models import base
+from objdisc_jax.prediction.results import at_full_size
+from objdisc_jax.prediction.segmenter import Segmented, Segmenter
+from objdisc_jax.preprocessing import to_unit_range
+from objdisc_jax.training import run_dir
+
+ImageLike = Image.Image | np.ndarray | str | os.PathLike[str]
+"""An image: of Pillow, an array (uint8 `[h, w, 3]` or `[h, w]`), or a file."""
+
+
+def load(
+    source: str | os.PathLike[str], *, step: str | int = "latest", **settings: Any
+) -> "Trained":
+    """Loads a trained model.
+
+    Args:
+        source: a run directory, the name of a pretrained model (`list_pretrained`), the folder of
+            one, or OWNER/NAME on the Hugging Face Hub.
+        step: the checkpoint of a run: "latest", "best" or a step.
+        **settings: of the model, in place of those it was trained with, where its parameters keep
+            their shapes: `num_slots=5`, say.
+
+    Raises:
+        UserError: there is no such model, or it has no such setting.
+    """
+    folder = Path(source).expanduser()
+    if not (folder / pretrained.CONFIG).is_file():
+        folder = pretrained.find(os.fspath(source))
+    return Trained(folder, step=str(step), settings=settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What a model found in an image of H x W pixels, at its own resolution of h x w pixels.
+
+    Attributes:
+        image: the image, uint8 `[H, W, 3]`.
+        segmentation: labels of its pixels, uint8 `[H, W]`: 0 is background, i + 1 is slot i.
+        masks: soft, `[k, h, w]`, sum to 1 over k.
+        slots: `[k, d]`.
+        recon: the model's reconstruction, in [0, 1], `[h, w, 3]`; None if it makes none.
+        crop: what the model saw of the image: top, bottom, left, right.
+        boxes: of the objects, in pixels of the image, `[n, 4]`: top, bottom, left, right; None if
+            the model has none.
+        count: how many objects the model counts; None if it doesn't count.
+        extras: what else the model tells, by name.
+    """
+
+    image: UInt8[np.ndarray, "H W 3"]
+    segmentation: UInt8[np.ndarray, "H W"]
+    masks: Float[np.ndarray, "k h w"]
+    slots: Float[np.ndarray, "k d"]
+    recon: Float[np.ndarray, "h w 3"] | None
+    crop: tuple[int, int, int, int]
+    boxes: Float[np.ndarray, "n 4"] | None
+    count: int | None
+    extras: Mapping[str, np.ndarray]
+
+    def overlay(self, alpha: float = 0.45) -> Image.Image:
+        """The image with every segment tinted and outlined; `alpha` is the tint's strength."""
+        return Image.fromarray(visualize.overlay(self.image, self.segmentation, alpha))
+
+    def show(self) -> None:
+        """Opens the overlay in the system's image viewer; in a notebook it shows itself."""
+        self.overlay().show()
+
+    def cutout(self, slot: int) -> Image.Image:
+        """The pixels of a slot, all others transparent."""
+        opaque = np.where(self.segmentation == slot + 1, 255, 0).astype(np.uint8)
+        return Image.fromarray(np.dstack([self.image, opaque]))
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.overlay().save(content, "PNG")
+        return content.getvalue()
+
+
+class Trained:
+    """A trained model, as `load` returns it.
+
+    Attributes:
+        config: the experiment that it was trained with.
+        step: the training step of its parameters.
+        model: the model itself, with its parameters, for what is not here.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: str = "latest",
+        settings: Mapping[str, Any] = types.MappingProxyType({}),
+    ):
+        self._segmenter = Segmenter(
+            folder, which=step, details=True, settings=settings, batch_size=1
+        )
+        run: run_dir.TrainedModel = self._segmenter.run
+        self.config, self.step = run.config, run.step
+        self.model = base.merge(run.graphdef, run.params)
+        self._declaration = datasets.get(run.config.data.name).declare(run.config.data)
+        self._render = jax.jit(self._rendered)
+
+    def __repr__(self) -> str:
+        height, width = self.model.resolution
+        return f"<{self.config.model.name} of {width}x{height} pixels, step {self.step:,}>"
+
+    @overload
+    def segment(self, images: ImageLike, *, crop: inputs.Crop | None = ...) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self, images: Sequence[ImageLike], *, crop: inputs.Crop | None = ...
+    ) -> list[Segmentation]: ...
+
+    def segment(
+        self, images: ImageLike | Sequence[ImageLike], *, crop: inputs.Crop | None = None
+    ) -> Segmentation | list[Segmentation]:
+        """Segments an image or several, each as if it were alone.
+
+        Args:
+            images: one, or a list of them.
+            crop: what the model sees of each, see `objdisc_jax.data.inputs.Crop`; by default as
+                `predict` has it.
+
+        Raises:
+            UserError: an image cannot be read, or is too small for the crop.
+        """
+        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        if crop is None:
+            crop = "none" if self.model.settings.has_coarse_masks else "data"
+        cropping = inputs.Cropping(crop, self._declaration, self.model.resolution)
+        read = [_as_image(image) for image in ([images] if single else images)]
+        seen = [cropping.see(image) for image in read]
+        found = dict(self._segmenter((number, pixels) for number, (_, pixels) in enumerate(seen)))
+        results = [
+            self._result(np.asarray(image), box, found[number])
+            for number, (image, (box, _)) in enumerate(zip(read, seen, strict=True))
+        ]
+        return results[0] if single else results
+
+    def render(self, slots: Float[Array, "b k d"]) -> Float[np.ndarray, "b h w 3"]:
+        """Paints slots: some of an image's, or those of several mixed; in [0, 1].
+
+        Raises:
+            UserError: the model paints no slots.
+        """
+        try:
+            images = self._render(jnp.asarray(slots))
+        except NotImplementedError:
+            name = self.config.model.name
+            raise UserError(f"The model {name!r} makes no image of its slots.") from None
+        return np.asarray(images)
+
+    def sample(
+        self, count: int = 1, *, seed: int = 0, **options: Any
+    ) -> Float[np.ndarray, "b h w 3"]:
+        """Makes new scenes, in [0, 1], where the model is one of scenes, as GNM is.
+
+        Args:
+            count: how many.
+            seed: of the noise.
+            **options: the model's own, such as `temperature`.
+
+        Raises:
+            UserError: the model makes no scenes.
+        """
+        sample = getattr(self.model, "sample", None)
+        if sample is None:
+            raise UserError(f"The model {self.config.model.name!r} makes no new scenes.")
+        noise = self.model.noise(jax.random.key(seed), count)
+        return np.asarray(sample(noise, step=jnp.int32(self.step), **options))
+
+    def _rendered(self, slots: Array) -> Array:
+        image = self.model.render(slots, step=jnp.int32(self.step))
+        return jnp.clip(to_unit_range(image, self.model.input_range), 0.0, 1.0)
+
+    def _result(
+        self, image: np.ndarray, crop: tuple[int, int, int, int], found: Segmented
+    ) -> Segmentation:
+        details = dict(found.details)
+        count = details.pop("count", None)
+        size = (image.shape[0], image.shape[1])
+        return Segmentation(
+            image=image,
+            segmentation=at_full_size(size, crop, found, self._segmenter.background),
+            masks=found.masks,
+            slots=details.pop("slots"),
+            recon=found.recon,
+            crop=crop,
+            boxes=self._boxes(details, crop),
+            count=None if count is None else int(count),
+            extras=details,
+        )
+
+    def _boxes(
+        self, details: Mapping[str, np.ndarray], crop: tuple[int, int, int, int]
+    ) -> Float[np.ndarray, "n 4"] | None:
+        """The boxes of the objects that are there, in pixels of the image."""
+        if "boxes" not in details:
+            return None
+        there = details["boxes"][details["z_pres"] > 0.5]
+        top, bottom, left, right = crop
+        height, width = self.model.resolution
+        scale = np.array([(bottom - top) / height] * 2 + [(right - left) / width] * 2)
+        return there * scale + np.array([top, top, left, left])
+
+
+def _as_image(image: ImageLike) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
+            raise UserError(
+                f"image: got an array of {image.dtype} {list(image.shape)}; allowed is uint8 "
+                "[h, w, 3] or [h, w]. Scale it to 0 ... 255, one image at a time or a list."
+            )
+        return Image.fromarray(image).convert("RGB")
+    return read_rgb(Path(image))
