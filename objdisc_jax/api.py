@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from objdisc_jax import pretrained, visualize
@@ -165,8 +166,8 @@ class Trained:
         ]
         return results[0] if single else results
 
-    def render(self, slots: Float[Array, "b k d"]) -> Float[np.ndarray, "b h w 3"]:
-        """Paints slots: some of an image's, or those of several mixed; in [0, 1].
+    def render(self, slots: ArrayLike) -> Float[np.ndarray, "b h w 3"]:
+        """Paints slots `[b, k, d]`: some of an image's, or those of several mixed; in [0, 1].
 
         Raises:
             UserError: the model paints no slots.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+from absl.flags import argparse_flags
 
 from objdisc_jax import errors, experiment_file, pretrained
 
@@ -28,7 +29,7 @@ def parse_absl(argv: Sequence[str]) -> Sequence[str]:
         parser: Any = flags.FLAGS["config"].parser
         parser.parse = experiment_file.load
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([argv[0], *_spelled(argv[1:], "-", "_")])
     except (flags.Error, errors.UserError) as error:
         sys.exit(f"error: {_user_error(error) or error}")
     except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
@@ -88,6 +89,39 @@ def _use_huge_pages() -> None:
             return
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """Parses the command line of an entry point; in names of options _ and - are the same.
+
+    Args:
+        module: the entry point, as `python -m` takes it.
+        doc: its docstring, which --help shows.
+    """
+
+    def __init__(self, module: str, doc: str | None):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=_program(module), description=doc, formatter_class=formatter)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses what is known of a command line."""
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args(_spelled(args, "_", "-"), namespace)
+
+
+def _program(module: str) -> str:
+    """How an entry point was called: `objdisc predict` or `python -m objdisc_jax.predict`."""
+    called = sys.argv[0]
+    return called if called.startswith("objdisc ") else f"python -m {module}"
+
+
+def _spelled(argv: Sequence[str], old: str, new: str) -> list[str]:
+    """A command line with one separator in names of options; keys of configs stay."""
+    option = re.compile(r"--[A-Za-z][\w-]*(?==|$)")
+    rest = list(argv)
+    end = rest.index("--") if "--" in rest else len(rest)
+    spelled = [option.sub(lambda m: "--" + m[0][2:].replace(old, new), x) for x in rest[:end]]
+    return spelled + rest[end:]
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:

@@ -12,19 +12,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl.flags import argparse_flags
-
-from objdisc_jax.cli import run
+from objdisc_jax.cli import Parser, run
 from objdisc_jax.errors import UserError
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse_flags.ArgumentParser(
-        prog="python -m objdisc_jax.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("objdisc_jax.compare", __doc__)
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
     add("--split", default="test", help="the split that was scored (default: test)")

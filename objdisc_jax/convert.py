@@ -23,7 +23,7 @@ from absl import logging
 from absl.flags import argparse_flags
 from ml_collections import ConfigDict, config_flags
 
-from objdisc_jax.cli import add_trained, parse_absl, run
+from objdisc_jax.cli import Parser, add_trained, parse_absl, run
 from objdisc_jax.errors import UserError
 from objdisc_jax.files import replacing
 
@@ -34,10 +34,10 @@ MAX_STEP = 2**31 - 1
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; `config` becomes the experiment, with its keys set as asked."""
-    parser = argparse_flags.ArgumentParser(
-        prog="python -m objdisc_jax.convert", description=(__doc__ or "").split("\n")[0]
+    parser = Parser("objdisc_jax.convert", __doc__)
+    commands = parser.add_subparsers(
+        dest="command", required=True, parser_class=argparse_flags.ArgumentParser
     )
-    commands = parser.add_subparsers(dest="command", required=True)
     add_trained(to_torch := commands.add_parser("to-torch", help="write a run's weights to a file"))
     add = to_torch.add_argument
     add("--output", type=Path, required=True, help="the file to write")

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from objdisc_jax import local_devices
-from objdisc_jax.cli import int_in_range
+from objdisc_jax.cli import Parser, int_in_range
 from objdisc_jax.errors import UserError, exit_on_user_error
 
 NOTICE_SECONDS = 5.0
@@ -155,11 +155,7 @@ def _free_port() -> int:
 
 def main() -> None:
     """Does what the command line says."""
-    parser = argparse.ArgumentParser(
-        prog="python -m objdisc_jax.launch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("objdisc_jax.launch", __doc__)
     add = parser.add_argument
     add("--processes", type=int_in_range(1), required=True, help="how many to start")
     add("--port", type=int_in_range(0, 65535), default=0, help="of the coordinator; 0: a free one")

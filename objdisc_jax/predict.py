@@ -32,12 +32,11 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from absl.flags import argparse_flags
 from tqdm import tqdm
 
 from objdisc_jax import config as configs
 from objdisc_jax import models, segmentation
-from objdisc_jax.cli import add_trained, int_in_range, run
+from objdisc_jax.cli import Parser, add_trained, int_in_range, run
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.images import ReadOptions
 from objdisc_jax.errors import UserError
@@ -53,9 +52,7 @@ LOG_SECONDS = 30.0
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse_flags.ArgumentParser(
-        prog="python -m objdisc_jax.predict", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = Parser("objdisc_jax.predict", __doc__)
     add = parser.add_argument
     add_trained(parser)
     add("--input", type=Path, nargs="+", required=True, help="images, or folders of images")

@@ -1,0 +1,148 @@
+"""Trained models in Python."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import objdisc_jax
+from objdisc_jax import config as configs
+from objdisc_jax import convert, interop, predict
+from objdisc_jax.data.synthetic import tetrominoes
+from objdisc_jax.errors import UserError
+from tests.conftest import small_config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of every model here that paints its slots or scenes, by name."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("slot_attention", "gnm"):
+        config = small_config(name)
+        torch.manual_seed(0)
+        weights = interop.create(configs.to_dict(config)["model"]).state_dict()
+        torch.save(weights, folder / "weights.pt")
+        convert.from_torch(folder / "weights.pt", config, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(runs):
+    return objdisc_jax.load(runs / "slot_attention")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return tetrominoes.generate(0, 0, 3)["image"]
+
+
+@pytest.fixture
+def photo(tmp_path, scenes):
+    file = tmp_path / "photo.png"
+    Image.fromarray(scenes[0]).resize((50, 40)).save(file)
+    return file
+
+
+def test_importing_the_package_imports_nothing():
+    code = (
+        "import sys; import objdisc_jax; objdisc_jax.list_models(); objdisc_jax.list_pretrained();"
+        "sys.exit(bool({'jax', 'torch', 'flax', 'matplotlib'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_there():
+    for name in objdisc_jax.__all__:
+        assert callable(getattr(objdisc_jax, name)), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        objdisc_jax.nothing  # noqa: B018
+
+
+def test_an_image_is_segmented_as_predict_does(runs, model, photo, tmp_path):
+    arguments = [
+        "--workdir",
+        runs / "slot_attention",
+        "--input",
+        photo,
+        "--output",
+        tmp_path / "out",
+    ]
+    predict.main(predict.parse(["predict", *map(str, arguments)]))
+    result = model.segment(photo)
+    assert result.segmentation.shape == (40, 50)
+    np.testing.assert_array_equal(
+        result.segmentation, np.asarray(Image.open(tmp_path / "out" / "photo_labels.png"))
+    )
+    np.testing.assert_array_equal(
+        np.asarray(result.overlay()), np.asarray(Image.open(tmp_path / "out" / "photo_overlay.png"))
+    )
+
+
+def test_files_arrays_and_images_are_the_same(model, photo):
+    image = Image.open(photo)
+    results = [model.segment(given) for given in (photo, str(photo), image, np.asarray(image))]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.masks, results[0].masks)
+
+
+def test_an_image_beside_others_is_as_alone(model, scenes):
+    together = model.segment([scenes[0], scenes[1]])
+    alone = model.segment(scenes[1])
+    np.testing.assert_array_equal(together[1].masks, alone.masks)
+    np.testing.assert_array_equal(together[1].slots, alone.slots)
+    assert np.any(together[0].masks != alone.masks)
+
+
+def test_slots_are_painted_as_they_were_reconstructed(model, scenes):
+    result = model.segment(scenes[0])
+    np.testing.assert_allclose(model.render(result.slots[None])[0], result.recon, atol=1e-5)
+    assert np.any(np.abs(model.render(result.slots[None, :1])[0] - result.recon) > 1e-4)
+
+
+def test_a_setting_is_another_model(runs, scenes):
+    five = objdisc_jax.load(runs / "slot_attention", num_slots=5)
+    assert five.segment(scenes[0]).masks.shape[0] == 5
+    with pytest.raises(UserError, match="no setting 'num_slot'"):
+        objdisc_jax.load(runs / "slot_attention", num_slot=5)
+
+
+def test_a_slot_is_cut_out(model, scenes):
+    result = model.segment(scenes[0])
+    slot = int(result.segmentation.max()) - 1
+    cut = np.asarray(result.cutout(slot))
+    np.testing.assert_array_equal(cut[..., 3] == 255, result.segmentation == slot + 1)
+    np.testing.assert_array_equal(cut[..., :3], result.image)
+
+
+def test_boxes_are_in_pixels_of_the_image(runs, scenes):
+    gnm = objdisc_jax.load(runs / "gnm")
+    small = gnm.segment(scenes[0])
+    large = gnm.segment(Image.fromarray(scenes[0]).resize((105, 105), Image.Resampling.NEAREST))
+    assert small.count == len(small.boxes)
+    there = small.extras["z_pres"] > 0.5
+    scale = 35 / gnm.model.resolution[0]
+    np.testing.assert_allclose(small.boxes, small.extras["boxes"][there] * scale, atol=1e-4)
+    assert np.abs(large.boxes).max() > 35
+
+
+def test_scenes_are_sampled_where_the_model_can(runs, model):
+    scenes = objdisc_jax.load(runs / "gnm").sample(2, seed=3)
+    assert scenes.shape[0] == 2
+    assert 0 <= scenes.min() <= scenes.max() <= 1
+    with pytest.raises(UserError, match="makes no new scenes"):
+        model.sample()
+
+
+def test_bad_input_is_told(runs, model, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere.*list|nowhere"):
+        objdisc_jax.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"float64 \[8, 8, 3\].*uint8"):
+        model.segment(np.zeros((8, 8, 3)))
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(UserError, match=r"text\.png"):
+        model.segment(tmp_path / "text.png")
+    with pytest.raises(UserError, match="makes no image of its slots"):
+        objdisc_jax.load(runs / "gnm").render(np.zeros((1, 2, 3), np.float32))
