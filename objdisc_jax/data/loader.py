@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Collection, Generator, Iterable, Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch.utils.data import DataLoader
 from objdisc_jax.data import sampler
 from objdisc_jax.data.dataset import Batch, Dataset, load
 from objdisc_jax.data.errors import DataError
+
+_OF_THE_MAIN_PROCESS = {signal.SIGTERM, signal.SIGINT}
+"""Signals that whole groups of processes get, and that are for the main one to handle."""
 
 __all__ = ["Batch", "Dataset", "eval_batches", "load", "train_batches"]
 
@@ -161,10 +165,12 @@ def _until_one_dies(results: Iterator[Any], in_process: str) -> Generator[Any, N
     try:
         yield from results
         return
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        # PyTorch notices a death itself, or a batch in shared memory is no longer there.
+        is_of_death = not isinstance(error, RuntimeError) or "exited unexpectedly" in str(error)
+        if not is_of_death or "in DataLoader worker process" in str(error):
             raise
-        reason = str(error)
+        reason = str(error) or type(error).__name__
     finally:
         # The traceback of an error keeps this frame, but must not keep the workers.
         del results
@@ -182,12 +188,14 @@ def _workers_context() -> BaseContext:
     They end at once. A spawned worker would let Python clean up first, which aborts it ("terminate
     called without an active exception") if PyTorch is just then sending a batch on another thread.
 
-    Schedulers send SIGTERM to all processes of a job. The main one ends the workers when it has
-    saved; server and workers inherit that the signal is blocked.
+    Schedulers send SIGTERM, and terminals SIGINT, to all processes of a job. The main one ends the
+    workers when it has saved; server and workers inherit that the signals are blocked. The tracker
+    of resources ignores them; it has to run before, since starting it unblocks them.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_MAIN_PROCESS)
     try:
         forkserver.ensure_running()
     finally:
@@ -196,10 +204,11 @@ def _workers_context() -> BaseContext:
 
 
 def _start_worker(worker: int) -> None:
-    """Leaves the processor to the other workers, and Ctrl-C to the main process."""
+    """Leaves the processor to the other workers, and requests to stop to the main process."""
     del worker
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Once more: another library's server, whose signals are not blocked, may have been running.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_MAIN_PROCESS)
 
 
 def _unchanged(batch: object) -> object:

@@ -63,7 +63,14 @@ def train(config: ConfigDict, workdir: Path) -> None:
         any_process = distributed.any_process(prepared.mesh)
 
         for step in range(first_step + 1, last_step + 1):
-            fields = sharding.put_batch(next(batches), prepared.mesh)
+            batch = None
+            with stop.excuses_errors(but=hooks.Diverged):
+                batch = next(batches)
+            if batch is None:  # stopped, and whatever reads the data, too
+                progress.settle()
+                step, is_stopping = step - 1, True
+                break
+            fields = sharding.put_batch(batch, prepared.mesh)
             asked_to_stop = any_process(stop.made)
             state, scalars = train_step(state, fields, frozen)
             progress.dispatched(step, scalars)  # reads the numbers of the step before
@@ -72,11 +79,13 @@ def train(config: ConfigDict, workdir: Path) -> None:
             if due or is_stopping:
                 progress.settle()  # nothing is scored, shown or saved after a NaN
             for hook in due:
-                state = hook(step, state)
+                with stop.excuses_errors(but=hooks.Diverged):
+                    state = hook(step, state)
             if is_stopping:
                 break
 
-        save.for_good(step, state)
+        if step > first_step:
+            save.for_good(step, state)
         metrics = workdir / writers.METRICS_FILE
         if is_primary and metrics.is_file():
             with warn_on_oserror("the curves"):
