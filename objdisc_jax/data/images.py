@@ -26,7 +26,7 @@ SUFFIXES = (
 )
 """Of files that are taken for images, in upper or lower case."""
 
-NAMES = f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"
+NAMES = f"(?is:.+({'|'.join(map(re.escape, SUFFIXES))}))"
 """A regular expression for the names of such files."""
 
 _TURNS = {
