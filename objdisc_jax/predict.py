@@ -14,6 +14,9 @@ For every image it writes, under the image's name, what `--save` lists:
              and `background`; SLATE adds `tokens`.
 
 Label map and overlay have the size of the image; what was cropped away is background there.
+Transparent images are composited on one colour, black unless `--matte` or the training data's
+config says otherwise. The files have a mark by which later calls know and replace them; files that
+`predict` did not write are segmented if they are images, and never replaced without `--overwrite`.
 
 Processes, on one machine or on many, share a folder without overlap if each is told which of them
 it is, under SLURM for example with

@@ -39,6 +39,17 @@ def test_replacement_appears_at_the_end(tmp_path, kind):
     assert (path if kind == "file" else path / "a").read_text() == "new"
 
 
+def test_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    """255 bytes; two files that differ in the last are made at the same time."""
+    paths = [tmp_path / ("\u00e4" * 127 + end) for end in "xy"]
+    with files.replacing(paths[0]) as first, files.replacing(paths[1]) as second:
+        for partial in (first, second):
+            assert partial.name.startswith(".")
+            partial.write_text("new" if partial == first else "other")
+    assert [path.read_text() for path in paths] == ["new", "other"]
+    assert sorted(tmp_path.iterdir()) == paths
+
+
 def test_folder_replaces_an_empty_one(tmp_path):
     (tmp_path / "thing").mkdir()
     with files.replacing(tmp_path / "thing") as partial:

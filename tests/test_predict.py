@@ -272,6 +272,94 @@ def test_names_are_as_long_as_the_file_system_has_them(
     assert f"{too_long}_labels.png" in contents(tmp_path / "labels")
 
 
+@pytest.mark.parametrize("above", [False, True])
+def test_results_among_the_images_are_known_and_replaced(workdir, images, tmp_path, caplog, above):
+    """The user's own image is segmented, though it has a result's name."""
+    caplog.set_level("INFO")
+    (images / "wide.jpg").rename(images / "wide_labels.png")
+    output, folder = (tmp_path, "in/") if above else (images, "")
+    for save in ("labels,overlay", ",".join(predict.OUTPUTS), "labels,overlay,panel"):
+        run(workdir, images, output, "--save", save)
+        before = contents(output)
+        assert "Segmented 3 image(s)" in caplog.text
+        caplog.clear()
+    run(workdir, [images / "sub", *images.glob("*.png")], output, "--save", "labels")
+    assert "Segmented 3 image(s)" in caplog.text
+    names = {"a", "wide_labels", "sub/alpha"}
+    suffixes = {f"_{what}.png" for what in ("labels", "overlay", "panel")}
+    expected = {f"{name}{suffix}" for name in names for suffix in suffixes}
+    found = {name for name in before if ".npz" not in name}
+    inputs_there = {f"{folder}{name}.png" for name in names}
+    assert found == expected | (inputs_there if above else {f"{name}.png" for name in names})
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [("a_labels.png", "labels"), ("a.npz", "npz"), ("sub/alpha_panel.png", "panel")],
+)
+@pytest.mark.parametrize("into", ["in", "out"])
+def test_what_predict_did_not_write_is_never_replaced(workdir, images, tmp_path, name, save, into):
+    own = tmp_path / into / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_bytes((images / "a.png").read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=rf"--output: .*{name} cannot be replaced: predict did not"):
+        run(workdir, images, tmp_path / into, "--save", f"overlay,{save}")
+    assert sorted(tmp_path.rglob("*")) == before
+    # Where another result is asked for, it is no obstacle.
+    run(workdir, images, tmp_path / into, "--save", "overlay")
+    assert own.read_bytes() == (images / "a.png").read_bytes()
+    more = ("--save", save, "--overwrite")
+    if into == "in" and own.suffix == ".png":  # it is itself an input
+        with pytest.raises(UserError, match=rf"{name} cannot be replaced: it is to be segmented"):
+            run(workdir, images, tmp_path / into, *more)
+        assert own.read_bytes() == (images / "a.png").read_bytes()
+    else:
+        run(workdir, images, tmp_path / into, *more)
+        assert own.read_bytes() != (images / "a.png").read_bytes()
+
+
+def test_file_that_comes_while_images_are_segmented_is_not_replaced(
+    workdir, images, tmp_path, monkeypatch, caplog
+):
+    encode = results.visualize.encode_labels
+
+    def interrupted(labels):
+        (tmp_path / "out" / "a_labels.png").write_text("mine")
+        return encode(labels)
+
+    monkeypatch.setattr(results.visualize, "encode_labels", interrupted)
+    with pytest.raises(UserError, match=r"^1 file\(s\) could not get all their results written"):
+        run(workdir, images / "a.png", tmp_path / "out")
+    assert "There is a file that predict did not write" in caplog.text
+    assert (tmp_path / "out" / "a_labels.png").read_text() == "mine"
+
+
+def test_transparent_images_are_composited_as_in_training_or_as_asked(workdir, images, tmp_path):
+    pixels = np.asarray(Image.open(images / "a.png"))
+    hidden = np.dstack([np.full_like(pixels, 255), np.zeros(pixels.shape[:2], np.uint8)])
+    Image.fromarray(hidden).save(tmp_path / "hidden.png")
+    for matte, value in ((None, 0), ("255,255,255", 255)):
+        output = tmp_path / str(value)
+        Image.new("RGB", (35, 35), (value,) * 3).save(tmp_path / f"{value}.png")
+        more = () if matte is None else ("--matte", matte)
+        inputs_here = [tmp_path / "hidden.png", tmp_path / f"{value}.png"]
+        run(workdir, inputs_here, output, *more, "--background", "none")
+        for what in ("labels", "overlay"):
+            np.testing.assert_array_equal(
+                labels(output / f"hidden_{what}.png"), labels(output / f"{value}_{what}.png")
+            )
+
+
+def test_limit_of_pixels_can_be_set(workdir, images, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(UserError, match=r"^1 file\(s\) were skipped"):
+        run(workdir, images, tmp_path / "out")
+    assert "wide.jpg is too large" in caplog.text
+    run(workdir, images, tmp_path / "out", "--max-pixels", 8400)
+    assert (tmp_path / "out" / "wide_overlay.png").is_file()
+
+
 def test_full_disk_is_one_error(workdir, images, tmp_path, monkeypatch):
     def full(path, *_):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -435,6 +523,8 @@ def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):
         (("--threshold", "7"), r"--threshold: got 7\.0"),
         (("--batch-size", "0"), r"--batch-size: got 0"),
         (("--step", "worst"), r"no checkpoint 'worst'"),
+        (("--matte", "1,2"), r"--matte: got '1,2'; it is red, green and blue, from 0 to 255"),
+        (("--matte", "1,2,256"), r"--matte: got '1,2,256'"),
         (
             ("--save", "labels,masks"),
             r"--save: got 'masks'.*; allowed are labels, overlay, pan",

@@ -26,9 +26,11 @@ SUFFIXES = (
 )
 """Of files that are taken for images, in upper or lower case."""
 
-NAMES = f"(?i:.+({'|'.join(map(re.escape, SUFFIXES))}))"
+NAMES = f"(?is:.+({'|'.join(map(re.escape, SUFFIXES))}))"
 """A regular expression for the names of such files."""
 
+_MOST_IN_MEMORY = 1 << 28
+"""Bytes of a file; Pillow itself reads of a larger one, a stack of images say, what it needs."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -132,20 +134,15 @@ def _opened(
 
     Whatever is raised in the block, by a decoder say, becomes a `BadImageError`.
     """
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        raise BadImageError(f"There is no file {file}. Restore it.") from None
-    except OSError as error:
-        raise BadImageError(
-            f"The image {file} cannot be read: {error.strerror or error}. See to its permissions "
-            "and to the disk."
-        ) from error
+    content = _beginning(file)
     if max_pixels and Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS)
     try:
-        content, orientation = metadata.split(content)
-        with Image.open(io.BytesIO(content)) as opened:
+        source, orientation = file, None
+        if len(content) <= _MOST_IN_MEMORY:
+            content, orientation = metadata.split(content)
+            source = io.BytesIO(content)
+        with Image.open(source) as opened:
             pixels = opened.width * opened.height
             if max_pixels and pixels > max_pixels:
                 raise BadImageError(_too_large(file, f"{pixels} pixels, {max_pixels} allowed"))
@@ -171,6 +168,20 @@ def _opened(
         raise BadImageError(
             f"The image {file} cannot be read ({reason or repr(error)}): it may be truncated, "
             "damaged, or no image. Restore it, or convert it, to PNG say."
+        ) from error
+
+
+def _beginning(file: Path) -> bytes:
+    """All of a file, or one byte more than are held in memory."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_MOST_IN_MEMORY + 1)
+    except FileNotFoundError:
+        raise BadImageError(f"There is no file {file}. Restore it.") from None
+    except OSError as error:
+        raise BadImageError(
+            f"The image {file} cannot be read: {error.strerror or error}. See to its permissions "
+            "and to the disk."
         ) from error
 
 

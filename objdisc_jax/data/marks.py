@@ -26,11 +26,10 @@ _TAIL = 4096  # bytes at the end; they have the checksums of an image's, and of 
 
 def marked(content: bytes) -> bytes:
     """Returns the content of a PNG file, or of an NPZ file, with the mark."""
-    head = content[:_HEAD]
     if content.startswith(_PNG):
-        rest = content[_HEAD:]
+        head, rest = content[:_HEAD], content[_HEAD:]
         return head + _chunk(_mark(len(content), head, rest[-_TAIL:])) + rest
-    mark = _mark(len(content), head, content[:-2][-_TAIL:])
+    mark = _mark(len(content), b"", content[:-2][-_TAIL:])
     return content[:-2] + _comment(mark)
 
 
@@ -53,7 +52,7 @@ def is_marked(file: Path) -> bool:
             end = size - 2 - _MARK
             stream.seek(max(0, end - _TAIL))
             tail, comment = stream.read(min(end, _TAIL)), stream.read()
-            return comment == _comment(_mark(end + 2, head, tail))
+            return comment == _comment(_mark(end + 2, b"", tail))
     except (OSError, ValueError):  # ValueError: it is shorter than a mark
         return False
 

@@ -208,13 +208,25 @@ def test_whatever_a_decoder_raises_is_a_bad_image(tmp_path, monkeypatch, error, 
 
 
 def test_what_the_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
-    def refuse(self):
+    def refuse(self, *_):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    monkeypatch.setattr(type(tmp_path), "open", refuse)
     with pytest.raises(BadImageError, match=r"read: Permission denied. See to") as error:
         read_rgb(tmp_path / "a.png")
     assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [with_exif("jpg", block(oriented())), with_exif("png", block(oriented()))]
+    + [tiff(COLOR, 8, 2, [(274, 3, (6,))], deflate=deflate) for deflate in (False, True)],
+)
+def test_files_too_large_for_the_memory_are_turned_as_well(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(images, "_MOST_IN_MEMORY", 100)
+    (tmp_path / "image").write_bytes(content)
+    found = read(tmp_path / "image")
+    assert abs(found - TURNED).max() < 6
 
 
 @pytest.mark.parametrize("at_end", [False, True])
