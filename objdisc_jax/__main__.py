@@ -13,7 +13,7 @@ import runpy
 import sys
 from typing import NamedTuple
 
-from objdisc_jax import __version__
+from objdisc_jax import __version__, cli
 from objdisc_jax.names import closest
 
 
@@ -52,7 +52,8 @@ def main() -> None:
         sys.exit(2)
     else:
         module, _, arguments = COMMANDS[name]
-        sys.argv = [f"objdisc {name}", *arguments, *rest]
+        cli.called_as = f"objdisc {name}"
+        sys.argv = [cli.called_as, *arguments, *rest]
         # As `python -m` does: worker processes find the module by its name.
         runpy.run_module(f"objdisc_jax.{module}", run_name="__main__", alter_sys=True)
 

@@ -20,6 +20,8 @@ from absl.flags import argparse_flags
 
 from objdisc_jax import errors, experiment_file, pretrained
 
+called_as: str | None = None
+"""The command that stands for `python -m objdisc_jax.MODULE`, such as "objdisc predict", if any."""
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -101,18 +103,13 @@ class Parser(argparse_flags.ArgumentParser):
 
     def __init__(self, module: str, doc: str | None):
         formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=_program(module), description=doc, formatter_class=formatter)
+        prog = called_as or f"python -m {module}"
+        super().__init__(prog=prog, description=doc, formatter_class=formatter)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses what is known of a command line."""
         args = sys.argv[1:] if args is None else args
         return super().parse_known_args(_spelled(args, "_", "-"), namespace)
-
-
-def _program(module: str) -> str:
-    """How an entry point was called: `objdisc predict` or `python -m objdisc_jax.predict`."""
-    called = sys.argv[0]
-    return called if called.startswith("objdisc ") else f"python -m {module}"
 
 
 def _spelled(argv: Sequence[str], old: str, new: str) -> list[str]:

@@ -52,6 +52,7 @@ ALLOWED = {
     "testing": {"models", "data", "config", "preprocessing"},
     "launch": {"cli", "local_devices"},
     "main": {"training", "cli"},
+    "__main__": {"cli"},
     "prediction": {
         "models",
         "config",
