@@ -67,7 +67,7 @@ def read_rgb(file: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
     """
     with _opened(file, options.max_pixels) as (opened, orientation, bits):
         opened.load()
-        rgb = _composited(_in_8_bits(opened, bits, file), options.matte)
+        rgb = _composited(_in_8_bits(opened, bits, file), options.matte, file)
         turn = _TURNS.get(orientation)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -251,13 +251,16 @@ def _tell_once(text: str) -> None:
     logging.warning("%s", text)
 
 
-def _composited(image: Image.Image, matte: tuple[int, int, int]) -> Image.Image:
+def _composited(image: Image.Image, matte: tuple[int, int, int], file: Path) -> Image.Image:
     """Returns an image of 8 bits as RGB."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    if not alpha.getbbox():
+        _tell_once(f"The image {file} is transparent all over: only the colour below it is seen.")
     ground = Image.new("RGB", image.size, matte)
-    ground.paste(image, mask=image.getchannel("A"))
+    ground.paste(image, mask=alpha)
     return ground
