@@ -214,12 +214,13 @@ def _from_integers(
 ) -> UInt8[np.ndarray, "h w"]:
     """Samples of so many bits as 8; of None, of as many as the largest needs, 8 or 16."""
     lowest, highest = int(values.min()), int(values.max())
-    bits = bits or (8 if highest < 1 << 8 else 16)
-    if lowest < 0 or highest >= 1 << bits:
+    largest = (1 << (bits or 16)) - 1
+    if lowest < 0 or highest > largest:
         raise BadImageError(
             f"The image {file} has whole numbers from {lowest} to {highest} for samples, but those "
-            f"from 0 to {(1 << bits) - 1} are read. Scale them to that."
+            f"from 0 to {largest} are read. Scale them to that."
         )
+    bits = bits or (8 if highest < 1 << 8 else 16)
     _tell_if_dark(file, highest, (1 << bits) - 1)
     return (values >> (bits - 8)).astype(np.uint8)
 
