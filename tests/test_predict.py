@@ -351,6 +351,21 @@ def test_transparent_images_are_composited_as_in_training_or_as_asked(workdir, i
             )
 
 
+def test_colour_below_transparent_images_is_by_default_that_of_training(tmp_path):
+    config = small_config("gnm")
+    config.data = datasets.get("image_folder").default_config()
+    config.data.update(matte=(255, 255, 255), resolution=(16, 16))
+    weights = interop.create(configs.to_dict(config)["model"]).state_dict()
+    torch.save(weights, tmp_path / "gnm.pt")
+    convert.from_torch(tmp_path / "gnm.pt", config, tmp_path / "gnm")
+    Image.new("RGBA", (16, 16)).save(tmp_path / "hidden.png")
+    Image.new("RGB", (16, 16), (255, 255, 255)).save(tmp_path / "white.png")
+    run(tmp_path / "gnm", [tmp_path / "hidden.png", tmp_path / "white.png"], tmp_path / "out")
+    found = contents(tmp_path / "out")
+    assert found["hidden_overlay.png"] == found["white_overlay.png"]
+    assert found["hidden_labels.png"] == found["white_labels.png"]
+
+
 def test_limit_of_pixels_can_be_set(workdir, images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     with pytest.raises(UserError, match=r"^1 file\(s\) were skipped"):

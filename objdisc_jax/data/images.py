@@ -67,7 +67,7 @@ def read_rgb(file: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
     """
     with _opened(file, options.max_pixels) as (opened, orientation, bits):
         opened.load()
-        rgb = _composited(_in_8_bits(opened, bits, file), options.matte)
+        rgb = _composited(_in_8_bits(opened, bits, file), options.matte, file)
         turn = _TURNS.get(orientation)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -230,12 +230,13 @@ def _from_integers(
 ) -> UInt8[np.ndarray, "h w"]:
     """Samples of so many bits as 8; of None, of as many as the largest needs, 8 or 16."""
     lowest, highest = int(values.min()), int(values.max())
-    bits = bits or (8 if highest < 1 << 8 else 16)
-    if lowest < 0 or highest >= 1 << bits:
+    largest = (1 << (bits or 16)) - 1
+    if lowest < 0 or highest > largest:
         raise BadImageError(
             f"The image {file} has whole numbers from {lowest} to {highest} for samples, but those "
-            f"from 0 to {(1 << bits) - 1} are read. Scale them to that."
+            f"from 0 to {largest} are read. Scale them to that."
         )
+    bits = bits or (8 if highest < 1 << 8 else 16)
     _tell_if_dark(file, highest, (1 << bits) - 1)
     return (values >> (bits - 8)).astype(np.uint8)
 
@@ -267,13 +268,16 @@ def _tell_once(text: str) -> None:
     logging.warning("%s", text)
 
 
-def _composited(image: Image.Image, matte: tuple[int, int, int]) -> Image.Image:
+def _composited(image: Image.Image, matte: tuple[int, int, int], file: Path) -> Image.Image:
     """Returns an image of 8 bits as RGB."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    if not alpha.getbbox():
+        _tell_once(f"The image {file} is transparent all over: only the colour below it is seen.")
     ground = Image.new("RGB", image.size, matte)
-    ground.paste(image, mask=image.getchannel("A"))
+    ground.paste(image, mask=alpha)
     return ground

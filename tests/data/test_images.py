@@ -461,6 +461,12 @@ def test_dark_images_of_many_bits_are_told_of(tmp_path, caplog, name, content, e
     assert f"{name} is dark: " in record.getMessage()
 
 
+def test_image_that_is_transparent_all_over_is_told_of(tmp_path, caplog):
+    (tmp_path / "none.png").write_bytes(png(np.dstack([COLOR, ALPHA * 0]), 8, 6))
+    assert not read(tmp_path / "none.png").any()
+    assert "none.png is transparent all over" in caplog.text
+
+
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
 def test_other_colour_spaces_are_converted(tmp_path, mode):
     image = Image.frombytes(mode, (COLUMNS, ROWS), RNG.bytes(ROWS * COLUMNS * len(mode[:4])))
