@@ -168,6 +168,7 @@ def test_signal_to_all_processes_at_random_moments_loses_no_step(tetrominoes_fil
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
     told = re.findall(r"Asked to stop: saved step (\d+)", (tmp_path / "log").read_text())
     assert len(told) == ROUNDS
     assert int(told[-1]) == saved
