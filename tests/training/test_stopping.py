@@ -111,21 +111,24 @@ def test_only_what_must_not_be_saved_is_raised_after_a_request():
 ROUNDS = 50
 TRAIN = """
 import sys
-from pathlib import Path
-from absl import logging
-from objdisc_jax.training import loop
-from tests.training.test_kill import small_experiment
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # the workers, which import this file, need none of these
+    from pathlib import Path
+    from absl import logging
+    from objdisc_jax.training import loop
+    from tests.training.test_kill import small_experiment
+
     logging.set_verbosity(logging.INFO)
     config = small_experiment("slot_attention", sys.argv[1])
     config.num_train_steps = 10**6
     config.data.num_workers = 4
     config.checkpoint.every = config.eval.every = config.visualize.every = 10**6
     make, made = loop.make_train_step, []
+
     def make_once(*arguments):  # a step is compiled once, not in every round
         made[:] = made or [make(*arguments)]
         return made[0]
+
     loop.make_train_step = make_once
     for _ in range(int(sys.argv[3])):
         loop.train(config, Path(sys.argv[2]))
@@ -165,6 +168,7 @@ def test_signal_to_all_processes_at_random_moments_loses_no_step(tetrominoes_fil
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
     told = re.findall(r"Asked to stop: saved step (\d+)", (tmp_path / "log").read_text())
     assert len(told) == ROUNDS
     assert int(told[-1]) == saved
