@@ -184,6 +184,7 @@ def test_what_comes_along_is_small_and_complete(name):
     assert f"--pretrained {name}" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", pretrained.names())
 def test_what_comes_along_scores_what_its_card_says(name, tmp_path):
     folder = pretrained.find(name)
