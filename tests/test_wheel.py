@@ -1,9 +1,11 @@
 """What pip installs: the command, the pretrained models, the Python interface."""
 
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -18,6 +20,21 @@ result = od.load("sa_clevr6_cpu").segment(sys.argv[1])
 assert result.segmentation.shape == (192, 192)
 assert 3 <= len(set(result.segmentation.ravel().tolist())) <= 8
 """
+
+
+def pins(file):
+    """Versions by package that a file of requirements states."""
+    found = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)", (ROOT / file).read_text(), re.MULTILINE)
+    return {name.lower().replace("_", "-"): version for name, version in found}
+
+
+def test_there_is_one_list_of_pins():
+    tested = pins("constraints.txt")
+    installed = pins("requirements.txt")
+    assert installed.items() - tested.items() == set()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+    assert needed == installed.keys()
 
 
 @pytest.mark.slow
