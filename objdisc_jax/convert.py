@@ -48,6 +48,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "lightning is for the published prediction script",
     )
     add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
+    add(
+        "--layout",
+        help="DINOSAUR: the keys of a project's published weights, FT-DINOSAUR or SPOT (default: "
+        "those of objdisc_jax.interop)",
+    )
     add = commands.add_parser("from-torch", help="make a run of a weight file").add_argument
     add(
         "--checkpoint",
@@ -83,7 +88,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> None:
     """Does what the command line says."""
     if arguments.command == "to-torch":
-        to_torch(arguments.workdir, arguments.output, arguments.format, arguments.step)
+        to_torch(
+            arguments.workdir,
+            arguments.output,
+            arguments.format,
+            arguments.step,
+            arguments.layout,
+        )
     elif arguments.command == "to-pretrained":
         from objdisc_jax.training.publishing import publish
 
@@ -100,7 +111,13 @@ def main(arguments: argparse.Namespace) -> None:
         from_torch(arguments.checkpoint, arguments.config, arguments.workdir, arguments.step)
 
 
-def to_torch(workdir: Path, output: Path, format: str | None = None, which: str = "latest") -> None:
+def to_torch(
+    workdir: Path,
+    output: Path,
+    format: str | None = None,
+    which: str = "latest",
+    layout: str | None = None,
+) -> None:
     """Writes the weights of a run to a file that PyTorch reads.
 
     Args:
@@ -108,6 +125,8 @@ def to_torch(workdir: Path, output: Path, format: str | None = None, which: str 
         output: the file.
         format: one of `FORMATS`; None takes the one that the file's suffix suggests.
         which: the checkpoint: "latest", "best" or a step.
+        layout: a project whose keys the file has, of the model's `TorchModel.layouts`; None is the
+            keys of `objdisc_jax.interop`.
 
     Raises:
         UserError: the run or the checkpoint cannot be used, or the file not be written.
@@ -117,13 +136,17 @@ def to_torch(workdir: Path, output: Path, format: str | None = None, which: str 
     from objdisc_jax import config as configs
     from objdisc_jax import interop, sharding
     from objdisc_jax.interop import files, mapping
+    from objdisc_jax.models import base
     from objdisc_jax.training import run_dir
 
     format = format or SUFFIXES.get(output.suffix, "state_dict")
     trained = run_dir.load_trained(workdir, sharding.replicated(sharding.data_mesh()), which=which)
     block = configs.to_dict(trained.config)["model"]
     model = interop.create(block)
-    state = mapping.to_torch(jax.device_get(trained.params), model)
+    params, _ = base.partition(trained.params, trained.model)
+    state = mapping.to_torch(jax.device_get(params), model)
+    if layout is not None:
+        state = mapping.to_layout(state, model, layout)
     if format == "lightning" and (own := _unpublished(model.published, block)):
         logging.warning(
             "The published code does not know %s: its scripts cannot load this file, while "
@@ -167,7 +190,7 @@ def from_torch(
             f"workdir: {workdir} exists already. Name a directory that does not, or is empty."
         )
     run = run_dir.abstract(config)
-    like = run.state.params | run.frozen
+    like = run.state.params
     block = configs.to_dict(config)["model"]
     model = interop.create(block)
     found = files.read(checkpoint)
@@ -183,7 +206,7 @@ def from_torch(
         raise UserError(f"{refusal}{said}")
     left_out: list[str] = []
     try:
-        own = mapping.own(found.state, model)
+        own = mapping.own(mapping.from_layout(found.state, model), model)
         left_out = [*own.left_out, *found.others]
         if not own.state:
             raise UserError(f"{refusal} {_no_key(mapping.deeper(found.state, model))}{said}")
@@ -196,8 +219,7 @@ def from_torch(
     if listed:
         logging.warning("The weights fit the model, but the file says of it:%s", listed)
     step = _step(step, found.step, checkpoint)
-    trained = {part: params[part] for part in run.state.params}
-    state = sharding.put_replicated(initial_state(config, trained, step), sharding.data_mesh())
+    state = sharding.put_replicated(initial_state(config, params, step), sharding.data_mesh())
     _write_run(workdir, config, frozen.load(run.model, run.frozen), state, step)
     logging.info("Made the run %s at step %d from the weights in %s.", workdir, step, checkpoint)
 

@@ -4,7 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.names import closest
@@ -152,6 +152,41 @@ VITS = types.MappingProxyType(
     }
 )
 """The backbones by name."""
+
+
+@runtime_checkable
+class TransformerSettings(Protocol):
+    """What the decoder asks of a model's settings."""
+
+    @property
+    def d_model(self) -> int:
+        """Size of a token's vector."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of the attention."""
+        ...
+
+    @property
+    def num_decoder_blocks(self) -> int:
+        """Blocks."""
+        ...
+
+    @property
+    def dropout(self) -> float:
+        """Share of attention weights and outputs that is dropped."""
+        ...
+
+    @property
+    def rematerialize(self) -> bool:
+        """Whether activations are computed again to save memory."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Compute type."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

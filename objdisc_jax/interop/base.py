@@ -7,6 +7,7 @@ import abc
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,7 @@ Noise = dict[str, Tensor]
 class Prediction:
     """What a model says about images."""
 
-    recon: Tensor  # `[b, 3, h, w]` in the model's input range
+    recon: Tensor | None  # `[b, 3, h, w]` in the model's input range; None if it makes no images
     masks: Tensor  # `[b, k, h, w]`, soft, sum to 1 over k
     slots: Tensor  # `[b, k, d]`
     # Index of the mask that is the background by construction, or None.
@@ -45,6 +46,8 @@ class TorchModel(nn.Module, abc.ABC):
         settings: what it was built from.
         names: the modules' names in the published weights and here, as in `layouts.rules`.
         published: settings of which the published code knows this one value only.
+        layouts: by the name of a project that publishes weights under other names, what its keys
+            begin with and what ours do; for models that several have published.
         annealed: last components of the names of buffers that training changes, which a
             checkpoint may hold with any value.
     """
@@ -52,6 +55,7 @@ class TorchModel(nn.Module, abc.ABC):
     input_range: ClassVar[tuple[float, float]]
     names: ClassVar[Table]
     published: ClassVar[Mapping[str, Any]]
+    layouts: ClassVar[Mapping[str, Table]] = MappingProxyType({})
     annealed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any):

@@ -1,6 +1,8 @@
 """Building blocks of the PyTorch models, each with the rules for its parameters."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -34,12 +36,18 @@ def truncated_normal(parameter: Tensor, fan_in: int) -> None:
     nn.init.trunc_normal_(parameter, 0.0, sigma, -2.0 * sigma, 2.0 * sigma)
 
 
-def mlp(n_in: int, hidden: int, n_out: int, gain: float = 1.0) -> nn.Sequential:
-    """Two linear layers with a ReLU between them; `gain` is of the second's initial weights."""
-    first, second = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out)
-    initialise(first, "kaiming")
-    initialise(second, "xavier", gain)
-    return nn.Sequential(first, nn.ReLU(), second)
+def layers(*sizes: int, gain: float = 1.0) -> nn.Sequential:
+    """Linear layers with a ReLU between them; `gain` is of the initial weights but the first's."""
+    found: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layer = nn.Linear(n_in, n_out)
+        if found:
+            initialise(layer, "xavier", gain)
+            found.append(nn.ReLU())
+        else:
+            initialise(layer, "kaiming")
+        found.append(layer)
+    return nn.Sequential(*found)
 
 
 class SameConv2d(nn.Conv2d):
@@ -111,7 +119,11 @@ class SlotAttention(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, settings: SlotAttentionSettings, *, input_mlp: bool = False
+        self,
+        in_features: int,
+        settings: SlotAttentionSettings,
+        *,
+        input_mlp: Sequence[int] = (),
     ):
         super().__init__()
         self.settings, slot_size = settings, settings.slot_size
@@ -124,7 +136,8 @@ class SlotAttention(nn.Module):
         self.input_layer_norm = self.input_mlp = None
         if input_mlp:
             self.input_layer_norm = nn.LayerNorm(in_features)
-            self.input_mlp = mlp(in_features, in_features, in_features)
+            self.input_mlp = layers(in_features, *input_mlp)
+            in_features = input_mlp[-1]
         self.norm_inputs = nn.LayerNorm(in_features)
         self.norm_slots = nn.LayerNorm(slot_size)
         self.norm_mlp = nn.LayerNorm(slot_size)
@@ -132,7 +145,7 @@ class SlotAttention(nn.Module):
         self.project_k = nn.Linear(in_features, slot_size, bias=False)
         self.project_v = nn.Linear(in_features, slot_size, bias=False)
         self.gru = nn.GRUCell(slot_size, slot_size)
-        self.mlp = mlp(slot_size, settings.mlp_hidden_size, slot_size)
+        self.mlp = layers(slot_size, settings.mlp_hidden_size, slot_size)
         for layer in (self.project_q, self.project_k, self.project_v):
             initialise(layer, "xavier")
         nn.init.xavier_uniform_(self.gru.weight_ih)
@@ -167,12 +180,21 @@ class SlotAttention(nn.Module):
         slots = flat.view_as(slots)
         return SlotAttentionOutput(slots + self.mlp(self.norm_mlp(slots)).float(), attn)
 
-    def forward(self, inputs: Tensor, noise: Tensor | None) -> SlotAttentionOutput:
-        """Finds the slots of input vectors `[b, n, c]`, from noise `[b, k, d]`."""
+    def project_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, the same in every iteration."""
         if self.input_layer_norm is not None and self.input_mlp is not None:
             inputs = self.input_mlp(self.input_layer_norm(inputs))
         inputs = self.norm_inputs(inputs)
-        keys, values = self.project_k(inputs), self.project_v(inputs)
+        return self.project_k(inputs), self.project_v(inputs)
+
+    def first_attention(self, inputs: Tensor, noise: Tensor | None) -> Tensor:
+        """How the first iteration divides the input among the slots, `[b, n, k]`."""
+        slots = self.initial_slots(len(inputs), noise)
+        return self.step(slots, *self.project_inputs(inputs)).attn
+
+    def forward(self, inputs: Tensor, noise: Tensor | None) -> SlotAttentionOutput:
+        """Finds the slots of input vectors `[b, n, c]`, from noise `[b, k, d]`."""
+        keys, values = self.project_inputs(inputs)
         start = slots = self.initial_slots(len(inputs), noise)
         num_iterations, gradient = self.settings.num_iterations, self.settings.gradient
         without_gradient = {"implicit": num_iterations, "bo_qsa": num_iterations - 1}

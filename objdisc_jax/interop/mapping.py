@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objdisc_jax.errors import UserError
 from objdisc_jax.interop.base import TorchModel
-from objdisc_jax.interop.layouts import Layout
+from objdisc_jax.interop.layouts import Layout, Table
 from objdisc_jax.names import flatten, unflatten
 
 BUFFER_TOLERANCE = 1e-4
@@ -30,6 +30,53 @@ class Own(NamedTuple):
 
     state: dict[str, Tensor]  # by the model's keys
     left_out: list[str]  # the file's other keys
+
+
+def from_layout(state: Mapping[str, Tensor], model: TorchModel) -> dict[str, Tensor]:
+    """A file's tensors under the model's own keys, where a project's layout is recognised.
+
+    It is the one that most of the keys are of, wrappers' names aside; if more are the model's own,
+    all stay.
+    """
+    found = {
+        name: {key: _renamed(_bare(key), table) for key in state}
+        for name, table in model.layouts.items()
+    }
+    known = model.state_dict().keys()
+    fitting = {name: sum(new in known for new in keys.values()) for name, keys in found.items()}
+    best = max(fitting, key=lambda name: fitting[name], default=None)
+    already = sum(_bare(key) in known for key in state)
+    if best is None or fitting[best] <= already:
+        return dict(state)
+    keys = found[best]
+    return {keys[key] if keys[key] in known else key: tensor for key, tensor in state.items()}
+
+
+def to_layout(state: Mapping[str, Tensor], model: TorchModel, layout: str) -> dict[str, Tensor]:
+    """The model's tensors under the keys of a project that publishes weights.
+
+    Raises:
+        UserError: the model has no such layout.
+    """
+    if layout not in model.layouts:
+        allowed = ", ".join(model.layouts) or "none: it has but one"
+        raise UserError(f"--layout: got {layout!r}; of this model there are {allowed}.")
+    back = [(ours, theirs) for theirs, ours in model.layouts[layout]]
+    return {_renamed(key, back): tensor for key, tensor in state.items()}
+
+
+def _bare(key: str) -> str:
+    """A key without the names of wrappers before it."""
+    wrappers = _WRAPPERS.match(key)
+    return key[wrappers.end() :] if wrappers else key
+
+
+def _renamed(key: str, table: Table) -> str:
+    """A key with its longest beginning that a table has replaced; whole names only."""
+    for old, new in sorted(table, key=lambda pair: -len(pair[0])):
+        if key == old or key.startswith(f"{old}."):
+            return new + key[len(old) :]
+    return key
 
 
 def own(state: Mapping[str, Tensor], model: TorchModel) -> Own:

@@ -61,7 +61,7 @@ class SLATE(TorchModel):
         (r"slot_proj", "slot_projection"),
         (r"out", "head"),
         (r"tf_dec\.layer_norm", "decoder.norm"),
-        *transformer_names(),
+        *transformer_names("tf_dec", "decoder"),
     )
     published = MappingProxyType({"gradient": "implicit", "dvae_features": 64})
 
@@ -73,7 +73,7 @@ class SLATE(TorchModel):
         self.num_tokens = settings.grid[0] * settings.grid[1]
         self.dvae = DVAE(settings.vocab_size, settings.dvae_features)
         self.positional_encoder = Positions(1 + self.num_tokens, d_model, settings.dropout)
-        self.slot_attn = SlotAttention(d_model, settings, input_mlp=True)
+        self.slot_attn = SlotAttention(d_model, settings, input_mlp=(d_model, d_model))
         self.dictionary = Dictionary(settings.vocab_size, d_model)
         self.slot_proj = nn.Linear(settings.slot_size, d_model, bias=False)
         self.tf_dec = TransformerDecoder(self.num_tokens, settings)

@@ -1,6 +1,6 @@
 """Causal transformer decoder with cross-attention, as SLATE has it, and its one-token step."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,47 +14,13 @@ from objdisc_jax.nn import hash_prng
 from objdisc_jax.nn.chunks import in_chunks
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.nn.norms import layer_norm
+from objdisc_jax.settings import TransformerSettings
 
 PART = 256
 """Queries that causal attention takes at a time; they see the keys up to the last of them."""
 
 SITES = 5
 """Places of a block that have dropout."""
-
-
-@runtime_checkable
-class TransformerSettings(Protocol):
-    """What the decoder asks of a model's settings."""
-
-    @property
-    def d_model(self) -> int:
-        """Size of a token's vector."""
-        ...
-
-    @property
-    def num_heads(self) -> int:
-        """Heads of the attention."""
-        ...
-
-    @property
-    def num_decoder_blocks(self) -> int:
-        """Blocks."""
-        ...
-
-    @property
-    def dropout(self) -> float:
-        """Share of attention weights and outputs that is dropped."""
-        ...
-
-    @property
-    def rematerialize(self) -> bool:
-        """Whether activations are computed again to save memory."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """Compute type."""
-        ...
 
 
 class KeysValues(NamedTuple):

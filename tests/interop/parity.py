@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,23 @@ STEP = 62_000  # halfway up the regularisers' ramp
 def both(name, settings, seed=0):
     """The graphdef and parameters of a JAX model, and the PyTorch model with the same ones."""
     build = models.model_class(name)
-    graphdef, like = base.split(nnx.eval_shape(lambda: build(settings, rngs=nnx.Rngs(0))))
+    ours = nnx.eval_shape(lambda: build(settings, rngs=nnx.Rngs(0)))
+    graphdef, like = base.split(ours)
     rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda x: draw(rng, x.shape), like)
+    params, frozen = base.partition(jax.tree.map(lambda x: draw(rng, x.shape), like), ours)
     model = interop.get(name)(settings)
     model.load_state_dict(mapping.to_torch(params, model))
-    return graphdef, params, model.eval()
+    return Both(graphdef, frozen), params, model.eval()
+
+
+class Both(NamedTuple):
+    """A JAX model without the parameters that PyTorch has as well."""
+
+    graphdef: nnx.GraphDef
+    frozen: base.Params
+
+    def model(self, params):
+        return base.merge(self.graphdef, params | self.frozen)
 
 
 def draw(rng, shape):
@@ -37,14 +49,20 @@ def draw(rng, shape):
 
 
 def inputs(graphdef, params, batch=3, seed=0):
-    """Images and noise, for JAX and for PyTorch."""
-    model = base.merge(graphdef, params)
-    low, high = model.input_range
-    shape = (batch, *model.resolution, 3)
-    image = np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+    """A batch and noise, for JAX and for PyTorch: of images, or of the features of a ViT."""
+    model = graphdef.model(params)
+    (field,), rng = model.fields, np.random.default_rng(seed)
+    if field == "features":
+        shape = (batch, model.settings.num_patches, model.settings.d_model)
+        given = rng.standard_normal(shape).astype(np.float32)
+        torch_given = torch.from_numpy(given)
+    else:
+        low, high = model.input_range
+        given = rng.uniform(low, high, (batch, *model.resolution, 3)).astype(np.float32)
+        torch_given = torch.from_numpy(given).movedim(-1, 1)
     noise = model.expand_noise(model.noise(jax.random.key(seed), batch))
     torch_noise = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), noise)
-    return jnp.asarray(image), noise, torch.from_numpy(image).movedim(-1, 1), torch_noise
+    return Batch({field: jnp.asarray(given)}), noise, torch_given, torch_noise
 
 
 def close(ours, theirs, rtol):
@@ -56,23 +74,23 @@ def close(ours, theirs, rtol):
 
 def prediction_loss_and_gradients_equal_jax(name, settings):
     graphdef, params, model = both(name, settings)
-    image, noise, torch_image, torch_noise = inputs(graphdef, params)
+    batch, noise, torch_image, torch_noise = inputs(graphdef, params)
 
     @jax.jit
-    def compute(params, image, noise):
+    def compute(params, batch, noise):
         def loss(params):
-            model = base.merge(graphdef, params)
-            values, scalars = model.loss(Batch({"image": image}), noise, step=jnp.int32(STEP))
+            values, scalars = graphdef.model(params).loss(batch, noise, step=jnp.int32(STEP))
             return jnp.mean(values), (values, scalars)
 
-        batch = Batch({"image": image})
-        prediction = base.merge(graphdef, params).predict(batch, noise, step=jnp.int32(STEP))
+        prediction = graphdef.model(params).predict(batch, noise, step=jnp.int32(STEP))
         return prediction, *jax.grad(loss, has_aux=True)(params)
 
-    ours, gradient, (losses, scalars) = jax.device_get(compute(params, image, noise))
+    ours, gradient, (losses, scalars) = jax.device_get(compute(params, batch, noise))
     with torch.no_grad():
         theirs = model(torch_image, torch_noise)
-    close(ours.recon, theirs.recon.movedim(1, -1), 1e-4)
+    assert (ours.recon is None) == (theirs.recon is None)
+    if ours.recon is not None:
+        close(ours.recon, theirs.recon.movedim(1, -1), 1e-4)
     close(ours.masks, theirs.masks, 1e-4)
     close(ours.slots, theirs.slots, 1e-4)
     assert ours.background == theirs.background
@@ -137,7 +155,12 @@ def round_trip_is_bit_identical(name, settings):
 
 def fresh_parameters_are_drawn_as_in_jax(name, settings):
     build = models.model_class(name)
-    params = jax.jit(lambda: base.split(build(settings, rngs=nnx.Rngs(0)))[1])()
+
+    def drawn():
+        model = build(settings, rngs=nnx.Rngs(0))
+        return base.partition(base.split(model)[1], model)[0]
+
+    params = jax.jit(drawn)()
     torch.manual_seed(0)
     model = interop.get(name)(settings)
     ours = mapping.to_torch(params, model)

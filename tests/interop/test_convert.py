@@ -16,8 +16,6 @@ from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, models, sharding
 from objdisc_jax.errors import UserError
 from objdisc_jax.interop import files, mapping
-from objdisc_jax.models import base
-from objdisc_jax.models.base import Batch
 from objdisc_jax.training import run_dir
 from objdisc_jax.training.evaluate import evaluate
 from objdisc_jax.training.loop import train
@@ -126,11 +124,11 @@ def test_imported_gnm_predicts_as_of_its_step(tmp_path):
     config = small_config("gnm")
     convert.from_torch(save(tmp_path / "a.ckpt", content), config, tmp_path / "run")
     trained = run_dir.load_trained(tmp_path / "run", sharding.replicated(sharding.data_mesh()))
-    image, noise, torch_image, torch_noise = inputs(graphdef, params)
+    batch, noise, torch_image, torch_noise = inputs(graphdef, params)
 
     @jax.jit
     def predict(params, step):
-        return base.merge(graphdef, params).predict(Batch({"image": image}), noise, step=step).masks
+        return graphdef.model(params).predict(batch, noise, step=step).masks
 
     found = predict(jax.device_get(trained.params), jnp.int32(trained.step))
     with torch.no_grad():

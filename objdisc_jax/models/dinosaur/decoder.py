@@ -9,6 +9,7 @@ from jax import lax
 from jax.nn.initializers import normal
 from jaxtyping import Array, Float, Int
 
+from objdisc_jax.models.dinosaur.orders import patch_orders
 from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.nn.mlp import MLP, linear
 from objdisc_jax.nn.norms import layer_norm
@@ -138,29 +139,3 @@ class AutoregressiveDecoder(nnx.Module):
             return x
         places = jnp.asarray(np.argsort(patch_orders(*self.grid), axis=1))[order]
         return jnp.take_along_axis(x, places[..., None], axis=1)
-
-
-def patch_orders(height: int, width: int) -> Int[np.ndarray, "9 n"]:
-    """SPOT's nine orders of the patches of a grid, which are numbered row by row.
-
-    Rows downwards, left to right; columns rightwards, downwards; columns leftwards, downwards;
-    rows downwards, right to left; columns leftwards, upwards; rows upwards, right to left; columns
-    rightwards, upwards; rows upwards, left to right; a spiral from the middle outwards that ends
-    at the top right.
-    """
-    grid = np.arange(height * width).reshape(height, width)
-    spiral, rest = [], grid
-    while rest.size:  # down the right side, whose place the bottom takes
-        spiral.append(rest[:, -1])
-        rest = np.rot90(rest[:, :-1])
-    orders = [
-        grid,
-        grid.T,
-        grid[:, ::-1].T,
-        grid[:, ::-1],
-        grid[::-1, ::-1].T,
-        grid[::-1, ::-1],
-        grid[::-1].T,
-        grid[::-1],
-    ]
-    return np.stack([*(order.reshape(-1) for order in orders), np.concatenate(spiral)[::-1]])

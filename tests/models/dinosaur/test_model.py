@@ -11,8 +11,8 @@ import pytest
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
-from objdisc_jax.models.dinosaur.decoder import patch_orders
 from objdisc_jax.models.dinosaur.model import distillation
+from objdisc_jax.models.dinosaur.orders import patch_orders
 from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.testing.models import MODEL_CHECKS, ModelCase
 

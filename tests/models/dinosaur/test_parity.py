@@ -14,7 +14,7 @@ from objdisc_jax.interop.layouts import DENSE, SAME
 from objdisc_jax.interop.mapping import array_to_jax
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
-from objdisc_jax.models.dinosaur.decoder import patch_orders
+from objdisc_jax.models.dinosaur.orders import patch_orders
 from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.testing.models import ModelCase
 from tests.golden import published
