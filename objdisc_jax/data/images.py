@@ -94,7 +94,7 @@ def read_labels(file: Path) -> Image.Image:
 
     Anything else is a `BadImageError`.
     """
-    with _opened(file) as (opened, *_):
+    with _opened(file) as (opened, _):
         opened.load()
         if opened.mode != "P":
             raise BadImageError(
@@ -111,7 +111,7 @@ def stored_size(file: Path) -> tuple[int, int]:
     Raises:
         BadImageError: it is no image, or its beginning is damaged.
     """
-    with _opened(file) as (opened, *_):
+    with _opened(file) as (opened, _):
         return opened.height, opened.width
 
 
