@@ -24,7 +24,7 @@ from PIL import Image
 
 from objdisc_jax import pretrained, visualize
 from objdisc_jax.data import datasets, inputs
-from objdisc_jax.data.images import read_rgb, to_rgb
+from objdisc_jax.data.images import ReadOptions, read_rgb, to_rgb
 from objdisc_jax.errors import UserError
 from objdisc_jax.models import base
 from objdisc_jax.prediction.results import at_full_size
@@ -157,7 +157,8 @@ class Trained:
         if crop is None:
             crop = "none" if self.model.settings.has_coarse_masks else "data"
         cropping = inputs.Cropping(crop, self._declaration, self.model.resolution)
-        read = [_as_image(image) for image in ([images] if single else images)]
+        options = self._declaration.read_options
+        read = [_as_image(image, options) for image in ([images] if single else images)]
         seen = [cropping.see(image) for image in read]
         found = dict(self._segmenter((number, pixels) for number, (_, pixels) in enumerate(seen)))
         results = [
@@ -233,9 +234,9 @@ class Trained:
         return there * scale + np.array([top, top, left, left])
 
 
-def _as_image(image: ImageLike) -> Image.Image:
+def _as_image(image: ImageLike, options: ReadOptions) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return to_rgb(image, options)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
             raise UserError(
@@ -243,4 +244,4 @@ def _as_image(image: ImageLike) -> Image.Image:
                 "[h, w, 3] or [h, w]. Scale it to 0 ... 255, one image at a time or a list."
             )
         return Image.fromarray(image).convert("RGB")
-    return read_rgb(Path(image))
+    return read_rgb(Path(image), options)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,15 +60,16 @@ def load(argument: str) -> ConfigDict:
 
 
 def _refuse_other_files(file: Path) -> None:
-    if file.is_file() and file.suffix == ".py":
+    # Unlike pathlib's, these raise nothing, of names that are too long for example.
+    if os.path.isfile(file) and file.suffix == ".py":
         return
-    if file.is_dir():
+    if os.path.isdir(file):
         found = "is a folder"
-    elif file.exists():
+    elif os.path.exists(file):
         found = "is no Python file (*.py)"
     else:
         found = "does not exist"
-        if file.with_suffix(".py").is_file():
+        if os.path.isfile(file.with_suffix(".py")):
             found += f"; there is {file.with_suffix('.py')}"
     raise ConfigError(
         f"--config: {str(file)!r} {found}. It names an experiment, a Python file such as "

@@ -1,5 +1,6 @@
 """Trained models in Python."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from PIL import Image
 import objdisc_jax
 from objdisc_jax import config as configs
 from objdisc_jax import convert, interop, predict
+from objdisc_jax.data.images import ReadOptions
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from tests.conftest import small_config
@@ -86,6 +88,17 @@ def test_files_arrays_and_images_are_the_same(model, photo):
     results = [model.segment(given) for given in (photo, str(photo), image, np.asarray(image))]
     for result in results[1:]:
         np.testing.assert_array_equal(result.masks, results[0].masks)
+
+
+def test_transparent_images_are_composited_as_in_training(model, scenes, tmp_path, monkeypatch):
+    options = ReadOptions(matte=(10, 20, 30))
+    declaration = dataclasses.replace(model._declaration, read_options=options)
+    monkeypatch.setattr(model, "_declaration", declaration)
+    photo = Image.fromarray(scenes[0])
+    photo.putalpha(0)
+    photo.save(tmp_path / "clear.png")
+    for given in (photo, tmp_path / "clear.png"):
+        assert (model.segment(given).image == (10, 20, 30)).all()
 
 
 def test_an_image_beside_others_is_as_alone(model, scenes):

@@ -150,7 +150,10 @@ def test_what_is_no_config_is_explained(tmp_path, monkeypatch, name):
         experiment_file.load(str(tmp_path / name))
 
 
-@pytest.mark.parametrize(("name", "message"), [("", "is a folder"), ("demo", "there is .*demo.py")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "is a folder"), ("demo", "there is .*demo.py"), ("x" * 300, "does not exist")],
+)
 def test_folder_and_name_without_suffix_are_explained(tmp_path, name, message):
     (tmp_path / "demo.py").touch()
     with pytest.raises(ConfigError, match=message):

@@ -403,6 +403,13 @@ def test_other_errors_of_writing_cost_one_image(
     assert len(contents(tmp_path / "out")) == 4
 
 
+def test_folder_where_a_result_goes_is_named(workdir, images, tmp_path, caplog):
+    (tmp_path / "out" / "a_labels.png").mkdir(parents=True)
+    with pytest.raises(UserError, match="could not get all their results written"):
+        run(workdir, images, tmp_path / "out", "--overwrite")
+    assert f"Is a directory ({tmp_path / 'out' / 'a_labels.png'})" in caplog.text
+
+
 def test_output_that_is_no_folder_is_explained(workdir, images, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match=r"--output: .*out cannot be written \(File exists\)\. N"):
@@ -556,6 +563,8 @@ def test_wrong_arguments_are_explained(workdir, images, tmp_path, flags, message
 def test_missing_and_empty_input_and_clashing_names_are_explained(workdir, images, tmp_path):
     with pytest.raises(UserError, match="no file or folder"):
         run(workdir, tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(UserError, match=r"no file or folder .*x \(File name too long\)"):
+        run(workdir, tmp_path / ("x" * 300), tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="there is no image in"):
         run(workdir, tmp_path / "empty", tmp_path / "out")

@@ -7,11 +7,12 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float, Integer, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -65,11 +66,10 @@ def read_rgb(file: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
     Raises:
         BadImageError: it is no such image, damaged, or too large.
     """
-    with _opened(file, options.max_pixels) as (opened, orientation, bits):
+    with _opened(file, options.max_pixels) as (opened, orientation):
+        samples = _samples(opened)
         opened.load()
-        rgb = _composited(_in_8_bits(opened, bits, file), options.matte, file)
-        turn = _TURNS.get(orientation)
-        return rgb if turn is None else rgb.transpose(turn)
+        return _upright_rgb(opened, samples, orientation, options, file)
 
 
 def to_rgb(image: Image.Image, options: ReadOptions = DEFAULT_OPTIONS) -> Image.Image:
@@ -80,8 +80,9 @@ def to_rgb(image: Image.Image, options: ReadOptions = DEFAULT_OPTIONS) -> Image.
     """
     name = Path(getattr(image, "filename", "") or "given")
     try:
-        upright = ImageOps.exif_transpose(image)
-        return _composited(_in_8_bits(upright, None, name), options.matte)
+        samples = _samples(image)
+        image = image.copy()  # it is loaded, and a TIFF turned, before it tells its orientation
+        return _upright_rgb(image, samples, _orientation(image), options, name)
     except BadImageError:
         raise
     except Exception as error:  # decoders raise anything
@@ -93,7 +94,7 @@ def read_labels(file: Path) -> Image.Image:
 
     Anything else is a `BadImageError`.
     """
-    with _opened(file) as (opened, *_):
+    with _opened(file) as (opened, _):
         opened.load()
         if opened.mode != "P":
             raise BadImageError(
@@ -110,7 +111,7 @@ def stored_size(file: Path) -> tuple[int, int]:
     Raises:
         BadImageError: it is no image, or its beginning is damaged.
     """
-    with _opened(file) as (opened, *_):
+    with _opened(file) as (opened, _):
         return opened.height, opened.width
 
 
@@ -127,10 +128,8 @@ def centred_box(size: tuple[int, int], aspect: float) -> tuple[int, int, int, in
 
 
 @contextlib.contextmanager
-def _opened(
-    file: Path, max_pixels: int | None = None
-) -> Iterator[tuple[Image.Image, int, int | None]]:
-    """Opens an image; yields it, its orientation, and the bits of its samples if it states them.
+def _opened(file: Path, max_pixels: int | None = None) -> Iterator[tuple[Image.Image, int]]:
+    """Opens an image; yields it and its orientation.
 
     Whatever is raised in the block, by a decoder say, becomes a `BadImageError`.
     """
@@ -146,10 +145,7 @@ def _opened(
             pixels = opened.width * opened.height
             if max_pixels and pixels > max_pixels:
                 raise BadImageError(_too_large(file, f"{pixels} pixels, {max_pixels} allowed"))
-            if orientation is None:
-                stated = (opened.info.get(name) or b"" for name in ("exif", "xmp"))
-                orientation = metadata.orientation(*stated)
-            yield opened, orientation, _bits(opened, content)
+            yield opened, _orientation(opened) if orientation is None else orientation
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -193,29 +189,55 @@ def _too_large(file: Path, how: str) -> str:
     )
 
 
-def _bits(opened: Image.Image, content: bytes) -> int | None:
-    if opened.format == "PNG":
-        return content[24]
-    if isinstance(opened, TiffImageFile) and opened.mode != "I":
-        return max(opened.tag_v2.get(258, (1,)))
-    if isinstance(opened, PpmImageFile):
-        largest = opened.tile[0].args
-        largest = largest[-1] if isinstance(largest, tuple) else 255
-        return 16 if opened.mode == "I" or largest > 255 else 8
-    return 16 if opened.mode.startswith("I;16") else None
+def _orientation(image: Image.Image) -> int:
+    return metadata.orientation(*(image.info.get(name) or b"" for name in ("exif", "xmp")))
 
 
-def _in_8_bits(image: Image.Image, bits: int | None, file: Path) -> Image.Image:
+def _upright_rgb(
+    image: Image.Image, samples: "_Samples", orientation: int, options: ReadOptions, file: Path
+) -> Image.Image:
+    rgb = _composited(_in_8_bits(image, samples, file), options.matte, file)
+    turn = _TURNS.get(orientation)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+class _Samples(NamedTuple):
+    """What an image file states of its samples."""
+
+    bits: int | None = None
+    is_inverted: bool = False  # 0 is white, and Pillow has not seen to it
+
+
+def _samples(image: Image.Image) -> _Samples:
+    """What is known before an image is loaded; less of one that has been, or is of no file."""
+    mode = image.mode
+    tile = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
+    if image.format == "PNG" and isinstance(tile, str):
+        found = re.search(r";(\d+)", tile)  # Pillow's raw mode, as in "L;4" and "RGB;16B"
+        return _Samples(int(found[1]) if found else 8)
+    if isinstance(image, TiffImageFile):
+        bits = None if mode == "I" else max(image.tag_v2.get(258, (1,)))
+        is_deep = mode == "F" or mode.startswith("I;16")
+        return _Samples(bits, is_inverted=is_deep and image.tag_v2.get(262) == 0)
+    if isinstance(image, PpmImageFile):
+        largest = tile[-1] if isinstance(tile, tuple) else 255
+        return _Samples(16 if mode == "I" or largest > 255 else 8)
+    return _Samples(16 if mode.startswith("I;16") else None)
+
+
+def _in_8_bits(image: Image.Image, samples: _Samples, file: Path) -> Image.Image:
     """Returns an image with samples, and a transparent colour if it has one, of 8 bits."""
+    bits = samples.bits
     transparent = image.info.get("transparency")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         convert = _from_floats if image.mode == "F" else functools.partial(_from_integers, bits)
         image = Image.fromarray(convert(values, file))
+        if samples.is_inverted:
+            image = ImageOps.invert(image)
         if transparent is not None:
             image.putalpha(Image.fromarray(255 * (values != transparent).astype(np.uint8)))
-    elif image.format == "PNG" and image.mode in ("L", "RGB") and transparent is not None:
-        assert bits is not None
+    elif bits and image.mode in ("L", "RGB") and transparent is not None:
         key = np.array(transparent)
         key = key >> 8 if bits == 16 else key * 255 // (2**bits - 1)
         image.info["transparency"] = key.item() if key.ndim == 0 else tuple(key.tolist())

@@ -80,7 +80,7 @@ def find(inputs: Sequence[Path]) -> list[File | Skipped]:
         found.setdefault(os.path.abspath(path), (name, path))
 
     for entry in inputs:
-        if entry.is_dir():
+        if os.path.isdir(entry):
             try:
                 inside = walk(entry, NAMES, skip_unreadable=True)
             except OSError as error:
@@ -92,8 +92,8 @@ def find(inputs: Sequence[Path]) -> list[File | Skipped]:
                 add(name, entry / name)
             left_out += inside.left_out
             unreadable += [os.path.join(entry, folder) for folder in inside.unreadable]
-        elif not entry.is_file():
-            raise DataError(f"--input: there is no file or folder {entry}.")
+        elif not os.path.isfile(entry):
+            raise DataError(f"--input: there is no file or folder {entry}{_why_not_found(entry)}.")
         elif marks.is_result(entry):
             left_out["results of predict"] += 1
         else:
@@ -111,6 +111,17 @@ def find(inputs: Sequence[Path]) -> list[File | Skipped]:
         logging.info("Left out: %s.", others)
     files: dict[str, File] = {}
     return [_named(name, path, files) for name, path in found.values()]
+
+
+def _why_not_found(path: Path) -> str:
+    """What else than that a file is missing keeps it from being found, as in " (reason)"."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f" ({error.strerror or error})"
+    return ""
 
 
 def _named(relative: str, path: Path, files: dict[str, File]) -> File | Skipped:

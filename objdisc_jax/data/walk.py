@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 from objdisc_jax.data import marks
 
-_HIDDEN = re.compile(rb"\..*|__MACOSX|@eaDir|\$RECYCLE\.BIN", re.DOTALL)
+_HIDDEN = re.compile(
+    rb"\..*|__MACOSX|@eaDir|#recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found",
+    re.DOTALL,
+)
 """Names of files and folders that a person would not count: systems keep them."""
 UNREADABLE = -1
 """In place of the time when a folder last changed, if it cannot be read."""

@@ -110,7 +110,8 @@ class Writer:
         except OSError as error:
             if error.errno in _FATAL:
                 raise _unusable(self._output, error) from error
-            return Unwritten(image.file, f"{error.strerror or error} ({error.filename})")
+            where = error.filename2 or error.filename  # that something is moved to, if it is
+            return Unwritten(image.file, f"{error.strerror or error} ({where})")
         except Exception as error:  # costs this image, whatever it is
             return Unwritten(image.file, f"{type(error).__name__}: {error}")
         return image.file

@@ -57,7 +57,7 @@ def test_walk_counts_what_it_leaves_out(tmp_path, monkeypatch):
     odd = b"line\n\xff.JFIF"  # neither text nor a line
     (tmp_path / os.fsdecode(odd)).touch()
     (tmp_path / "circle").symlink_to("circle")
-    for name in ("__MACOSX/in/6.png", "in/@eaDir/2.jpg/7.jpg"):
+    for name in ("__MACOSX/in/6.png", "in/@eaDir/2.jpg/7.jpg", "in/#recycle/8.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "pipe.png")  # nobody writes into it
@@ -75,7 +75,7 @@ def test_walk_counts_what_it_leaves_out(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "out")
     found = walk(tmp_path, images.NAMES, skip_unreadable=True)
     assert found.files == [b"1.PNG", b"in/2.jpg", odd, b"out/5.png", b"out/8_labels.png"]
-    assert found.left_out == {"hidden": 3, "of another kind": 3, "results of predict": 1}
+    assert found.left_out == {"hidden": 4, "of another kind": 3, "results of predict": 1}
     assert found.unreadable == ["locked"]
     with pytest.raises(PermissionError):
         walk(tmp_path, images.NAMES)

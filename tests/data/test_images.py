@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from objdisc_jax.data import datasets, images, loader, metadata
 from objdisc_jax.data.errors import BadImageError, DataError
-from objdisc_jax.data.images import ReadOptions, read_rgb
+from objdisc_jax.data.images import ReadOptions, read_rgb, to_rgb
 
 ROWS, COLUMNS = 24, 32
 MATTE = (10, 200, 90)
@@ -399,6 +399,9 @@ DEEP = {
     ),
     "float.pfm": (saved("F", (GREY / 255).astype("<f4"), "ppm"), GREY),
     "bits.png": (png(GREY >> 7, 1, 0), (GREY >> 7) * 255),
+    "min is white.tif": (tiff(GREY, 8, 0), 255 - GREY),
+    "min is white16.tif": (tiff(GREY.astype("<u2") * 257, 16, 0), 255 - GREY),
+    "min is white float.tif": (tiff((GREY / 255).astype("<f4"), 32, 0, FLOATS), 255 - GREY),
 }
 
 
@@ -410,6 +413,27 @@ def test_samples_are_scaled_by_their_values_and_declared_depth(tmp_path, name, c
     assert (found == found[..., :1]).all()
     assert abs(found[..., 0] - expected).max() <= (1 if name == "10 bits.pgm" else 0)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", [*TRANSPARENT, *DEEP])
+def test_image_in_memory_becomes_what_its_file_does(tmp_path, name):
+    content, *_ = {**TRANSPARENT, **DEEP}[name]
+    (tmp_path / name).write_bytes(content)
+    with Image.open(tmp_path / name) as image:
+        stated = image.info.get("transparency")
+        found = np.asarray(to_rgb(image, ReadOptions(MATTE)))
+        assert image.info.get("transparency") == stated
+    np.testing.assert_array_equal(found, read(tmp_path / name, matte=MATTE))
+
+
+@pytest.mark.filterwarnings("ignore:Tag data")  # of Pillow, which is asked to open the file
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("file_type", ["jpeg", "png", "webp"])
+def test_image_in_memory_is_turned_whatever_else_its_exif_says(tmp_path, name, file_type):
+    (tmp_path / "a").write_bytes(with_exif(file_type, block(*ODD[name])))
+    with Image.open(tmp_path / "a") as image:
+        found = np.asarray(to_rgb(image))
+    np.testing.assert_array_equal(found, read(tmp_path / "a"))
 
 
 def test_packed_samples_of_12_bits_are_taken_as_that(tmp_path):
