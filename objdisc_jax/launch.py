@@ -8,7 +8,6 @@ front. When one process dies, the others are stopped; SIGTERM and Ctrl-C go to a
 save and end.
 """
 
-import argparse
 import contextlib
 import os
 import signal
