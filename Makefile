@@ -2,6 +2,7 @@
 # make test   the test suite
 # make setup  only the virtual environment, in .venv
 # make lint   ruff and pyright
+# make docs   the pages of docs/ as a site, in build/site
 # make gpu    every check and benchmark that needs a GPU
 #
 # PYTHON=python3.12       interpreter to use (default: the first of 3.11, 3.12, ... that is found)
@@ -21,7 +22,7 @@ READY := $(VENV)/.ready-$(ACCELERATOR)
 DATA := data/tetrominoes.h5
 RUN := runs/demo
 
-.PHONY: setup demo test test-slow lint gpu
+.PHONY: setup demo test test-slow lint docs gpu
 
 setup: $(READY)
 
@@ -58,6 +59,10 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m mkdocs build --strict
 
 gpu:
 	bash benchmarks/gpu.sh
