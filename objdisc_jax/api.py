@@ -18,11 +18,12 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from objdisc_jax import pretrained, visualize
+from objdisc_jax import pretrained, segmentation, visualize
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.images import read_rgb, to_rgb
 from objdisc_jax.errors import UserError
@@ -66,6 +67,7 @@ class Segmentation:
         segmentation: labels of its pixels, uint8 `[H, W]`: 0 is background, i + 1 is slot i.
         masks: soft, `[k, h, w]`, sum to 1 over k.
         slots: `[k, d]`.
+        background: index of the mask that is the model's own background; None if it has none.
         recon: the model's reconstruction, in [0, 1], `[h, w, 3]`; None if it makes none.
         crop: what the model saw of the image: top, bottom, left, right.
         boxes: of the objects, in pixels of the image, `[n, 4]`: top, bottom, left, right; None if
@@ -78,6 +80,7 @@ class Segmentation:
     segmentation: UInt8[np.ndarray, "H W"]
     masks: Float[np.ndarray, "k h w"]
     slots: Float[np.ndarray, "k d"]
+    background: int | None
     recon: Float[np.ndarray, "h w 3"] | None
     crop: tuple[int, int, int, int]
     boxes: Float[np.ndarray, "n 4"] | None
@@ -133,15 +136,32 @@ class Trained:
         return f"<{self.config.model.name} of {width}x{height} pixels, step {self.step:,}>"
 
     @overload
-    def segment(self, images: ImageLike, *, crop: inputs.Crop | None = ...) -> Segmentation: ...
+    def segment(
+        self,
+        images: ImageLike,
+        *,
+        crop: inputs.Crop | None = ...,
+        seed: int = ...,
+        background: str | None = ...,
+    ) -> Segmentation: ...
 
     @overload
     def segment(
-        self, images: Sequence[ImageLike], *, crop: inputs.Crop | None = ...
+        self,
+        images: Sequence[ImageLike],
+        *,
+        crop: inputs.Crop | None = ...,
+        seed: int = ...,
+        background: str | None = ...,
     ) -> list[Segmentation]: ...
 
     def segment(
-        self, images: ImageLike | Sequence[ImageLike], *, crop: inputs.Crop | None = None
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        crop: inputs.Crop | None = None,
+        seed: int = 0,
+        background: str | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Segments an image or several, each as if it were alone.
 
@@ -149,22 +169,40 @@ class Trained:
             images: one, or a list of them.
             crop: what the model sees of each, see `objdisc_jax.data.inputs.Crop`; by default as
                 `predict` has it.
+            seed: of the noise, of slots before the first iteration say; 0 is `predict`'s.
+            background: how background is told from objects, a mode of `objdisc_jax.segmentation`
+                ("none", "low_confidence", "largest_segment" or "both"); by default as the model's
+                experiment has it.
 
         Raises:
-            UserError: an image cannot be read, or is too small for the crop.
+            UserError: an image cannot be read, or is too small for the crop; or there is no such
+                mode.
         """
+        how = self._background(background)
         single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
-        if crop is None:
-            crop = "none" if self.model.settings.has_coarse_masks else "data"
-        cropping = inputs.Cropping(crop, self._declaration, self.model.resolution)
+        cropping = self._cropping(crop)
         read = [_as_image(image) for image in ([images] if single else images)]
         seen = [cropping.see(image) for image in read]
-        found = dict(self._segmenter((number, pixels) for number, (_, pixels) in enumerate(seen)))
+        numbered = ((number, pixels) for number, (_, pixels) in enumerate(seen))
+        found = dict(self._segmenter(numbered, draw=seed, background=how))
         results = [
-            self._result(np.asarray(image), box, found[number])
+            self._result(np.asarray(image), box, found[number], how)
             for number, (image, (box, _)) in enumerate(zip(read, seen, strict=True))
         ]
         return results[0] if single else results
+
+    def attention(
+        self, image: ImageLike, *, crop: inputs.Crop | None = None, seed: int = 0
+    ) -> Float[np.ndarray, "t k h w"]:
+        """How every iteration t of attention divides an image's features among the slots.
+
+        Sums to 1 over k; of the features' own grid h x w. The arguments are those of `segment`.
+
+        Raises:
+            UserError: the model has no such iterations, or the image cannot be read.
+        """
+        _, pixels = self._cropping(crop).see(_as_image(image))
+        return self._segmenter.attention(pixels, draw=seed)
 
     def render(self, slots: ArrayLike) -> Float[np.ndarray, "b h w 3"]:
         """Paints slots `[b, k, d]`: some of an image's, or those of several mixed; in [0, 1].
@@ -198,21 +236,52 @@ class Trained:
         noise = self.model.noise(jax.random.key(seed), count)
         return np.asarray(sample(noise, step=jnp.int32(self.step), **options))
 
+    def can_take(self, **settings: Any) -> bool:
+        """Whether `load` takes these settings of the model: they exist, parameters keep shapes."""
+        try:
+            changed = dataclasses.replace(self.model.settings, **settings)
+        except (TypeError, UserError):
+            return False
+        other = nnx.eval_shape(lambda: type(self.model)(changed, rngs=nnx.Rngs(0)))
+        shapes = [
+            {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model))}
+            for model in (self.model, other)
+        ]
+        return shapes[0] == shapes[1]
+
+    def _cropping(self, crop: inputs.Crop | None) -> inputs.Cropping:
+        if crop is None:
+            crop = "none" if self.model.settings.has_coarse_masks else "data"
+        return inputs.Cropping(crop, self._declaration, self.model.resolution)
+
+    def _background(self, mode: str | None) -> Mapping[str, Any]:
+        if mode is None:
+            return self._segmenter.background
+        if mode not in segmentation.MODES:
+            allowed = ", ".join(segmentation.MODES)
+            raise UserError(f"background: got {mode!r}; allowed are {allowed}. Choose one of them.")
+        return {**self._segmenter.background, "mode": mode}
+
     def _rendered(self, slots: Array) -> Array:
         image = self.model.render(slots, step=jnp.int32(self.step))
         return jnp.clip(to_unit_range(image, self.model.input_range), 0.0, 1.0)
 
     def _result(
-        self, image: np.ndarray, crop: tuple[int, int, int, int], found: Segmented
+        self,
+        image: np.ndarray,
+        crop: tuple[int, int, int, int],
+        found: Segmented,
+        background: Mapping[str, Any],
     ) -> Segmentation:
         details = dict(found.details)
         count = details.pop("count", None)
         size = (image.shape[0], image.shape[1])
         return Segmentation(
             image=image,
-            segmentation=at_full_size(size, crop, found, self._segmenter.background),
+            segmentation=at_full_size(size, crop, found, background),
             masks=found.masks,
             slots=details.pop("slots"),
+            background=found.own_background,
             recon=found.recon,
             crop=crop,
             boxes=self._boxes(details, crop),
