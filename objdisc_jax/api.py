@@ -38,7 +38,11 @@ ImageLike = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
 def load(
-    source: str | os.PathLike[str], *, step: str | int = "latest", **settings: Any
+    source: str | os.PathLike[str],
+    *,
+    step: str | int = "latest",
+    one_by_one: bool = False,
+    **settings: Any,
 ) -> "Trained":
     """Loads a trained model.
 
@@ -46,6 +50,8 @@ def load(
         source: a run directory, the name of a pretrained model (`list_pretrained`), the folder of
             one, or OWNER/NAME on the Hugging Face Hub.
         step: the checkpoint of a run: "latest", "best" or a step.
+        one_by_one: images are computed one at a time. One takes a fraction of the time, many take
+            longer, and a pixel between two slots may fall to the other one than with `predict`.
         **settings: of the model, in place of those it was trained with, where its parameters keep
             their shapes: `num_slots=5`, say.
 
@@ -55,7 +61,7 @@ def load(
     folder = Path(source).expanduser()
     if not (folder / pretrained.CONFIG).is_file():
         folder = pretrained.find(os.fspath(source))
-    return Trained(folder, step=str(step), settings=settings)
+    return Trained(folder, step=str(step), one_by_one=one_by_one, settings=settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +126,16 @@ class Trained:
         folder: Path,
         *,
         step: str = "latest",
+        one_by_one: bool = False,
         settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
         self._segmenter = Segmenter(
-            folder, which=step, details=True, settings=settings, batch_size=1
+            folder,
+            which=step,
+            details=True,
+            settings=settings,
+            batch_size=1,
+            one_by_one=one_by_one,
         )
         run: run_dir.TrainedModel = self._segmenter.run
         self.config, self.step = run.config, run.step

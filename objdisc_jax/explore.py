@@ -11,6 +11,7 @@ ends.
 
 import argparse
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 
@@ -47,6 +48,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> None:
     """Serves the page until it is interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left behind
     with tempfile.TemporaryDirectory(prefix="objdisc_explore_", ignore_cleanup_errors=True) as temp:
         # Gradio reads them when it is imported, and whenever it keeps a file.
         os.environ.update(GRADIO_TEMP_DIR=temp, GRADIO_ANALYTICS_ENABLED="False")

@@ -96,6 +96,12 @@ def test_an_image_beside_others_is_as_alone(model, scenes):
     assert np.any(together[0].masks != alone.masks)
 
 
+def test_images_one_by_one_are_nearly_the_same(runs, model, scenes):
+    alone = objdisc_jax.load(runs / "slot_attention", one_by_one=True).segment(list(scenes))
+    for result, other in zip(alone, model.segment(list(scenes)), strict=True):
+        np.testing.assert_allclose(result.masks, other.masks, atol=1e-4)
+
+
 def test_slots_are_painted_as_they_were_reconstructed(model, scenes):
     result = model.segment(scenes[0])
     np.testing.assert_allclose(model.render(result.slots[None])[0], result.recon, atol=1e-5)

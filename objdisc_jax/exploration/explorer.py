@@ -17,7 +17,7 @@ from objdisc_jax.models.base import Model
 SAMPLES = Path(__file__).parent / "samples"
 """Images that come along."""
 MAX_SLOTS = 24
-"""As many slots as may be asked for."""
+"""As many slots as may be asked for, of a model that was trained with no more."""
 _MAX_MODELS = 4
 """Models with other numbers of slots that are kept at a time, the default's not counted."""
 NUM_LATENTS = 6
@@ -60,6 +60,8 @@ class Explorer:
         abilities: what the model can do.
         name: of the model.
         max_pixels: of an image that is taken.
+        max_slots: as many as may be asked for.
+        resolution: of the model, height and width.
 
     Raises:
         UserError: there is no such model, or it segments no images.
@@ -67,12 +69,14 @@ class Explorer:
 
     def __init__(self, source: Path | str, *, max_pixels: int):
         self._source, self.max_pixels = source, max_pixels
-        self._trained = api.load(source)
+        self._trained = api.load(source, one_by_one=True)
         self._variants: OrderedDict[int, api.Trained] = OrderedDict()
         self._lock = threading.Lock()
         self.name = f"{Path(source).name}, {self._trained.config.model.name}"
-        blank = self._trained.segment(Image.new("RGB", self._trained.model.resolution[::-1]))
+        self.resolution = self._trained.model.resolution
+        blank = self._trained.segment(Image.new("RGB", self.resolution[::-1]))
         self.abilities = self._abilities(blank)
+        self.max_slots = max(MAX_SLOTS, self.abilities.num_slots or 0)
 
     def _abilities(self, result: api.Segmentation) -> Abilities:
         model = self._trained.model
@@ -126,14 +130,16 @@ class Explorer:
         """The model with so many slots."""
         if num_slots is None or num_slots == self.abilities.num_slots:
             return self._trained
-        if self.abilities.num_slots is None or not 1 <= num_slots <= MAX_SLOTS:
+        if self.abilities.num_slots is None or not 1 <= num_slots <= self.max_slots:
             raise UserError(
-                f"Number of slots: got {num_slots}; allowed is 1 to {MAX_SLOTS}, for models "
+                f"Number of slots: got {num_slots}; allowed is 1 to {self.max_slots}, for models "
                 "whose parameters do not depend on it."
             )
         with self._lock:
             if num_slots not in self._variants:
-                self._variants[num_slots] = api.load(self._source, num_slots=num_slots)
+                self._variants[num_slots] = api.load(
+                    self._source, one_by_one=True, num_slots=num_slots
+                )
             self._variants.move_to_end(num_slots)
             while len(self._variants) > _MAX_MODELS:
                 self._variants.popitem(last=False)

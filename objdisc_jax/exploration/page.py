@@ -20,7 +20,6 @@ from objdisc_jax.data.images import SUFFIXES
 from objdisc_jax.errors import UserError
 from objdisc_jax.exploration import pictures
 from objdisc_jax.exploration.explorer import (
-    MAX_SLOTS,
     SAMPLES,
     Explorer,
     Options,
@@ -29,9 +28,13 @@ from objdisc_jax.exploration.explorer import (
 from objdisc_jax.segmentation import MODES
 
 _CSS = """
-.gradio-container {max-width: 1280px !important; margin: 0 auto !important}
-.tile {min-width: 150px !important; max-width: 240px; border: 1px solid var(--border-color-primary);
-  border-radius: 8px; padding: 8px}
+.gradio-container {max-width: 1280px !important; margin: 0 auto !important; overflow-x: hidden}
+.picture img {width: 100% !important; height: 100% !important; object-fit: contain !important}
+.samples .grid-container {grid-template-columns: repeat(auto-fill, 72px) !important}
+.tiles {display: grid !important; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr))}
+.tiles.small {grid-template-columns: repeat(auto-fill, minmax(100px, 1fr))}
+.tile {min-width: 0 !important; border: 1px solid var(--border-color-primary); border-radius: 8px;
+  padding: 8px}
 .tile img {background: repeating-conic-gradient(#ddd 0% 25%, #fff 0% 50%) 0 0 / 16px 16px}
 .tile .block {border: 0; padding: 0; overflow: visible}
 """
@@ -134,7 +137,7 @@ def build(explorer: Explorer) -> Any:
             view = _image_chooser(explorer, options, "image")
             _segment_tab(explorer, view)
         if abilities.renders:
-            with gr.Tab("Exchange slots"):
+            with gr.Tab("Exchange"):
                 _exchange_tab(explorer, options)
         if abilities.latents:
             with gr.Tab("Latents"):
@@ -154,14 +157,12 @@ def _options(explorer: Explorer) -> list[Any]:
     num_slots, modes = gr.State(None), gr.State(_AS_TRAINED)
     with gr.Accordion("Settings", open=False), gr.Row():
         if abilities.num_slots is not None:
-            num_slots = gr.Slider(
-                1,
-                MAX_SLOTS,
+            num_slots = gr.Dropdown(
+                list(range(1, explorer.max_slots + 1)),
                 value=abilities.num_slots,
-                step=1,
                 label="Number of slots",
                 info="Another number is compiled first: some seconds.",
-                min_width=240,
+                min_width=200,
             )
         seed = gr.Number(
             0,
@@ -196,15 +197,17 @@ def _image_chooser(explorer: Explorer, options: list[Any], name: str) -> Any:
         )
         gallery = gr.Gallery(
             [str(file) for file in samples],
-            label="or a sample",
+            label="Samples",
             columns=len(samples),
             rows=1,
             height=130,
+            show_label=False,
             allow_preview=False,
             interactive=False,
             object_fit="cover",
             buttons=[],
             min_width=240,
+            elem_classes="samples",
             elem_id=f"{name.replace(' ', '_')}_samples",
         )
 
@@ -235,10 +238,8 @@ def _segment_tab(explorer: Explorer, view: Any) -> None:
             alpha = gr.Slider(0, 1, value=0.45, step=0.05, label="Opacity", elem_id="opacity")
         with gr.Column(scale=2, min_width=300):
             summary = gr.Markdown("Drop an image in, or take a sample.")
-            repainted = _picture("Painted by the decoder, of the slots that are on", "repainted")
-            repainted.visible = abilities.renders
-            boxes = _picture("Boxes", "boxes")
-            boxes.visible = abilities.boxes
+            repainted = _picture("Painted by the decoder", "repainted", visible=abilities.renders)
+            boxes = _picture("Boxes", "boxes", visible=abilities.boxes)
 
     def paint(view: View, alpha: float, *controls: Any) -> Any:
         slots = pictures.tiled_slots(view.result)
@@ -275,9 +276,9 @@ def _segment_tab(explorer: Explorer, view: Any) -> None:
         if view_now is None:
             return
         switches, pickers = [], []
-        with gr.Row():
+        with gr.Row(elem_classes="tiles"):
             for slot in pictures.tiled_slots(view_now.result):
-                with gr.Column(elem_classes="tile", min_width=150):
+                with gr.Column(elem_classes="tile", min_width=140):
                     switches.append(_switch(view_now, slot, f"Slot {slot + 1}", True))
                     pickers.append(
                         gr.ColorPicker(pictures.color_code(slot), label="Color", container=False)
@@ -307,9 +308,9 @@ def _segment_tab(explorer: Explorer, view: Any) -> None:
 
 def _exchange_tab(explorer: Explorer, options: list[Any]) -> None:
     gr.Markdown("Ticked slots move to the other image; the decoder paints both anew.")
-    views = []
+    names, views = ("first image", "second image"), []
     with gr.Row():
-        for name in ("first image", "second image"):
+        for name in names:
             with gr.Column(min_width=300):
                 view = _image_chooser(explorer, options, name)
                 picture = _picture(name.capitalize(), name.replace(" ", "_"))
@@ -320,9 +321,8 @@ def _exchange_tab(explorer: Explorer, options: list[Any]) -> None:
                     show_progress="hidden",
                     api_visibility="private",
                 )
-                painted = _picture("With the slots of both", f"{name.replace(' ', '_')}_exchanged")
-                views.append((view, painted))
-    first, second = (view for view, _ in views)
+                views.append(view)
+    first, second = views
 
     def exchange(first: View, second: View, *ticks: bool) -> list[Any]:
         slots = [pictures.tiled_slots(view.result) for view in (first, second)]
@@ -334,7 +334,6 @@ def _exchange_tab(explorer: Explorer, options: list[Any]) -> None:
         both = pictures.exchanged((first.result.slots, second.result.slots), (moved[0], moved[1]))
         return [pictures.enlarged(explorer.render(slots)) for slots in both]
 
-    outputs = [painted for _, painted in views]
     private = {"show_progress": "hidden", "api_visibility": "private"}
 
     @gr.render(
@@ -344,7 +343,7 @@ def _exchange_tab(explorer: Explorer, options: list[Any]) -> None:
         columns = []
         with gr.Row():
             for number, view in enumerate((now, other), 1):
-                with gr.Column(min_width=300), gr.Row():
+                with gr.Column(min_width=300), gr.Row(elem_classes=["tiles", "small"]):
                     columns.append(
                         [
                             _ticked_tile(view, slot, f"{number}.{slot + 1}")
@@ -362,6 +361,12 @@ def _exchange_tab(explorer: Explorer, options: list[Any]) -> None:
                 **private,
             )
 
+    with gr.Row():
+        outputs = [
+            _picture(f"{name.capitalize()} after the exchange", f"{name.replace(' ', '_')}_after")
+            for name in names
+        ]
+
 
 def _latents_tab(explorer: Explorer, view: Any) -> None:
     gr.Markdown("The latents of a slot that say most of the image, in steps of the prior.")
@@ -373,15 +378,6 @@ def _latents_tab(explorer: Explorer, view: Any) -> None:
             return
         slots = pictures.tiled_slots(now.result)
         choices = [(f"Slot {slot + 1}", slot) for slot in slots]
-        with gr.Row():
-            with gr.Column(min_width=300):
-                chosen = gr.Radio(choices, value=slots[0], label="Slot")
-                values = [
-                    gr.Slider(-3, 3, step=0.05, label=f"Latent {i}")
-                    for i in range(1, 1 + len(widest_latents(now.result, slots[0])))
-                ]
-            with gr.Column(min_width=300):
-                painted = _picture("Painted by the decoder", "walked")
 
         def take(slot: int) -> list[float]:
             means = now.result.slots[slot, widest_latents(now.result, slot)]
@@ -392,6 +388,16 @@ def _latents_tab(explorer: Explorer, view: Any) -> None:
             changed[slot, widest_latents(now.result, slot)] = values
             return pictures.enlarged(explorer.render(changed))
 
+        with gr.Row():
+            with gr.Column(min_width=300):
+                chosen = gr.Radio(choices, value=slots[0], label="Slot")
+                values = [
+                    gr.Slider(-3, 3, value=value, step=0.05, label=f"Latent {number}")
+                    for number, value in enumerate(take(slots[0]), 1)
+                ]
+            with gr.Column(min_width=300):
+                before = pictures.enlarged(explorer.render(now.result.slots))
+                painted = _picture("Painted by the decoder", "walked", value=before)
         private = {"show_progress": "hidden", "api_visibility": "private"}
         chosen.change(told(take), chosen, values, **private)
         gr.on(
@@ -402,9 +408,6 @@ def _latents_tab(explorer: Explorer, view: Any) -> None:
             trigger_mode="always_last",
             **private,
         )
-        for slider, value in zip(values, take(slots[0]), strict=True):
-            slider.value = value
-        painted.value = None
 
 
 def _attention_tab(explorer: Explorer, view: Any) -> None:
@@ -412,6 +415,7 @@ def _attention_tab(explorer: Explorer, view: Any) -> None:
     gallery = gr.Gallery(
         label="Iterations",
         columns=4,
+        height="auto",
         object_fit="contain",
         interactive=False,
         buttons=[],
@@ -441,6 +445,7 @@ def _samples_tab(explorer: Explorer) -> None:
     gallery = gr.Gallery(
         label="New scenes",
         columns=4,
+        height="auto",
         object_fit="contain",
         interactive=False,
         buttons=[],
@@ -455,10 +460,18 @@ def _samples_tab(explorer: Explorer) -> None:
     button.click(sampled, [seed, temperature], gallery, api_visibility="private")
 
 
-def _picture(label: str, name: str) -> Any:
+def _picture(label: str, name: str, value: Any = None, *, visible: bool = True) -> Any:
     """An image that is shown only."""
     return gr.Image(
-        label=label, interactive=False, format="png", buttons=["fullscreen"], elem_id=name
+        value,
+        label=label,
+        visible=visible,
+        interactive=False,
+        format="png",
+        height=320,
+        buttons=["fullscreen"],
+        elem_id=name,
+        elem_classes="picture",
     )
 
 
@@ -476,7 +489,7 @@ def _switch(view: View, slot: int, label: str, value: bool) -> Any:
 
 
 def _ticked_tile(view: View, slot: int, label: str) -> Any:
-    with gr.Column(elem_classes="tile", min_width=110):
+    with gr.Column(elem_classes="tile", min_width=100):
         return _switch(view, slot, f"Slot {label}", False)
 
 

@@ -15,7 +15,7 @@ from objdisc_jax.data.images import read_rgb, stored_size
 from objdisc_jax.errors import UserError
 from objdisc_jax.visualize.palette import palette
 
-MAX_SIDE = 1280
+MAX_SIDE = 1024
 """Larger images are scaled down to it: what is shown and exported."""
 MAX_TILES = 24
 """Slots that are shown of an image, those with the most pixels."""

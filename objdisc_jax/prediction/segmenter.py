@@ -16,7 +16,7 @@ from objdisc_jax import config as configs
 from objdisc_jax import segmentation, sharding
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
-from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
+from objdisc_jax.evaluation.chunks import CHUNK, in_chunks, whole_chunks
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
 from objdisc_jax.preprocessing import prepare_batch, prepare_images, to_unit_range
@@ -60,6 +60,8 @@ class Segmenter:
         background: how background is told from objects; what it leaves open is as the run's config
             has it.
         batch_size: images at a time, rounded up to whole chunks on every device.
+        one_by_one: images are chunks of their own on a single device: one takes a fraction of the
+            time, all together more, and the last bits are others.
         details: whether to compute slots, count, reconstruction and extras.
         panel: whether to compute the rows of the panel.
         settings: of the model, in place of the run's: the number of slots, say. Its parameters keep
@@ -80,11 +82,13 @@ class Segmenter:
         which: str = "latest",
         background: Mapping[str, Any] | None = None,
         batch_size: int = 16,
+        one_by_one: bool = False,
         details: bool = False,
         panel: bool = False,
         settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
-        self._mesh = sharding.data_mesh(jax.local_devices())
+        devices = jax.local_devices()
+        self._mesh = sharding.data_mesh(devices[:1] if one_by_one else devices)
         config = configs.load(workdir) if settings else None
         for name, value in settings.items():
             assert config is not None
@@ -106,9 +110,10 @@ class Segmenter:
             )
         self.run = run
         self.background = {**run.config.background.to_dict(), **(background or {})}
-        self._batch_size = whole_chunks(batch_size, self._mesh)
+        chunk = 1 if one_by_one else CHUNK
+        self._batch_size = whole_chunks(batch_size, self._mesh, chunk)
         predict = functools.partial(self._predict, details=details, panel=panel)
-        self._step = in_chunks(predict, self._mesh)
+        self._step = in_chunks(predict, self._mesh, chunk)
         self._attention = jax.jit(self._attend)
 
     @staticmethod
