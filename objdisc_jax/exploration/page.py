@@ -281,7 +281,12 @@ def _segment_tab(explorer: Explorer, view: Any) -> None:
                 with gr.Column(elem_classes="tile", min_width=140):
                     switches.append(_switch(view_now, slot, f"Slot {slot + 1}", True))
                     pickers.append(
-                        gr.ColorPicker(pictures.color_code(slot), label="Color", container=False)
+                        gr.ColorPicker(
+                            pictures.color_code(slot),
+                            label="Color",
+                            container=False,
+                            interactive=True,
+                        )
                     )
                     file = pictures.export(view_now.result, slot, view_now.folder, view_now.name)
                     gr.DownloadButton("Save as PNG", value=file, size="sm")
@@ -390,9 +395,11 @@ def _latents_tab(explorer: Explorer, view: Any) -> None:
 
         with gr.Row():
             with gr.Column(min_width=300):
-                chosen = gr.Radio(choices, value=slots[0], label="Slot")
+                chosen = gr.Radio(choices, value=slots[0], label="Slot", interactive=True)
                 values = [
-                    gr.Slider(-3, 3, value=value, step=0.05, label=f"Latent {number}")
+                    gr.Slider(
+                        -3, 3, value=value, step=0.05, label=f"Latent {number}", interactive=True
+                    )
                     for number, value in enumerate(take(slots[0]), 1)
                 ]
             with gr.Column(min_width=300):
@@ -485,7 +492,7 @@ def _switch(view: View, slot: int, label: str, value: bool) -> Any:
         buttons=[],
         **_NO_CONTAINER,
     )
-    return gr.Checkbox(value, label=label, container=False)
+    return gr.Checkbox(value, label=label, container=False, interactive=True)
 
 
 def _ticked_tile(view: View, slot: int, label: str) -> Any:
