@@ -29,6 +29,7 @@ COMMANDS = {
     "train": Command("main", "train an experiment, or go on with it"),
     "eval": Command("main", "score a trained model on a split of a data set", ("--mode=eval",)),
     "predict": Command("predict", "segment your own images"),
+    "explore": Command("explore", "try a trained model out in the browser"),
     "compare": Command("compare", "put runs beside each other"),
     "convert": Command("convert", "take weights to PyTorch and back, make pretrained models"),
     "inspect": Command("data.inspect", "look at a data set and measure how fast it is read"),

@@ -18,11 +18,12 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from objdisc_jax import pretrained, visualize
+from objdisc_jax import pretrained, segmentation, visualize
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.images import ReadOptions, read_rgb, to_rgb
 from objdisc_jax.errors import UserError
@@ -37,7 +38,11 @@ ImageLike = Image.Image | np.ndarray | str | os.PathLike[str]
 
 
 def load(
-    source: str | os.PathLike[str], *, step: str | int = "latest", **settings: Any
+    source: str | os.PathLike[str],
+    *,
+    step: str | int = "latest",
+    one_by_one: bool = False,
+    **settings: Any,
 ) -> "Trained":
     """Loads a trained model.
 
@@ -45,6 +50,8 @@ def load(
         source: a run directory, the name of a pretrained model (`list_pretrained`), the folder of
             one, or OWNER/NAME on the Hugging Face Hub.
         step: the checkpoint of a run: "latest", "best" or a step.
+        one_by_one: images are computed one at a time. One takes a fraction of the time, many take
+            longer, and a pixel between two slots may fall to the other one than with `predict`.
         **settings: of the model, in place of those it was trained with, where its parameters keep
             their shapes: `num_slots=5`, say.
 
@@ -54,7 +61,7 @@ def load(
     folder = Path(source).expanduser()
     if not (folder / pretrained.CONFIG).is_file():
         folder = pretrained.find(os.fspath(source))
-    return Trained(folder, step=str(step), settings=settings)
+    return Trained(folder, step=str(step), one_by_one=one_by_one, settings=settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Segmentation:
         segmentation: labels of its pixels, uint8 `[H, W]`: 0 is background, i + 1 is slot i.
         masks: soft, `[k, h, w]`, sum to 1 over k.
         slots: `[k, d]`.
+        background: index of the mask that is the model's own background; None if it has none.
         recon: the model's reconstruction, in [0, 1], `[h, w, 3]`; None if it makes none.
         crop: what the model saw of the image: top, bottom, left, right.
         boxes: of the objects, in pixels of the image, `[n, 4]`: top, bottom, left, right; None if
@@ -78,6 +86,7 @@ class Segmentation:
     segmentation: UInt8[np.ndarray, "H W"]
     masks: Float[np.ndarray, "k h w"]
     slots: Float[np.ndarray, "k d"]
+    background: int | None
     recon: Float[np.ndarray, "h w 3"] | None
     crop: tuple[int, int, int, int]
     boxes: Float[np.ndarray, "n 4"] | None
@@ -117,10 +126,16 @@ class Trained:
         folder: Path,
         *,
         step: str = "latest",
+        one_by_one: bool = False,
         settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
         self._segmenter = Segmenter(
-            folder, which=step, details=True, settings=settings, batch_size=1
+            folder,
+            which=step,
+            details=True,
+            settings=settings,
+            batch_size=1,
+            one_by_one=one_by_one,
         )
         run: run_dir.TrainedModel = self._segmenter.run
         self.config, self.step = run.config, run.step
@@ -133,15 +148,32 @@ class Trained:
         return f"<{self.config.model.name} of {width}x{height} pixels, step {self.step:,}>"
 
     @overload
-    def segment(self, images: ImageLike, *, crop: inputs.Crop | None = ...) -> Segmentation: ...
+    def segment(
+        self,
+        images: ImageLike,
+        *,
+        crop: inputs.Crop | None = ...,
+        seed: int = ...,
+        background: str | None = ...,
+    ) -> Segmentation: ...
 
     @overload
     def segment(
-        self, images: Sequence[ImageLike], *, crop: inputs.Crop | None = ...
+        self,
+        images: Sequence[ImageLike],
+        *,
+        crop: inputs.Crop | None = ...,
+        seed: int = ...,
+        background: str | None = ...,
     ) -> list[Segmentation]: ...
 
     def segment(
-        self, images: ImageLike | Sequence[ImageLike], *, crop: inputs.Crop | None = None
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        crop: inputs.Crop | None = None,
+        seed: int = 0,
+        background: str | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Segments an image or several, each as if it were alone.
 
@@ -149,23 +181,40 @@ class Trained:
             images: one, or a list of them.
             crop: what the model sees of each, see `objdisc_jax.data.inputs.Crop`; by default as
                 `predict` has it.
+            seed: of the noise, of slots before the first iteration say; 0 is `predict`'s.
+            background: how background is told from objects, a mode of `objdisc_jax.segmentation`
+                ("none", "low_confidence", "largest_segment" or "both"); by default as the model's
+                experiment has it.
 
         Raises:
-            UserError: an image cannot be read, or is too small for the crop.
+            UserError: an image cannot be read, or is too small for the crop; or there is no such
+                mode.
         """
+        how = self._background(background)
         single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
-        if crop is None:
-            crop = "none" if self.model.settings.has_coarse_masks else "data"
-        cropping = inputs.Cropping(crop, self._declaration, self.model.resolution)
-        options = self._declaration.read_options
+        cropping, options = self._cropping(crop), self._declaration.read_options
         read = [_as_image(image, options) for image in ([images] if single else images)]
         seen = [cropping.see(image) for image in read]
-        found = dict(self._segmenter((number, pixels) for number, (_, pixels) in enumerate(seen)))
+        numbered = ((number, pixels) for number, (_, pixels) in enumerate(seen))
+        found = dict(self._segmenter(numbered, draw=seed, background=how))
         results = [
-            self._result(np.asarray(image), box, found[number])
+            self._result(np.asarray(image), box, found[number], how)
             for number, (image, (box, _)) in enumerate(zip(read, seen, strict=True))
         ]
         return results[0] if single else results
+
+    def attention(
+        self, image: ImageLike, *, crop: inputs.Crop | None = None, seed: int = 0
+    ) -> Float[np.ndarray, "t k h w"]:
+        """How every iteration t of attention divides an image's features among the slots.
+
+        Sums to 1 over k; of the features' own grid h x w. The arguments are those of `segment`.
+
+        Raises:
+            UserError: the model has no such iterations, or the image cannot be read.
+        """
+        _, pixels = self._cropping(crop).see(_as_image(image))
+        return self._segmenter.attention(pixels, draw=seed)
 
     def render(self, slots: ArrayLike) -> Float[np.ndarray, "b h w 3"]:
         """Paints slots `[b, k, d]`: some of an image's, or those of several mixed; in [0, 1].
@@ -199,21 +248,52 @@ class Trained:
         noise = self.model.noise(jax.random.key(seed), count)
         return np.asarray(sample(noise, step=jnp.int32(self.step), **options))
 
+    def can_take(self, **settings: Any) -> bool:
+        """Whether `load` takes these settings of the model: they exist, parameters keep shapes."""
+        try:
+            changed = dataclasses.replace(self.model.settings, **settings)
+        except (TypeError, UserError):
+            return False
+        other = nnx.eval_shape(lambda: type(self.model)(changed, rngs=nnx.Rngs(0)))
+        shapes = [
+            {path: leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model))}
+            for model in (self.model, other)
+        ]
+        return shapes[0] == shapes[1]
+
+    def _cropping(self, crop: inputs.Crop | None) -> inputs.Cropping:
+        if crop is None:
+            crop = "none" if self.model.settings.has_coarse_masks else "data"
+        return inputs.Cropping(crop, self._declaration, self.model.resolution)
+
+    def _background(self, mode: str | None) -> Mapping[str, Any]:
+        if mode is None:
+            return self._segmenter.background
+        if mode not in segmentation.MODES:
+            allowed = ", ".join(segmentation.MODES)
+            raise UserError(f"background: got {mode!r}; allowed are {allowed}. Choose one of them.")
+        return {**self._segmenter.background, "mode": mode}
+
     def _rendered(self, slots: Array) -> Array:
         image = self.model.render(slots, step=jnp.int32(self.step))
         return jnp.clip(to_unit_range(image, self.model.input_range), 0.0, 1.0)
 
     def _result(
-        self, image: np.ndarray, crop: tuple[int, int, int, int], found: Segmented
+        self,
+        image: np.ndarray,
+        crop: tuple[int, int, int, int],
+        found: Segmented,
+        background: Mapping[str, Any],
     ) -> Segmentation:
         details = dict(found.details)
         count = details.pop("count", None)
         size = (image.shape[0], image.shape[1])
         return Segmentation(
             image=image,
-            segmentation=at_full_size(size, crop, found, self._segmenter.background),
+            segmentation=at_full_size(size, crop, found, background),
             masks=found.masks,
             slots=details.pop("slots"),
+            background=found.own_background,
             recon=found.recon,
             crop=crop,
             boxes=self._boxes(details, crop),

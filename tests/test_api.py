@@ -109,6 +109,12 @@ def test_an_image_beside_others_is_as_alone(model, scenes):
     assert np.any(together[0].masks != alone.masks)
 
 
+def test_images_one_by_one_are_nearly_the_same(runs, model, scenes):
+    alone = objdisc_jax.load(runs / "slot_attention", one_by_one=True).segment(list(scenes))
+    for result, other in zip(alone, model.segment(list(scenes)), strict=True):
+        np.testing.assert_allclose(result.masks, other.masks, atol=1e-4)
+
+
 def test_slots_are_painted_as_they_were_reconstructed(model, scenes):
     result = model.segment(scenes[0])
     np.testing.assert_allclose(model.render(result.slots[None])[0], result.recon, atol=1e-5)
@@ -159,3 +165,37 @@ def test_bad_input_is_told(runs, model, tmp_path):
         model.segment(tmp_path / "text.png")
     with pytest.raises(UserError, match="makes no image of its slots"):
         objdisc_jax.load(runs / "gnm").render(np.zeros((1, 2, 3), np.float32))
+
+
+def test_a_seed_is_another_draw_of_the_noise(model, scenes):
+    default, zero, one = (
+        model.segment(scenes[0], **seed) for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    np.testing.assert_array_equal(zero.slots, default.slots)
+    assert np.abs(one.slots - zero.slots).max() > 1e-3
+
+
+def test_background_is_told_as_asked(model, scenes):
+    assert model.segment(scenes[0], background="none").segmentation.min() == 1
+    assert model.segment(scenes[0], background="largest_segment").segmentation.min() == 0
+    with pytest.raises(UserError, match=r"background: got 'all'.*largest_segment"):
+        model.segment(scenes[0], background="all")
+
+
+def test_attention_is_that_of_every_iteration(runs, model, scenes):
+    attn = model.attention(scenes[0], seed=2)
+    last = model.segment(scenes[0], seed=2).extras["attn"]
+    iterations = model.model.settings.num_iterations + 1  # implicit: one more
+    assert attn.shape == (iterations, 3, 16, 16)
+    np.testing.assert_allclose(attn[-1].reshape(3, -1).T, last, atol=1e-5)
+    np.testing.assert_allclose(attn.sum(1), 1, atol=1e-5)
+    assert np.abs(attn[0] - attn[1]).max() > 1e-3
+    with pytest.raises(UserError, match="no iterations of attention"):
+        objdisc_jax.load(runs / "gnm").attention(scenes[0])
+
+
+def test_settings_that_keep_the_parameters_are_known(model):
+    assert model.can_take(num_slots=5)
+    assert not model.can_take(slot_size=16)
+    assert not model.can_take(num_slots=0)
+    assert not model.can_take(nothing=1)

@@ -76,6 +76,8 @@ ALLOWED = {
         "training",
         "cli",
     },
+    "exploration": {"api", "models", "data", "visualize"},
+    "explore": {"exploration", "cli"},
     "comparison": {"config", "visualize"},
     "compare": {"comparison", "cli"},
     "convert": {"training", "config", "cli", "interop", "sharding"},

@@ -16,20 +16,21 @@ CHUNK = 16
 turn a pixel between two equal masks; with this one shape every image gets the same bits always."""
 
 
-def whole_chunks(batch_size: int, mesh: Mesh) -> int:
+def whole_chunks(batch_size: int, mesh: Mesh, chunk: int = CHUNK) -> int:
     """The batch size rounded up to whole chunks on every device."""
-    step = mesh.size * CHUNK
+    step = mesh.size * chunk
     return -(-batch_size // step) * step
 
 
 def in_chunks(
-    function: Callable[[base.Params, Any, Array], Any], mesh: Mesh
+    function: Callable[[base.Params, Any, Array], Any], mesh: Mesh, chunk: int = CHUNK
 ) -> Callable[[base.Params, Any, Any], Any]:
     """Jits a function of (parameters, examples, step), devices sharing the examples.
 
     Args:
         function: its result, like the examples, is a tree of arrays `[b, ...]`.
         mesh: the devices.
+        chunk: images that a device computes at a time; with another number the bits are others.
 
     Returns:
         The same function for a number of examples that `whole_chunks` returns. All devices have
@@ -37,8 +38,8 @@ def in_chunks(
     """
 
     def compute(params, examples, step):
-        chunks = jax.tree.map(lambda x: rearrange(x, "(n c) ... -> n c ...", c=CHUNK), examples)
-        found = jax.lax.map(lambda chunk: function(params, chunk, step), chunks)
+        chunks = jax.tree.map(lambda x: rearrange(x, "(n c) ... -> n c ...", c=chunk), examples)
+        found = jax.lax.map(lambda some: function(params, some, step), chunks)
         return jax.tree.map(lambda x: rearrange(x, "n c ... -> (n c) ..."), found)
 
     everywhere, divided = sharding.replicated(mesh), sharding.batched(mesh)

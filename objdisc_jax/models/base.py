@@ -142,6 +142,14 @@ class Model(nnx.Module, abc.ABC):
         """
         raise NotImplementedError
 
+    def attention(self, batch: Batch, noise: Noise, *, step: Step) -> Float[Array, "b t k h2 w2"]:
+        """How every iteration t of attention divides the features' grid among the slots.
+
+        Raises:
+            NotImplementedError: the model has no such iterations.
+        """
+        raise NotImplementedError
+
     def expand_noise(self, noise: Noise) -> Noise:
         """The same noise written out, where `noise` holds seeds in place of large draws.
 

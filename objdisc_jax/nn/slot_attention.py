@@ -171,6 +171,19 @@ class SlotAttention(nnx.Module):
             slots = self._iterate(with_gradient - 1, slots, keys, values)
         return self.step(slots, keys, values)
 
+    def iterations(
+        self, inputs: Float[Array, "b n c"], noise: Float[Array, "b k d"] | None
+    ) -> Float[Array, "b t n k"]:
+        """How each iteration divides the input among the slots; the last is that of a call."""
+        keys, values = self.project_inputs(inputs)
+
+        def iterate(slots: Array, _: None) -> tuple[Array, Array]:
+            return self.step(slots, keys, values)
+
+        count = self.settings.num_iterations + (self.settings.gradient == "implicit")
+        slots = self.initial_slots(inputs.shape[0], noise)
+        return jnp.moveaxis(lax.scan(iterate, slots, length=count)[1], 0, 1)
+
     def first_attention(
         self, inputs: Float[Array, "b n c"], noise: Float[Array, "b k d"] | None
     ) -> Float[Array, "b n k"]:

@@ -16,7 +16,7 @@ from objdisc_jax import config as configs
 from objdisc_jax import segmentation, sharding
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
-from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
+from objdisc_jax.evaluation.chunks import CHUNK, in_chunks, whole_chunks
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
 from objdisc_jax.preprocessing import prepare_batch, prepare_images, to_unit_range
@@ -60,6 +60,8 @@ class Segmenter:
         background: how background is told from objects; what it leaves open is as the run's config
             has it.
         batch_size: images at a time, rounded up to whole chunks on every device.
+        one_by_one: images are chunks of their own on a single device: one takes a fraction of the
+            time, all together more, and the last bits are others.
         details: whether to compute slots, count, reconstruction and extras.
         panel: whether to compute the rows of the panel.
         settings: of the model, in place of the run's: the number of slots, say. Its parameters keep
@@ -80,11 +82,13 @@ class Segmenter:
         which: str = "latest",
         background: Mapping[str, Any] | None = None,
         batch_size: int = 16,
+        one_by_one: bool = False,
         details: bool = False,
         panel: bool = False,
         settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
-        self._mesh = sharding.data_mesh(jax.local_devices())
+        devices = jax.local_devices()
+        self._mesh = sharding.data_mesh(devices[:1] if one_by_one else devices)
         config = configs.load(workdir) if settings else None
         for name, value in settings.items():
             assert config is not None
@@ -106,9 +110,11 @@ class Segmenter:
             )
         self.run = run
         self.background = {**run.config.background.to_dict(), **(background or {})}
-        self._batch_size = whole_chunks(batch_size, self._mesh)
+        chunk = 1 if one_by_one else CHUNK
+        self._batch_size = whole_chunks(batch_size, self._mesh, chunk)
         predict = functools.partial(self._predict, details=details, panel=panel)
-        self._step = in_chunks(predict, self._mesh)
+        self._step = in_chunks(predict, self._mesh, chunk)
+        self._attention = jax.jit(self._attend)
 
     @staticmethod
     def _makes(run: run_dir.TrainedModel) -> Set[str]:
@@ -121,23 +127,33 @@ class Segmenter:
         ).keys()
 
     def __call__(
-        self, images: Iterable[tuple[Key, UInt8[np.ndarray, "h w 3"]]]
+        self,
+        images: Iterable[tuple[Key, UInt8[np.ndarray, "h w 3"]]],
+        *,
+        draw: int = 0,
+        background: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[Key, Segmented]]:
         """Yields the results of images as they come, each with the key that the image had.
 
         A batch is read and started before the results of the one before are waited for. Images of
         one size keep their order; a program is compiled for each size, so there should be few.
 
+        Args:
+            images: with their keys.
+            draw: number of the noise that all of them get.
+            background: how background is told from objects, in place of `self.background`.
+
         Raises:
             UserError: the model has no masks.
         """
+        background = self.background if background is None else background
         started = None
         for keys, pixels in self._batches(images):
-            before, started = started, (keys, self._start(pixels))
+            before, started = started, (keys, self._start(pixels, draw))
             if before is not None:
-                yield from self._finish(*before)
+                yield from self._finish(*before, background)
         if started is not None:
-            yield from self._finish(*started)
+            yield from self._finish(*started, background)
 
     def _batches(self, images: Iterable[tuple[Key, Any]]) -> Iterator[tuple[list[Key], Any]]:
         """Batches of images of one size, all full but the last of each size."""
@@ -151,20 +167,38 @@ class Segmenter:
                 yield keys, batch
         yield from waiting.values()
 
-    def _start(self, images: list[np.ndarray]) -> _Found:
+    def attention(
+        self, image: UInt8[np.ndarray, "h w 3"], *, draw: int = 0
+    ) -> Float[np.ndarray, "t k h2 w2"]:
+        """How every iteration of the model divides an image among the slots.
+
+        Raises:
+            UserError: the model has no attention.
+        """
+        fields = {"image": jnp.asarray(image[None]), "index": jnp.array([draw], jnp.int32)}
+        try:
+            attn = self._attention(self.run.params, fields, jnp.int32(self.run.step))
+        except NotImplementedError:
+            name = self.run.config.model.name
+            raise UserError(f"The model {name!r} has no iterations of attention.") from None
+        return np.asarray(attn[0])
+
+    def _start(self, images: list[np.ndarray], draw: int) -> _Found:
         padding = [images[0]] * (self._batch_size - len(images))
         batch = {
             "image": np.stack(images + padding),
-            "index": np.zeros(self._batch_size, np.int32),  # so that all have the same noise
+            "index": np.full(self._batch_size, draw, np.int32),  # so that all have the same noise
         }
         step = jnp.int32(self.run.step)
         return self._step(self.run.params, sharding.put_batch(batch, self._mesh), step)
 
-    def _finish(self, keys: list[Key], found: _Found) -> Iterator[tuple[Key, Segmented]]:
+    def _finish(
+        self, keys: list[Key], found: _Found, background: Mapping[str, Any]
+    ) -> Iterator[tuple[Key, Segmented]]:
         found = jax.device_get(found)
         found = jax.tree.map(lambda x: x[: len(keys)], found)
         own = found.own_background
-        labels = segmentation.segment(found.masks, background=own, **self.background)
+        labels = segmentation.segment(found.masks, background=own, **background)
         for i, key in enumerate(keys):
             yield (
                 key,
@@ -179,14 +213,25 @@ class Segmenter:
                 ),
             )
 
+    def _with_made(self, model: base.Model, fields: dict[str, Any]) -> dict[str, Any]:
+        """Fields with those that the run read from a file, made of the images."""
+        if not self._made:
+            return fields
+        image = prepare_images(fields["image"], model.resolution, model.input_range)
+        made = model.encode_frozen(image)
+        return {**fields, **{name: made[name] for name in self._made}}
+
+    def _attend(self, params: base.Params, fields: Any, step: base.Step) -> Array:
+        model = base.merge(self.run.graphdef, params)
+        noise = evaluation_noise(model, self.run.config.seed, fields["index"])
+        batch = prepare_batch(self._with_made(model, fields), model)
+        return model.attention(batch, noise, step=step)
+
     def _predict(
         self, params: base.Params, fields: Any, step: base.Step, *, details: bool, panel: bool
     ) -> _Found:
         model, seed = base.merge(self.run.graphdef, params), self.run.config.seed
-        if self._made:  # what the run read from a file
-            image = prepare_images(fields["image"], model.resolution, model.input_range)
-            made = model.encode_frozen(image)
-            fields = {**fields, **{name: made[name] for name in self._made}}
+        fields = self._with_made(model, fields)
         if panel:
             rows, prediction = visualization.draw(model, fields, seed, step)
         else:

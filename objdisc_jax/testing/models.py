@@ -237,6 +237,18 @@ def rendered_slots_are_images(case: ModelCase) -> None:
     assert jnp.all(jnp.isfinite(images))
 
 
+def attention_divides_the_grid(case: ModelCase) -> None:
+    """`attention`, where the model has it, sums to 1 over slots in every iteration."""
+    try:
+        attn = case.model.attention(case.batch, case.noise, step=STEP)
+    except NotImplementedError:
+        return
+    slots = case.model.predict(case.batch, case.noise, step=STEP).slots
+    assert len(attn) == len(case.batch)
+    assert attn.shape[2] == slots.shape[1]
+    np.testing.assert_allclose(jnp.sum(attn, axis=2), 1.0, atol=1e-4)
+
+
 def expensive_metrics_are_per_example(case: ModelCase) -> None:
     """Every example has a finite value of each."""
     prediction = case.model.predict(case.batch, case.noise, step=STEP)
@@ -267,6 +279,7 @@ MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     bfloat16_gives_nearly_the_same_in_float32,
     prediction_has_the_promised_shapes,
     rendered_slots_are_images,
+    attention_divides_the_grid,
     expensive_metrics_are_per_example,
     visualizations_are_images,
 )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from objdisc_jax.files import write_atomically
 from objdisc_jax.visualize import png
-from objdisc_jax.visualize.palette import COLORS, check_labels, palette
+from objdisc_jax.visualize.palette import check_labels, palette
 
 PIXELS_PER_OUTLINE = 200
 """Outlines are one pixel wide, and one more for each so many pixels of the image's shorter side."""
@@ -56,7 +56,10 @@ def enlarge(
 
 
 def overlay(
-    image: ArrayLike, segmentation: ArrayLike, alpha: float = 0.45
+    image: ArrayLike,
+    segmentation: ArrayLike,
+    alpha: float = 0.45,
+    colors: UInt8[np.ndarray, "n 3"] | None = None,
 ) -> UInt8[np.ndarray, "*b h w 3"]:
     """Tints every segment in its colour and outlines it; background stays as it is.
 
@@ -64,6 +67,8 @@ def overlay(
         image: RGB [*b, h, w, 3], uint8 or float in [0, 1]; any leading axes, or none.
         segmentation: labels [*b, h, w], 0 for background.
         alpha: strength of the tint in [0, 1]. The outline, drawn inside the segment, is opaque.
+        colors: of labels, RGB, the background's first; those of objects repeat. By default the
+            `palette`.
 
     Returns:
         uint8 RGB of the image's size.
@@ -90,6 +95,7 @@ def overlay(
         labels.reshape(-1),
         (lowest != highest).reshape(-1),
         alpha,
+        palette() if colors is None else colors,
         out=blended.reshape(-1, 3),
     )
     return blended
@@ -114,18 +120,19 @@ def _blend(
     labels: Integer[np.ndarray, " n"],
     outline: Bool[np.ndarray, " n"],
     alpha: float,
+    colors: UInt8[np.ndarray, "c 3"],
     out: UInt8[np.ndarray, "n 3"],
 ) -> None:
     """Tints and outlines pixels by a table, which has the blend of every value with every color."""
     values = np.arange(256)
-    colors = palette()[:, None, :, None].astype(np.float64)
     opacity = np.array([alpha, 1.0])[:, None, None]
-    table = np.round(values + opacity * (colors - values))  # [color, is outline, channel, value]
+    table = colors[:, None, :, None].astype(np.float64)
+    table = np.round(values + opacity * (table - values))  # [color, is outline, channel, value]
     table[0] = values
     table = np.ascontiguousarray(table.astype(np.uint8).transpose(2, 0, 1, 3)).reshape(3, -1)
     # Where in the table a label begins. Colors repeat, but not that of the background.
     begins = np.arange(int(labels.max(initial=0)) + 1)
-    begins[1:] = (begins[1:] - 1) % len(COLORS) + 1
+    begins[1:] = (begins[1:] - 1) % (len(colors) - 1) + 1
     begins *= 2 * len(values)
     for start in range(0, len(labels), _BLOCK):
         block = slice(start, start + _BLOCK)

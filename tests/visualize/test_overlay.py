@@ -18,6 +18,15 @@ def test_background_stays_and_segments_are_tinted_and_outlined():
     np.testing.assert_array_equal(tinted[10, 10], np.round((100 + np.array(COLORS[1])) / 2))
 
 
+def test_colors_of_ones_own_repeat_as_the_palette_does():
+    labels = np.repeat([[0, 1, 2, 3]], 8, axis=1).repeat(8, axis=0)
+    colors = np.array([[9, 9, 9], [250, 0, 0], [0, 250, 0]], np.uint8)
+    tinted = overlay(np.zeros((8, 32, 3)), labels, alpha=1, colors=colors)
+    np.testing.assert_array_equal(
+        tinted[4, [4, 12, 20, 28]], [[0, 0, 0], [250, 0, 0], [0, 250, 0], [250, 0, 0]]
+    )
+
+
 def test_touching_segments_are_outlined_on_both_sides():
     labels = np.repeat([[1, 2]], 5, axis=1).repeat(8, axis=0)
     tinted = overlay(np.zeros((8, 10, 3)), labels, alpha=0)

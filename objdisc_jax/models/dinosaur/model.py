@@ -87,6 +87,12 @@ class DINOSAUR(BackboneModel):
             masks = self._decode(slots, attn, features)[1]
         return Prediction(None, self.at_resolution(masks), slots, extras={"attn": attn})
 
+    def attention(self, batch: Batch, noise: Noise, *, step: Step) -> Float[Array, "b t k h2 w2"]:
+        """Every iteration's attention to the patches."""
+        del step
+        attn = self.slot_attention.iterations(self.features(batch), noise.get("slots"))
+        return rearrange(attn, "b t (h w) k -> b t k h w", h=self.settings.grid[0])
+
     def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """Features, and what is reconstructed of them, by the features' principal components."""
         del step

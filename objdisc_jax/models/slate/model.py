@@ -127,6 +127,13 @@ class SLATE(Model):
         masks = repeat(masks, "b k h w -> b k (h i) (w j)", i=PATCH, j=PATCH)
         return Prediction(self.decode_image(tokens), masks, slots, extras={"tokens": tokens})
 
+    def attention(self, batch: Batch, noise: Noise, *, step: Step) -> Float[Array, "b t k h2 w2"]:
+        """Every iteration's attention to the tokens."""
+        del step
+        embedded = self.embedding(self.argmax_tokens(batch.image))[:, 1:]
+        attn = self.slot_attention.iterations(embedded, noise.get("slots"))
+        return rearrange(attn, "b t (h w) k -> b t k h w", h=self.settings.grid[0])
+
     def decode_image(self, tokens: Int[Array, "b t"]) -> Float[Array, "b h w 3"]:
         """The dVAE's image of tokens."""
         recon = self.dvae.decode(self.dvae.embed_tokens(tokens), self.resolution)

@@ -159,6 +159,15 @@ class SlotAttentionAutoEncoder(Model):
         recon, recons, masks = self.decode(slots)
         return Prediction(recon, masks, slots, extras={"recons": recons, "attn": attn})
 
+    def attention(self, batch: Batch, noise: Noise, *, step: Step) -> Float[Array, "b t k h2 w2"]:
+        """Every iteration's attention to the encoder's grid."""
+        del step
+        height, width = self.resolution
+        for stride in self.settings.encoder_strides:
+            height, width = -(-height // stride), -(-width // stride)
+        attn = self.slot_attention.iterations(self.encode(batch.image), noise.get("slots"))
+        return rearrange(attn, "b t (h w) k -> b t k h w", h=height, w=width)
+
     def visualize(self, batch: Batch, noise: Noise, *, step: Step) -> dict[str, Array]:
         """What each slot paints, shown on white where its mask is low."""
         prediction = self.predict(batch, noise, step=step)

@@ -1,0 +1,157 @@
+"""A trained model that many visitors ask: what it can do, and results for what they send."""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from objdisc_jax import api
+from objdisc_jax.errors import UserError
+from objdisc_jax.exploration import pictures
+from objdisc_jax.models.base import Model
+
+SAMPLES = Path(__file__).parent / "samples"
+"""Images that come along."""
+MAX_SLOTS = 24
+"""As many slots as may be asked for, of a model that was trained with no more."""
+_MAX_MODELS = 4
+"""Models with other numbers of slots that are kept at a time, the default's not counted."""
+NUM_LATENTS = 6
+"""Sliders of a slot's latents."""
+
+
+class Abilities(NamedTuple):
+    """What the page offers."""
+
+    num_slots: int | None  # the number that it was trained with, where others are possible
+    background: bool  # whether background modes matter: the model has no background of its own
+    renders: bool  # makes images of slots
+    samples: bool  # makes new scenes
+    attends: bool  # has iterations of attention
+    boxes: bool
+    latents: bool  # slots are means of posteriors, worth a walk along their dimensions
+
+
+class Options(NamedTuple):
+    """What a visitor may choose."""
+
+    num_slots: int | None = None  # None: as trained
+    seed: int = 0
+    background: str | None = None  # None: as the experiment has it
+
+
+AS_TRAINED = Options()
+
+
+class Explorer:
+    """A trained model, and its variants with other numbers of slots, for any number of threads.
+
+    It segments an image at once, which compiles what the first visitor needs.
+
+    Args:
+        source: as `objdisc_jax.load` takes it.
+        max_pixels: of an image that is taken.
+
+    Attributes:
+        abilities: what the model can do.
+        name: of the model.
+        max_pixels: of an image that is taken.
+        max_slots: as many as may be asked for.
+        resolution: of the model, height and width.
+
+    Raises:
+        UserError: there is no such model, or it segments no images.
+    """
+
+    def __init__(self, source: Path | str, *, max_pixels: int):
+        self._source, self.max_pixels = source, max_pixels
+        self._trained = api.load(source, one_by_one=True)
+        self._variants: OrderedDict[int, api.Trained] = OrderedDict()
+        self._lock = threading.Lock()
+        self.name = f"{Path(source).name}, {self._trained.config.model.name}"
+        self.resolution = self._trained.model.resolution
+        blank = self._trained.segment(Image.new("RGB", self.resolution[::-1]))
+        self.abilities = self._abilities(blank)
+        self.max_slots = max(MAX_SLOTS, self.abilities.num_slots or 0)
+
+    def _abilities(self, result: api.Segmentation) -> Abilities:
+        model = self._trained.model
+        num_slots = getattr(model.settings, "num_slots", None)
+        free = num_slots is not None and self._trained.can_take(num_slots=num_slots + 1)
+        kind = type(model)
+        return Abilities(
+            num_slots=num_slots if free else None,
+            background=result.background is None,
+            renders=kind.render is not Model.render,
+            samples=hasattr(model, "sample"),
+            attends=kind.attention is not Model.attention,
+            boxes=result.boxes is not None,
+            latents=kind.render is not Model.render and "z_std" in result.extras,
+        )
+
+    def segment(self, file: Path, options: Options = AS_TRAINED) -> api.Segmentation:
+        """Segments an image file, scaled down to `pictures.MAX_SIDE`.
+
+        Raises:
+            UserError: it cannot be read, or an option is not possible.
+        """
+        image = pictures.read_image(file, self.max_pixels)
+        trained = self._variant(options.num_slots)
+        return trained.segment(
+            image, seed=_checked_seed(options.seed), background=options.background
+        )
+
+    def render(self, slots: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "h w 3"]:
+        """What the model paints of slots, in [0, 1].
+
+        Raises:
+            UserError: there is none, or the model paints none.
+        """
+        if not len(slots):
+            raise UserError("There is no slot left to paint. Switch one on.")
+        return self._trained.render(slots[None])[0]
+
+    def attention(
+        self, image: np.ndarray, options: Options = AS_TRAINED
+    ) -> Float[np.ndarray, "t k h2 w2"]:
+        """How every iteration divides an image, see `Trained.attention`."""
+        trained = self._variant(options.num_slots)
+        return trained.attention(image, seed=_checked_seed(options.seed))
+
+    def sample(self, *, seed: int, temperature: float) -> Float[np.ndarray, "b h w 3"]:
+        """Eight new scenes."""
+        return self._trained.sample(8, seed=_checked_seed(seed), temperature=temperature)
+
+    def _variant(self, num_slots: int | None) -> api.Trained:
+        """The model with so many slots."""
+        if num_slots is None or num_slots == self.abilities.num_slots:
+            return self._trained
+        if self.abilities.num_slots is None or not 1 <= num_slots <= self.max_slots:
+            raise UserError(
+                f"Number of slots: got {num_slots}; allowed is 1 to {self.max_slots}, for models "
+                "whose parameters do not depend on it."
+            )
+        with self._lock:
+            if num_slots not in self._variants:
+                self._variants[num_slots] = api.load(
+                    self._source, one_by_one=True, num_slots=num_slots
+                )
+            self._variants.move_to_end(num_slots)
+            while len(self._variants) > _MAX_MODELS:
+                self._variants.popitem(last=False)
+            return self._variants[num_slots]
+
+
+def widest_latents(result: api.Segmentation, slot: int) -> list[int]:
+    """The dimensions of a slot that say most of the image: those of the smallest variance."""
+    return [int(i) for i in np.argsort(result.extras["z_std"][slot], kind="stable")[:NUM_LATENTS]]
+
+
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < 2**31:
+        raise UserError(f"Seed: got {seed}; allowed is 0 to {2**31 - 1}.")
+    return seed

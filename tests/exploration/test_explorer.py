@@ -1,0 +1,83 @@
+"""What models offer to visitors, and what visitors get."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from objdisc_jax import models
+from objdisc_jax.data.synthetic import tetrominoes
+from objdisc_jax.errors import UserError
+from objdisc_jax.exploration import explorer
+from objdisc_jax.exploration.explorer import Explorer, Options
+from tests.exploration import small
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    file = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.fromarray(tetrominoes.generate(0, 0, 1)["image"][0]).save(file)
+    return file
+
+
+@pytest.fixture(scope="module", params=models.names())
+def explored(request, tmp_path_factory):
+    folder = small.write(request.param, tmp_path_factory.mktemp("models") / request.param)
+    if folder is None:
+        pytest.skip("has frozen parts, which are not here")
+    return Explorer(folder, max_pixels=10_000)
+
+
+def test_every_model_does_what_the_page_offers(explored, photo):
+    abilities, result = explored.abilities, explored.segment(photo)
+    assert result.segmentation.shape == (35, 35)
+    assert abilities.boxes == (result.boxes is not None)
+    assert abilities.background == (result.background is None)
+    if abilities.renders:
+        assert explored.render(result.slots).shape == (*explored.resolution, 3)
+    if abilities.attends:
+        assert explored.attention(result.image).shape[1] == len(result.slots)
+    if abilities.samples:
+        assert len(explored.sample(seed=1, temperature=0.5)) == 8
+    if abilities.latents:
+        widest = explorer.widest_latents(result, 0)
+        deviations = result.extras["z_std"][0]
+        assert max(deviations[widest]) <= np.sort(deviations)[len(widest) - 1]
+    if abilities.num_slots is not None:
+        more = explored.segment(photo, Options(num_slots=abilities.num_slots + 1))
+        assert len(more.masks) == abilities.num_slots + 1
+
+
+def test_what_each_model_can_is_known(explored):
+    can = {name for name, value in explored.abilities._asdict().items() if value}
+    expected = {
+        "slot_attention": {"num_slots", "background", "renders", "attends"},
+        "slate": {"num_slots", "background", "renders", "attends"},
+        "iodine": {"num_slots", "background", "renders", "latents"},
+        "gnm": {"samples", "boxes"},
+    }
+    name = explored.name.split(", ")[1]
+    if name not in expected:
+        pytest.skip("not one that this test knows")
+    assert can == expected[name]
+
+
+def test_what_is_not_possible_is_told(explored, photo):
+    for options, message in (
+        (Options(num_slots=0), "1 to 24"),
+        (Options(num_slots=1000), "1 to 24"),
+        (Options(seed=-1), "Seed: got -1"),
+        (Options(background="all"), "background: got 'all'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            explored.segment(photo, options)
+    if explored.abilities.renders:
+        with pytest.raises(UserError, match="no slot left"):
+            explored.render(explored.segment(photo).slots[:0])
+
+
+def test_few_variants_are_kept(tmp_path, photo, monkeypatch):
+    explored = Explorer(small.write("slot_attention", tmp_path / "model"), max_pixels=10_000)
+    monkeypatch.setattr(explorer, "_MAX_MODELS", 1)
+    for num_slots in (2, 4):
+        assert len(explored.segment(photo, Options(num_slots=num_slots)).slots) == num_slots
+    assert list(explored._variants) == [4]
