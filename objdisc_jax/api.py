@@ -213,7 +213,7 @@ class Trained:
         Raises:
             UserError: the model has no such iterations, or the image cannot be read.
         """
-        _, pixels = self._cropping(crop).see(_as_image(image))
+        _, pixels = self._cropping(crop).see(_as_image(image, self._declaration.read_options))
         return self._segmenter.attention(pixels, draw=seed)
 
     def render(self, slots: ArrayLike) -> Float[np.ndarray, "b h w 3"]:
