@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,9 @@ NAMES = f"(?is:.+({'|'.join(map(re.escape, SUFFIXES))}))"
 
 _MOST_IN_MEMORY = 1 << 28
 """Bytes of a file; Pillow itself reads of a larger one, a stack of images say, what it needs."""
+# Below its limit of pixels Pillow warns with a line of its own code.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -19,6 +19,8 @@ from objdisc_jax.files import replacing
 
 LIGHTNING_VERSION = "1.8.6"
 PREFIX = "model."
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of a module's parts, be it the model or a part of it."""
 METADATA = "objdisc_jax"
 
 
@@ -75,7 +77,9 @@ def read(file: Path) -> WeightFile:
             "are not tensors. Save model.state_dict() alone."
         )
     settings = dict(settings) if isinstance(settings, Mapping) else {}
-    return WeightFile(tensors, settings, step, tuple(others))
+    plain = {key.replace(COMPILED, ""): tensor for key, tensor in tensors.items()}
+    is_unambiguous = len(plain) == len(tensors)
+    return WeightFile(plain if is_unambiguous else tensors, settings, step, tuple(others))
 
 
 def write(

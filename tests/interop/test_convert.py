@@ -239,6 +239,9 @@ WRAPPED = {
     "several devices": behind("module."),
     "compiled": behind("_orig_mod."),
     "all of them": behind("model.module._orig_mod."),
+    "a compiled part": lambda s: {
+        key.replace("slot_attention.", "slot_attention._orig_mod."): s[key] for key in s
+    },
     "twice": behind("module.module."),
     "with a loss": lambda s: behind("model.")(s) | {"loss.net.weight": torch.zeros(2)},
     "with more behind the same": lambda s: behind("module.")(s | {"loss.weight": torch.zeros(2)}),
