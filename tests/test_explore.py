@@ -21,7 +21,7 @@ from objdisc_jax.exploration.explorer import SAMPLES
 from tests.exploration import small
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SECONDS = 60
+SECONDS = 120
 """That something may take on a busy machine."""
 
 

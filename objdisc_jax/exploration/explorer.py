@@ -74,7 +74,7 @@ class Explorer:
         self._lock = threading.Lock()
         self.name = f"{Path(source).name}, {self._trained.config.model.name}"
         self.resolution = self._trained.model.resolution
-        blank = self._trained.segment(Image.new("RGB", self.resolution[::-1]))
+        blank = self._trained.segment(Image.new("RGB", (self.resolution[1], self.resolution[0])))
         self.abilities = self._abilities(blank)
         self.max_slots = max(MAX_SLOTS, self.abilities.num_slots or 0)
 

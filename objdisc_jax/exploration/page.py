@@ -9,7 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]
 import numpy as np
@@ -41,7 +41,6 @@ _CSS = """
 _AN_HOUR = 3600
 _AS_TRAINED = "as trained"
 _NO_CONTAINER = {"container": False, "show_label": False}
-P, R = ParamSpec("P"), TypeVar("R")
 
 
 class View:
@@ -56,11 +55,11 @@ class View:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def told(function: Callable[P, R]) -> Callable[P, R]:
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes what goes wrong a message in the page."""
 
     @functools.wraps(function)
-    def with_messages(*args: P.args, **kwargs: P.kwargs) -> R:
+    def with_messages(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except UserError as error:
@@ -381,7 +380,7 @@ def _latents_tab(explorer: Explorer, view: Any) -> None:
         if now is None:
             gr.Markdown("Choose an image in the first tab.")
             return
-        slots = pictures.tiled_slots(now.result)
+        slots = pictures.tiled_slots(now.result) or list(range(len(now.result.slots)))
         choices = [(f"Slot {slot + 1}", slot) for slot in slots]
 
         def take(slot: int) -> list[float]:
@@ -495,7 +494,8 @@ def _switch(view: View, slot: int, label: str, value: bool) -> Any:
     return gr.Checkbox(value, label=label, container=False, interactive=True)
 
 
-def _ticked_tile(view: View, slot: int, label: str) -> Any:
+def _ticked_tile(view: View | None, slot: int, label: str) -> Any:
+    assert view is not None
     with gr.Column(elem_classes="tile", min_width=100):
         return _switch(view, slot, f"Slot {label}", False)
 

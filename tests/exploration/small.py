@@ -1,5 +1,7 @@
-"""Small models with initial parameters, as folders that `objdisc_jax.load` takes."""
+"""Small models with random parameters, as folders that `objdisc_jax.load` takes."""
 
+import jax
+import numpy as np
 from flax import nnx
 
 from objdisc_jax import config as configs
@@ -12,10 +14,14 @@ from tests.conftest import small_config
 def write(name, folder):
     """Writes a small model of a kind; returns its folder, None if it has frozen parts."""
     config = small_config(name)
-    model = models.create(config.model, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: models.create(config.model, rngs=nnx.Rngs(0)))
     if model.frozen:
         return None
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: generator.normal(0, 0.1, leaf.shape).astype(leaf.dtype), base.split(model)[1]
+    )
     folder.mkdir()
-    weights.write(folder / pretrained.WEIGHTS, base.split(model)[1], 100)
+    weights.write(folder / pretrained.WEIGHTS, params, 100)
     configs.save(config, folder)
     return folder
