@@ -134,11 +134,6 @@ def attention_strip(attn: Float[np.ndarray, "k h w"]) -> UInt8[np.ndarray, "H W 
     return enlarged(np.clip(mixed / 255, 0, 1))
 
 
-def attention_of_slot(attn: Float[np.ndarray, "k h w"], slot: int) -> UInt8[np.ndarray, "H W 3"]:
-    """An iteration's attention of one slot, from black (0) to white (1)."""
-    return enlarged(np.repeat(np.clip(attn[slot], 0, 1)[..., None], 3, axis=-1))
-
-
 def enlarged(image: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """A model's image, in [0, 1], with pixels large enough to be seen: whole blocks."""
     factor = max(1, 256 // max(image.shape[:2]))
