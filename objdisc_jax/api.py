@@ -97,6 +97,11 @@ class Segmentation:
         """The image with every segment tinted and outlined; `alpha` is the tint's strength."""
         return Image.fromarray(visualize.overlay(self.image, self.segmentation, alpha))
 
+    @property
+    def found(self) -> list[int]:
+        """The slots that have pixels."""
+        return [int(label) - 1 for label in np.unique(self.segmentation) if label]
+
     def show(self) -> None:
         """Opens the overlay in the system's image viewer; in a notebook it shows itself."""
         self.overlay().show()

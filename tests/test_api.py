@@ -130,7 +130,8 @@ def test_a_setting_is_another_model(runs, scenes):
 
 def test_a_slot_is_cut_out(model, scenes):
     result = model.segment(scenes[0])
-    slot = int(result.segmentation.max()) - 1
+    assert {slot + 1 for slot in result.found} == set(np.unique(result.segmentation)) - {0}
+    slot = result.found[-1]
     cut = np.asarray(result.cutout(slot))
     np.testing.assert_array_equal(cut[..., 3] == 255, result.segmentation == slot + 1)
     np.testing.assert_array_equal(cut[..., :3], result.image)

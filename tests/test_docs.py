@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib.util
 import itertools
+import json
 import os
 import re
 import runpy
@@ -43,7 +44,10 @@ def named(file):
 
 
 def blocks(page, language="python"):
-    """The code blocks of a page in a language."""
+    """The code blocks of a page in a language; of a notebook, its cells."""
+    if page.suffix == ".ipynb":
+        cells = json.loads(page.read_text())["cells"]
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
@@ -112,6 +116,7 @@ SHAPES = {
     "docs/pytorch.md": {"labels": (16, 16)},
     "docs/new_model.md": {"painted": (1, 32, 32, 3)},
     "docs/new_dataset.md": {"dataset.image_size": ()},
+    "examples/quickstart.ipynb": {"painted": (3, 64, 64, 3), "strips": (4, 16, 16, 3)},
 }
 """Shapes of what pages compute, by the page; every page with Python of its own is here."""
 
@@ -122,7 +127,7 @@ def test_every_page_with_python_is_run():
         for page in PAGES
         if not all(FILE.match(block) for block in blocks(page)) and page.name != "explore.md"
     }
-    assert wanted == SHAPES.keys()
+    assert wanted | {named(file) for file in ROOT.glob("examples/*.ipynb")} == SHAPES.keys()
 
 
 @pytest.mark.parametrize("page", SHAPES)

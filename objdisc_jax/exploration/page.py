@@ -505,7 +505,7 @@ def _summary(view: View) -> str:
     height, width = result.image.shape[:2]
     lines = [f"**{view.name}**, {width} x {height} pixels as shown"]
     lines.append(
-        f"{len(np.unique(result.segmentation[result.segmentation > 0]))} slots have pixels"
+        f"{len(result.found)} slots have pixels"
     )
     if result.count is not None:
         lines.append(f"the model counts {result.count} objects")
