@@ -504,9 +504,7 @@ def _summary(view: View) -> str:
     result = view.result
     height, width = result.image.shape[:2]
     lines = [f"**{view.name}**, {width} x {height} pixels as shown"]
-    lines.append(
-        f"{len(result.found)} slots have pixels"
-    )
+    lines.append(f"{len(result.found)} slots have pixels")
     if result.count is not None:
         lines.append(f"the model counts {result.count} objects")
     return "; ".join(lines) + "."
