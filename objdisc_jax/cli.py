@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path
@@ -35,18 +34,9 @@ def parse_absl(argv: Sequence[str]) -> Sequence[str]:
     except (flags.Error, errors.UserError) as error:
         sys.exit(f"error: {_user_error(error) or error}")
     except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
-        text = str(error).replace("\\", "")
-        key = re.search(r"""['"](\w+)['"]""", text)
-        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not key or "ml_collections" not in raised_in:
+        if (said := experiment_file.unknown_key(error)) is None:
             raise
-        meant = re.search(r"""Did you mean "(\w+)" instead""", text)
-        sys.exit(
-            f"error: config: there is no key '{key[1]}'"
-            + (f" (did you mean '{meant[1]}'?)" if meant else "")
-            + ". The keys are those of the model's Settings (objdisc_jax/models/NAME/settings.py), "
-            "of the data set's default_config() and of objdisc_jax/config/defaults.py."
-        )
+        sys.exit(f"error: config: {said}")
 
 
 def _user_error(error: BaseException | None) -> errors.UserError | None:

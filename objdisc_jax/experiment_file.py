@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,9 +47,8 @@ def load(argument: str) -> ConfigDict:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"--config: {_place(error, file)}{type(error).__name__}: {error}"
-        ) from error
+        said = unknown_key(error) or f"{type(error).__name__}: {error}"
+        raise ConfigError(f"--config: {_place(error, file)}{said}") from error
     if not isinstance(config, ConfigDict) or not {"model", "data"} <= {*config.keys()}:
         kind = "one without `model` and `data`" if isinstance(config, ConfigDict) else repr(config)
         raise ConfigError(
@@ -57,6 +57,24 @@ def load(argument: str) -> ConfigDict:
         )
     config.lock()
     return config
+
+
+def unknown_key(error: BaseException) -> str | None:
+    """What is said of a ConfigDict's error about a key that it lacks; None of another error."""
+    text = str(error).replace("\\", "")
+    key = re.search(r"""['"](\w+)['"]""", text)
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    if not isinstance(error, AttributeError | KeyError) or not key:
+        return None
+    if "ml_collections" not in raised_in:
+        return None
+    meant = re.search(r"""Did you mean "(\w+)" instead""", text)
+    return (
+        f"there is no key '{key[1]}'"
+        + (f" (did you mean '{meant[1]}'?)" if meant else "")
+        + ". The keys are those of the model's Settings (objdisc_jax/models/NAME/settings.py), "
+        "of the data set's default_config() and of objdisc_jax/config/defaults.py."
+    )
 
 
 def _refuse_other_files(file: Path) -> None:
@@ -99,8 +117,9 @@ def _place(error: BaseException, file: Path) -> str:
 
 
 def _lines(error: BaseException, file: Path) -> Iterator[tuple[int | None, str | None]]:
+    name = os.path.abspath(file)  # as the import system has it
     for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename) == file:
+        if os.path.abspath(frame.filename) == name:
             yield frame.lineno, frame.line
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename) == file:
+    if isinstance(error, SyntaxError) and os.path.abspath(error.filename or "") == name:
         yield error.lineno, (error.text or "").strip()

@@ -131,7 +131,7 @@ NO_CONFIGS = {
         "from objdisc_jax.config import experiment\n\ndef get_config():\n"
         "    config = experiment(model='slot_attention', data='tetrominoes')\n"
         "    config.batch_sice = 3\n    return config\n",
-        r"key\.py, line 5 \(config\.batch_sice = 3\): AttributeError",
+        r"key\.py, line 5 \(config\.batch_sice = 3\): there is no key 'batch_sice'",
     ),
     "plain.py:argument": (
         "def get_config():\n    pass",

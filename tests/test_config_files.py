@@ -77,8 +77,9 @@ def test_unknown_key_in_a_config_file_is_named(tmp_path, entry_point, content, m
     assert "Traceback" not in said
 
 
-def test_other_mistakes_in_a_config_file_keep_their_traceback(tmp_path):
+def test_other_mistakes_in_a_config_file_are_told_with_their_line(tmp_path):
     status, said = _call("main", tmp_path, BROKEN)
     assert status == 1
-    assert 'own.py", line 2' in said
+    assert "own.py, line 2 (return [].nothing)" in said
+    assert "Traceback" not in said
     assert "'list' object has no attribute 'nothing'" in said

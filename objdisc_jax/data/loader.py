@@ -1,10 +1,12 @@
 """Endless training batches and complete evaluation batches, read by PyTorch's DataLoader."""
 
+import atexit
 import contextlib
 import functools
 import multiprocessing
 import pickle
 import signal
+import weakref
 from collections.abc import Collection, Generator, Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -158,7 +160,19 @@ def read_ahead(
         worker_init_fn=_start_worker,
         prefetch_factor=prefetch if num_workers else None,
     )
-    return _until_one_dies(iter(loader), in_process)
+    results = _until_one_dies(iter(loader), in_process)
+    _open.add(results)
+    return results
+
+
+_open: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_ones() -> None:
+    """Ends workers when a program ends: SIGTERM, which multiprocessing sends then, does not."""
+    for results in list(_open):
+        results.close()
 
 
 def _until_one_dies(results: Iterator[Any], in_process: str) -> Generator[Any, None, None]:
