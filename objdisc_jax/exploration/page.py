@@ -418,15 +418,7 @@ def _latents_tab(explorer: Explorer, view: Any) -> None:
 
 def _attention_tab(explorer: Explorer, view: Any) -> None:
     gr.Markdown("How each iteration divides the image among the slots, in the slots' colors.")
-    gallery = gr.Gallery(
-        label="Iterations",
-        columns=4,
-        height="auto",
-        object_fit="contain",
-        interactive=False,
-        buttons=[],
-        elem_id="iterations",
-    )
+    gallery = _gallery("Iterations", "iterations")
 
     @told
     def iterations(view: View | None) -> list[Any]:
@@ -448,15 +440,7 @@ def _samples_tab(explorer: Explorer) -> None:
             0, 2, value=1, step=0.05, label="Temperature", info="0: the most typical scene"
         )
     button = gr.Button("Make new scenes", variant="primary")
-    gallery = gr.Gallery(
-        label="New scenes",
-        columns=4,
-        height="auto",
-        object_fit="contain",
-        interactive=False,
-        buttons=[],
-        elem_id="new_scenes",
-    )
+    gallery = _gallery("New scenes", "new_scenes")
 
     @told
     def sampled(seed: float | None, temperature: float) -> list[Any]:
@@ -464,6 +448,19 @@ def _samples_tab(explorer: Explorer) -> None:
         return [pictures.enlarged(scene) for scene in scenes]
 
     button.click(sampled, [seed, temperature], gallery, api_visibility="private")
+
+
+def _gallery(label: str, name: str) -> Any:
+    """Several images that are shown only."""
+    return gr.Gallery(
+        label=label,
+        columns=4,
+        height="auto",
+        object_fit="contain",
+        interactive=False,
+        buttons=[],
+        elem_id=name,
+    )
 
 
 def _picture(label: str, name: str, value: Any = None, *, visible: bool = True) -> Any:

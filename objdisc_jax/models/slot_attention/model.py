@@ -143,8 +143,7 @@ class SlotAttentionAutoEncoder(Model):
         mse = jnp.mean((recon - target) ** 2, axis=tuple(range(1, target.ndim)))
         loss, scalars = mse, {"recon_loss": mse}
         if settings.separation != "none":
-            tempered = temper(masks, settings.separation_temperature)
-            scalars["separation"] = separation(tempered, settings.separation)
+            scalars["separation"] = separation(masks, settings.separation)
             weight = ramp(step, settings.separation_weight, settings.separation_ramp)
             loss = loss + weight * scalars["separation"]
         if settings.area_weight:
@@ -182,13 +181,6 @@ def ramp(step: Step, weight: float, steps: tuple[int, int]) -> Float[Array, ""]:
     return cosine_ramp(
         step, start_value=0.0, end_value=weight, start_step=steps[0], end_step=steps[1]
     )
-
-
-def temper(masks: Float[Array, "b k *n"], temperature: float) -> Float[Array, "b k *n"]:
-    """Masks whose logits are divided by a temperature; undecided masks stay as they are."""
-    if temperature == 1.0:
-        return masks
-    return jax.nn.softmax(jnp.log(masks + 1e-20) / temperature, axis=1)
 
 
 def separation(masks: Float[Array, "b k *n"], kind: str) -> Float[Array, "b"]:

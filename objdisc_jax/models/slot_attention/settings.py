@@ -29,7 +29,6 @@ class Settings(settings.SlotAttentionSettings):
     output: Literal["linear", "tanh"] = "linear"  # colours
     separation: Literal["none", "max", "entropy"] = "none"  # regulariser of the masks
     separation_weight: float = 0.0  # its final weight; below 0 it rewards undecided masks
-    separation_temperature: float = 1.0  # of the masks in it: above 1, decided ones have gradient
     separation_ramp: tuple[int, int] = (60_000, 65_000)  # steps between which it rises from 0
     area_weight: float = 0.0  # final weight of the regulariser towards objects of one area
     area_ramp: tuple[int, int] = (60_000, 65_000)  # steps between which that rises from 0
