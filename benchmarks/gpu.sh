@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one command: tests, rendering, speed, scaling, training runs.
+# Everything that needs a GPU, in one command: tests, rendering, speed, scaling, training runs, and
+# what of it meets the bars (gpu_bars.py).
 #
 #   PYTHON=python3 RESULTS=gpu_results MINUTES=6 bash benchmarks/gpu.sh [PART ...]
 #
-# Parts: tests, scenes, train_clevr6, speed_MODEL and scaling_MODEL for every model,
-# train_tetrominoes; without names, all of them. Each takes under nine minutes. What a part has not
-# done when its time is up, another call does: rows that the CSV files have are not measured again,
-# rendering goes on where it was, and training from its last checkpoint. Results go to $RESULTS, with
-# hardware and versions, data to data/. On a CPU, to try it:
+# Parts: tests, scenes, train_CONFIG for every config of published size whose data is generated
+# here, speed_MODEL and scaling_MODEL for every model, bars; without names, all of them. Each takes
+# under nine minutes. What a part has not done when its time is up, another call does: rows that the
+# CSV files have are not measured again, rendering goes on where it was, and training from its last
+# checkpoint. Results go to $RESULTS, with hardware and versions, data to data/. For training alone:
 #
-#   DEVICE=cpu BATCH=4 ROUNDS=1 STEPS=1 MINUTES=1 IMAGES=64 CONFIG=configs/demo.py \
+#   bash benchmarks/gpu.sh train_sa_clevr6 train_slate_clevr6
+#
+# On a CPU, to try it:
+#
+#   DEVICE=cpu BATCH=4 ROUNDS=1 STEPS=1 MINUTES=1 IMAGES=64 EXTRA="--config.batch_size=4" \
 #       SETTINGS='{"resolution": [32, 32], "decoder_grid": [2, 2], "decoder_channels": [8, 8, 8, 8, 8]}' \
-#       bash benchmarks/gpu.sh scenes speed_slot_attention scaling_slot_attention train_tetrominoes
+#       bash benchmarks/gpu.sh scenes speed_slot_attention train_sa_clevr6_cpu bars
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
@@ -20,8 +25,9 @@ minutes=${MINUTES:-6}
 device=${DEVICE:-cuda}
 sizes=(--device "$device" --batch-size "${BATCH:-64}" --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
 models="slot_attention slate gnm iodine"
+configs="sa_clevr6 sa_clevr6_cpu sa_tetrominoes sa_multi_dsprites sa_shapes3d slate_clevr6 gnm_clevr6 iodine_clevr6"
 images=${IMAGES:-50000}
-parts=${*:-tests scenes train_clevr6 $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) train_tetrominoes}
+parts=${*:-tests scenes $(printf 'train_%s ' $configs) $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) bars}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 mkdir -p "$out"
 
@@ -69,27 +75,48 @@ for part in $parts; do
         within "$python" benchmarks/scenes.py --num-images "$((images < 5120 ? images : 5120))" \
             > >(tee "$out/scenes.log") 2>&1
         ;;
-    train_clevr6 | train_tetrominoes)
-        case $part in
-        train_clevr6)
+    train_*)
+        config=${part#train_}
+        case $config in # what makes its data
+        *_clevr6 | *_clevr6_cpu)
             data=data/clevr6-$images.h5
-            make=(data_scripts/render_clevr.py --max-objects 6 --num-images "$images")
+            make=(render_clevr.py --max-objects 6 --num-images "$images")
             ;;
-        train_tetrominoes)
+        *_tetrominoes)
             data=data/tetrominoes.h5
-            make=(data_scripts/generate_tetrominoes.py)
+            make=(generate_tetrominoes.py)
+            ;;
+        *_multi_dsprites)
+            data=data/multi_dsprites-$images.h5
+            make=(generate_multi_dsprites.py --num-images "$images")
+            ;;
+        *_shapes3d)
+            data=data/shapes3d-$images.h5
+            make=(render_shapes3d.py --num-images "$images")
+            ;;
+        *)
+            echo "$part: nothing here generates the data of configs/$config.py"
+            status=1
+            continue
             ;;
         esac
-        run=(-m objdisc_jax.main --config "${CONFIG:-configs/sa_${part#train_}.py}" --workdir "$out/$part")
-        run+=(--config.data.path="$data")
-        [ -f "$data" ] || within "$python" "${make[@]}" --output "$data" > >(tee -a "$out/$part.log") 2>&1
+        log=$out/$part.log
+        run=(-m objdisc_jax.main --config "configs/$config.py" --workdir "$out/$part")
+        run+=(--config.data.path="$data" ${EXTRA:-})
+        case $config in *_cpu) run+=(--config.data.image_size="(240, 320)" --config.data.num_workers=8) ;; esac
+        [ -f "$data" ] || within "$python" "data_scripts/${make[0]}" "${make[@]:1}" --output "$data" \
+            > >(tee -a "$log") 2>&1
+        date +"%T start" >>"$log"
         # SIGTERM makes the run save and end, with 0.
         timeout --preserve-status --signal=TERM --kill-after=60 "${minutes}m" "$python" "${run[@]}" \
-            > >(tee -a "$out/$part.log") 2>&1 || status=1
-        within "$python" "${run[@]}" --mode eval > >(tee -a "$out/$part.log") 2>&1
+            > >(tee -a "$log") 2>&1 || status=1
+        within "$python" "${run[@]}" --mode eval > >(tee -a "$log") 2>&1
+        ;;
+    bars)
+        "$python" benchmarks/gpu_bars.py "$out" > >(tee "$out/bars.log") 2>&1 || status=1
         ;;
     *)
-        echo "unknown part $part; parts are tests, scenes, train_clevr6, speed_MODEL, scaling_MODEL, train_tetrominoes"
+        echo "unknown part $part; parts are tests, scenes, train_CONFIG, speed_MODEL, scaling_MODEL, bars"
         status=1
         ;;
     esac
