@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--step", default="latest", help="checkpoint: latest, best, or a step (default: latest)")
     add(
         "--layout",
-        help="DINOSAUR: the keys of a project's published weights, FT-DINOSAUR or SPOT (default: "
+        help="DINOSAUR: the keys of a published project, FT-DINOSAUR, VideoSAUR or SPOT (default: "
         "those of objdisc_jax.interop)",
     )
     add = commands.add_parser("from-torch", help="make a run of a weight file").add_argument

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from objdisc_jax.interop import layouts
-from objdisc_jax.interop.layouts import Rule, Table
+from objdisc_jax.interop.layouts import Names, Rule, Table
 
 Noise = dict[str, Tensor]
 
@@ -47,7 +47,8 @@ class TorchModel(nn.Module, abc.ABC):
         names: the modules' names in the published weights and here, as in `layouts.rules`.
         published: settings of which the published code knows this one value only.
         layouts: by the name of a project that publishes weights under other names, what its keys
-            begin with and what ours do; for models that several have published.
+            begin with and what ours do, and, if its tensors have more axes in front, of one, how
+            many; for models that several have published.
         annealed: last components of the names of buffers that training changes, which a
             checkpoint may hold with any value.
     """
@@ -55,7 +56,7 @@ class TorchModel(nn.Module, abc.ABC):
     input_range: ClassVar[tuple[float, float]]
     names: ClassVar[Table]
     published: ClassVar[Mapping[str, Any]]
-    layouts: ClassVar[Mapping[str, Table]] = MappingProxyType({})
+    layouts: ClassVar[Mapping[str, Names]] = MappingProxyType({})
     annealed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any):

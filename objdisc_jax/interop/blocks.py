@@ -124,9 +124,11 @@ class SlotAttention(nn.Module):
         settings: SlotAttentionSettings,
         *,
         input_mlp: Sequence[int] = (),
+        normalized_state: bool = False,
     ):
         super().__init__()
         self.settings, slot_size = settings, settings.slot_size
+        self.normalized_state = normalized_state
         if settings.gradient == "bo_qsa":
             self.slots_init = nn.Parameter(torch.randn(1, settings.num_slots, slot_size))
         else:
@@ -170,13 +172,15 @@ class SlotAttention(nn.Module):
 
     def step(self, slots: Tensor, keys: Tensor, values: Tensor) -> SlotAttentionOutput:
         """One iteration: attend, average, update the slots."""
-        queries = self.project_q(self.norm_slots(slots)) * self.settings.slot_size**-0.5
+        normalized = self.norm_slots(slots)
+        queries = self.project_q(normalized) * self.settings.slot_size**-0.5
         attn = torch.einsum("bnd,bkd->bnk", keys, queries).float().softmax(-1)
         weights = attn + 1e-8
         weights = weights / weights.sum(1, keepdim=True)
         updates = torch.einsum("bnk,bnd->bkd", weights, values)
         with torch.autocast(slots.device.type, enabled=False):
-            flat = self.gru(updates.float().flatten(0, 1), slots.float().flatten(0, 1))
+            state = normalized if self.normalized_state else slots
+            flat = self.gru(updates.float().flatten(0, 1), state.float().flatten(0, 1))
         slots = flat.view_as(slots)
         return SlotAttentionOutput(slots + self.mlp(self.norm_mlp(slots)).float(), attn)
 

@@ -1,7 +1,7 @@
 """DINOSAUR's slots and decoders in PyTorch, on features of a ViT that the caller has.
 
 Several projects have published weights of them, each with keys of its own: `layouts` has those of
-FT-DINOSAUR (the MLP decoder) and of SPOT's first stage (the transformer).
+FT-DINOSAUR and VideoSAUR (the MLP decoder) and of SPOT's first stage (the transformer).
 """
 
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from objdisc_jax.models.dinosaur.orders import patch_orders
 from objdisc_jax.models.dinosaur.settings import Settings
 
 _FT_SLOTS = "slot_attention.slot_attention."
+_VIDEOSAUR_SLOTS = "processor.corrector."
 _SPOT_SLOTS = "slot_attn.slot_attention."
 _PARTS = "project_q project_k project_v gru mlp norm_inputs norm_slots norm_mlp".split()
 
@@ -126,6 +127,22 @@ class DINOSAUR(TorchModel):
                 ("decoder.pos_embed", "decoder.positions"),
                 ("decoder.decoder", "decoder.mlp"),
             ),
+            "VideoSAUR": (
+                ("initializer.mean", "slot_attention.slot_mu"),
+                ("initializer.log_std", "slot_attention.slot_log_sigma"),
+                ("encoder.output_transform.layers.0", "slot_attention.input_layer_norm"),
+                ("encoder.output_transform.layers.1", "slot_attention.input_mlp.0"),
+                ("encoder.output_transform.layers.3", "slot_attention.input_mlp.2"),
+                *((f"{_VIDEOSAUR_SLOTS}to_{x}", f"slot_attention.project_{x}") for x in "qkv"),
+                (f"{_VIDEOSAUR_SLOTS}gru", "slot_attention.gru"),
+                (f"{_VIDEOSAUR_SLOTS}norm_features", "slot_attention.norm_inputs"),
+                (f"{_VIDEOSAUR_SLOTS}norm_slots", "slot_attention.norm_slots"),
+                (f"{_VIDEOSAUR_SLOTS}mlp.layers.0", "slot_attention.norm_mlp"),
+                (f"{_VIDEOSAUR_SLOTS}mlp.layers.1", "slot_attention.mlp.0"),
+                (f"{_VIDEOSAUR_SLOTS}mlp.layers.3", "slot_attention.mlp.2"),
+                ("decoder.pos_emb", "decoder.positions", 1),
+                ("decoder.mlp.layers", "decoder.mlp"),
+            ),
             "SPOT": (
                 ("bos_tokens", "decoder.bos"),
                 ("slot_attn.slot_mu", "slot_attention.slot_mu"),
@@ -147,7 +164,10 @@ class DINOSAUR(TorchModel):
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.slot_attention = SlotAttention(
-            settings.d_model, settings, input_mlp=settings.input_mlp
+            settings.d_model,
+            settings,
+            input_mlp=settings.input_mlp,
+            normalized_state=settings.normalized_state,
         )
         decoder = MLPDecoder if settings.decoder == "mlp" else AutoregressiveDecoder
         self.decoder = decoder(settings)

@@ -49,6 +49,9 @@ class Rule(NamedTuple):
 Table = Sequence[tuple[str, str]]
 """Names in PyTorch, as regular expressions, and in JAX: see `rules`."""
 
+Names = Sequence[tuple[str, str] | tuple[str, str, int]]
+"""Beginnings of keys elsewhere and of ours: see `TorchModel.layouts`."""
+
 _LAYOUTS = {nn.Linear: DENSE, nn.Conv2d: CONV, nn.ConvTranspose2d: CONV_TRANSPOSE}
 _NORMS = (nn.GroupNorm, nn.LayerNorm)
 _CELL = {"weight_ih": "input.kernel", "bias_ih": "input.bias", "bias": "input.bias"}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objdisc_jax.errors import UserError
 from objdisc_jax.interop.base import TorchModel
-from objdisc_jax.interop.layouts import Layout, Table
+from objdisc_jax.interop.layouts import Layout, Names
 from objdisc_jax.names import flatten, unflatten
 
 BUFFER_TOLERANCE = 1e-4
@@ -39,17 +39,19 @@ def from_layout(state: Mapping[str, Tensor], model: TorchModel) -> dict[str, Ten
     all stay.
     """
     found = {
-        name: {key: _renamed(_bare(key), table) for key in state}
+        name: [_renamed(_bare(key), table) for key in state]
         for name, table in model.layouts.items()
     }
     known = model.state_dict().keys()
-    fitting = {name: sum(new in known for new in keys.values()) for name, keys in found.items()}
+    fitting = {name: sum(new in known for new, _ in keys) for name, keys in found.items()}
     best = max(fitting, key=lambda name: fitting[name], default=None)
     already = sum(_bare(key) in known for key in state)
     if best is None or fitting[best] <= already:
         return dict(state)
-    keys = found[best]
-    return {keys[key] if keys[key] in known else key: tensor for key, tensor in state.items()}
+    return {
+        new if new in known else key: tensor.flatten(0, axes) if axes else tensor
+        for (key, tensor), (new, axes) in zip(state.items(), found[best], strict=True)
+    }
 
 
 def to_layout(state: Mapping[str, Tensor], model: TorchModel, layout: str) -> dict[str, Tensor]:
@@ -61,8 +63,12 @@ def to_layout(state: Mapping[str, Tensor], model: TorchModel, layout: str) -> di
     if layout not in model.layouts:
         allowed = ", ".join(model.layouts) or "none: it has but one"
         raise UserError(f"--layout: got {layout!r}; of this model there are {allowed}.")
-    back = [(ours, theirs) for theirs, ours in model.layouts[layout]]
-    return {_renamed(key, back): tensor for key, tensor in state.items()}
+    back = [(ours, theirs, *axes) for theirs, ours, *axes in model.layouts[layout]]
+    renamed = {key: _renamed(key, back) for key in state}
+    return {
+        new: state[key].reshape([1] * axes + list(state[key].shape))
+        for key, (new, axes) in renamed.items()
+    }
 
 
 def _bare(key: str) -> str:
@@ -71,12 +77,15 @@ def _bare(key: str) -> str:
     return key[wrappers.end() :] if wrappers else key
 
 
-def _renamed(key: str, table: Table) -> str:
-    """A key with its longest beginning that a table has replaced; whole names only."""
-    for old, new in sorted(table, key=lambda pair: -len(pair[0])):
+def _renamed(key: str, table: Names) -> tuple[str, int]:
+    """A key with its longest beginning that a table has replaced, and how many axes that adds.
+
+    Whole names only.
+    """
+    for old, new, *axes in sorted(table, key=lambda entry: -len(entry[0])):
         if key == old or key.startswith(f"{old}."):
-            return new + key[len(old) :]
-    return key
+            return new + key[len(old) :], sum(axes)
+    return key, 0
 
 
 def own(state: Mapping[str, Tensor], model: TorchModel) -> Own:

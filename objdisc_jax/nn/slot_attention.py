@@ -50,6 +50,7 @@ class SlotAttention(nnx.Module):
             of slots.
         input_mlp: sizes of the layers of an MLP that inputs pass first, after a LayerNorm, as SLATE
             and DINOSAUR have; none by default.
+        normalized_state: whether the GRU updates the normalised slots, as in VideoSAUR.
         rngs: source of the initial values.
     """
 
@@ -59,9 +60,10 @@ class SlotAttention(nnx.Module):
         settings: SlotAttentionSettings,
         *,
         input_mlp: Sequence[int] = (),
+        normalized_state: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.settings = settings
+        self.settings, self.normalized_state = settings, normalized_state
         dtype, slot_size = jnp.dtype(settings.dtype), settings.slot_size
         if settings.gradient == "bo_qsa":
             shape = (1, settings.num_slots, slot_size)
@@ -127,7 +129,8 @@ class SlotAttention(nnx.Module):
         values: Float[Array, "b n d"],
     ) -> SlotAttentionOutput:
         """One iteration: attend, average, update the slots."""
-        queries = self.project_q(self.norm_slots(slots)) * self.settings.slot_size**-0.5
+        normalized = self.norm_slots(slots)
+        queries = self.project_q(normalized) * self.settings.slot_size**-0.5
         logits = jnp.einsum("bnd,bkd->bnk", keys, queries, preferred_element_type=jnp.float32)
         attn = jax.nn.softmax(logits, axis=-1)
         weights = attn + ATTENTION_EPSILON
@@ -138,7 +141,7 @@ class SlotAttention(nnx.Module):
             values,
             preferred_element_type=jnp.float32,
         )
-        slots = self.gru(updates, slots)
+        slots = self.gru(updates, normalized if self.normalized_state else slots)
         slots = slots + self.mlp(self.norm_mlp(slots)).astype(jnp.float32)
         return SlotAttentionOutput(slots, attn)
 

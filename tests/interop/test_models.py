@@ -69,11 +69,14 @@ VARIANTS = [
     {"gradient": "unrolled", "distillation_weight": 1.0, "masks": "attention"},
     {"decoder": "transformer", "orders": "random", "average_orders": True},
     {"decoder": "transformer"},
+    {"normalized_state": True},
 ]
 
 
 @pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("variant", VARIANTS, ids=["top_k", "distilled", "orders", "rows"])
+@pytest.mark.parametrize(
+    "variant", VARIANTS, ids=["top_k", "distilled", "orders", "rows", "normalized"]
+)
 def test_variant_of_dinosaur_in_torch(variant, check):
     check("dinosaur", dataclasses.replace(small("dinosaur"), **variant))
 
@@ -82,6 +85,12 @@ def test_variant_of_dinosaur_in_torch(variant, check):
     ("layout", "group", "table", "settings"),
     [
         ("FT-DINOSAUR", "mlp", test_parity.FT, {"decoder_hidden": (64, 64, 64)}),
+        (
+            "VideoSAUR",
+            "videosaur",
+            test_parity.VIDEOSAUR,
+            {"decoder_hidden": (64, 64, 64), "normalized_state": True},
+        ),
         (
             "SPOT",
             "spot",
@@ -92,7 +101,7 @@ def test_variant_of_dinosaur_in_torch(variant, check):
 )
 def test_published_layouts_of_dinosaur_go_both_ways(layout, group, table, settings):
     golden = published.load_npz("dinosaur.npz")
-    input_mlp = (96, 32) if group == "mlp" else (48, 48)
+    input_mlp = (48, 48) if group == "spot" else (96, 32)
     sizes = {**test_parity.SIZES, **settings, "input_mlp": input_mlp, "num_decoder_blocks": 2}
     model = interop.get("dinosaur")(Settings(**sizes))
     keys = json.loads(str(golden["config"]))["keys"][group]
@@ -118,7 +127,7 @@ def test_published_layouts_of_dinosaur_go_both_ways(layout, group, table, settin
     for key, shape in keys:
         path, _ = test_parity.place(key, shape, table)
         assert rules[by_content[theirs[key].data_ptr()]] == path, key
-    with pytest.raises(UserError, match="there are FT-DINOSAUR, SPOT"):
+    with pytest.raises(UserError, match="there are FT-DINOSAUR, VideoSAUR, SPOT"):
         mapping.to_layout(ours.state, model, "OCLF")
 
 

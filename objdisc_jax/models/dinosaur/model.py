@@ -28,7 +28,11 @@ class DINOSAUR(BackboneModel):
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         super().__init__(settings, rngs=rngs)
         self.slot_attention = SlotAttention(
-            settings.d_model, settings, input_mlp=settings.input_mlp, rngs=rngs
+            settings.d_model,
+            settings,
+            input_mlp=settings.input_mlp,
+            normalized_state=settings.normalized_state,
+            rngs=rngs,
         )
         decoder = MLPDecoder if settings.decoder == "mlp" else AutoregressiveDecoder
         self.decoder = decoder(settings, rngs=rngs)

@@ -17,6 +17,7 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
     mlp_hidden_size: int = 1024
     gradient: Literal["implicit", "unrolled", "bo_qsa"] = "unrolled"
     input_mlp: tuple[int, ...] = (768, 256)  # layers between the features and Slot Attention
+    normalized_state: bool = False  # what the GRU updates are the normalised slots (VideoSAUR)
     decoder: Literal["mlp", "transformer"] = "mlp"  # every patch alone, or one after another
     decoder_hidden: tuple[int, ...] = (2048, 2048, 2048)  # mlp: widths of its layers but the last
     # mlp: decode only so many slots for a patch, those that attend most to it; None: all.

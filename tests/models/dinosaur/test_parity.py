@@ -22,7 +22,7 @@ from tests.golden import published
 STEP = jnp.int32(0)
 CASES = [("", 1.0), ("gain2/", 2.0)]
 
-# Names in the checkpoints of FT-DINOSAUR and of SPOT, and here.
+# Names in the checkpoints of FT-DINOSAUR, VideoSAUR and SPOT, and here.
 SLOT_ATTENTION = (
     (r"to_([qkv])", r"slot_attention.project_\1"),
     (r"project_([qkv])", r"slot_attention.project_\1"),
@@ -42,6 +42,20 @@ FT = (
     *((rf"slot_attention\.slot_attention\.{theirs}", ours) for theirs, ours in SLOT_ATTENTION),
     (r"decoder\.pos_embed", "decoder.positions"),
     *((rf"decoder\.decoder\.{2 * i}", f"decoder.mlp.layers.{i}") for i in range(4)),
+)
+VIDEOSAUR = (
+    (r"initializer\.mean", "slot_attention.slot_mu"),
+    (r"initializer\.log_std", "slot_attention.slot_log_sigma"),
+    (r"encoder\.output_transform\.layers\.0", "slot_attention.input_layer_norm"),
+    (r"encoder\.output_transform\.layers\.1", "slot_attention.input_mlp.layers.0"),
+    (r"encoder\.output_transform\.layers\.3", "slot_attention.input_mlp.layers.1"),
+    (r"processor\.corrector\.norm_features", "slot_attention.norm_inputs"),
+    (r"processor\.corrector\.mlp\.layers\.0", "slot_attention.norm_mlp"),
+    (r"processor\.corrector\.mlp\.layers\.1", "slot_attention.mlp.layers.0"),
+    (r"processor\.corrector\.mlp\.layers\.3", "slot_attention.mlp.layers.1"),
+    *((rf"processor\.corrector\.{theirs}", ours) for theirs, ours in SLOT_ATTENTION),
+    (r"decoder\.pos_emb", "decoder.positions"),
+    *((rf"decoder\.mlp\.layers\.{2 * i}", f"decoder.mlp.layers.{i}") for i in range(4)),
 )
 BLOCK = r"dec\.blocks\.(\d+)\."
 OURS = r"decoder.transformer.blocks.\1."
@@ -171,15 +185,23 @@ def check_gradients(golden, prefix, grads, places, gain):
 
 
 @pytest.mark.parametrize(("gain_name", "gain"), CASES)
-@pytest.mark.parametrize(("group", "top_k"), [("mlp", None), ("topk", 3)])
-def test_mlp_decoder_equals_the_published(golden, gain_name, gain, group, top_k):
-    graphdef, params, frozen, places = build(
-        golden, "mlp", FT, gain, input_mlp=(96, 32), decoder_hidden=(64, 64, 64), top_k=top_k
-    )
+@pytest.mark.parametrize(
+    ("group", "of", "table", "settings"),
+    [
+        ("mlp", "mlp", FT, {}),
+        ("topk", "mlp", FT, {"top_k": 3}),
+        ("videosaur", "videosaur", VIDEOSAUR, {"normalized_state": True}),
+    ],
+    ids=["mlp", "topk", "videosaur"],
+)
+def test_mlp_decoder_equals_the_published(golden, gain_name, gain, group, of, table, settings):
+    sizes = {"input_mlp": (96, 32), "decoder_hidden": (64, 64, 64), **settings}
+    graphdef, params, frozen, places = build(golden, of, table, gain, **sizes)
     features, noise = make_features(golden)
     found, loss, grads = compute(graphdef, params, frozen, features, {"slots": noise})
     prefix = gain_name + group
     np.testing.assert_allclose(loss, golden[f"{prefix}/loss"], rtol=1e-5)
+    top_k = settings.get("top_k")
     names = ("masks", "recon") if top_k else ("slots", "attn", "masks", "recon")
     check(golden, prefix, found, gain, names)
     check_gradients(golden, prefix, grads, places, gain)
