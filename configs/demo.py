@@ -29,7 +29,7 @@ def get_config():
     config.checkpoint.every = 2500
     config.visualize.every = 5000
     config.data.num_workers = 0
-    config.background.mode = "none"  # black costs no slot anything, so none has the background
+    config.background.mode = "contrast"  # black costs no slot anything, and all slots paint it
 
     model = config.model
     model.resolution = (35, 35)

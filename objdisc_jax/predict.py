@@ -72,11 +72,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--background",
         choices=segmentation.MODES,
         help="how background is told from objects: the slot that reaches furthest "
-        "(largest_segment), pixels where every mask is low (low_confidence), both, or not at all "
-        "(none); default: as the run's config says",
+        "(largest_segment), pixels where every mask is low (low_confidence), both, pixels that the "
+        "other slots would paint alike (contrast), or not at all (none); default: as the run's "
+        "config says",
     )
     add("--region", choices=segmentation.REGIONS, help="how far a slot reaches")
     add("--threshold", type=float, help="below it masks are low, from 0 to 1")
+    add("--min-contrast", type=float, help="below it the background's contrast is, from 0 to 1")
     add(
         "--crop",
         help=f"{CROPS} (default: none, all of the image, for models on features of a vision "
@@ -187,7 +189,8 @@ def _segment(
     from objdisc_jax.prediction.results import Writer
     from objdisc_jax.prediction.segmenter import Segmenter
 
-    asked = {name: getattr(arguments, name) for name in ("background", "region", "threshold")}
+    names = ("background", "region", "threshold", "min_contrast")
+    asked = {name: getattr(arguments, name) for name in names}
     asked["mode"] = asked.pop("background")
     settings = {"num_slots": arguments.num_slots, "weights": arguments.backbone}
     segmenter = Segmenter(

@@ -15,7 +15,9 @@ from PIL import Image
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-MODES = ("none", "low_confidence", "largest_segment", "both")
+from objdisc_jax.errors import UserError
+
+MODES = ("none", "low_confidence", "largest_segment", "both", "contrast")
 REGIONS = ("hull_area", "hull_diameter")
 MAX_SLOTS = 255
 
@@ -23,10 +25,12 @@ MAX_SLOTS = 255
 def segment(
     masks: ArrayLike,
     *,
+    contrast: ArrayLike | None = None,
     background: int | None = None,
     mode: str = "none",
     region: str = "hull_area",
     threshold: float = 0.5,
+    min_contrast: float = 0.1,
 ) -> UInt8[np.ndarray, "b h w"]:
     """Assigns every pixel to a slot or to the background.
 
@@ -38,27 +42,37 @@ def segment(
             give the background a slot of its own. Extent is that of the convex hull of the slot's
             pixels: its area, or its diameter (`region="hull_diameter"`);
         `both`: the threshold first, then the furthest region too; background found by the
-            threshold competes, so the two steps may agree on it.
+            threshold competes, so the two steps may agree on it;
+        `contrast`: a pixel with less than `min_contrast` becomes background, for models whose slots
+            all paint the background, whoever claims it.
 
     Args:
         masks: soft masks [b, k, h, w] that sum to 1 over k (attention masks do as well).
+        contrast: how firmly pixels [b, h, w] are painted in a colour of one slot alone, see
+            `objdisc_jax.nn.contrast`, for the mode of that name.
         background: index of the mask that is the model's own background, if it has one. It becomes
-            label 0 and `mode`, `region` and `threshold` are not used.
+            label 0 and what follows is not used.
         mode: how background is found.
         region: what "furthest" compares: "hull_area" or "hull_diameter".
         threshold: in [0, 1], for `low_confidence` and `both`.
+        min_contrast: in [0, 1], for `contrast`.
 
     Returns:
         uint8 labels [b, h, w]: 0 is background, i + 1 is slot i.
 
     Raises:
         ValueError: on an unknown mode or region, or an argument out of range.
+        UserError: the mode is `contrast`, and there is none.
     """
     masks = np.asarray(masks, np.float32)
-    _check(masks, background, mode, region, threshold)
+    _check(masks, background, mode, region, threshold, min_contrast)
     labels = masks.argmax(1).astype(np.uint8) + np.uint8(1)
     if background is None:
-        labels[low_confidence(masks, mode=mode, threshold=threshold)] = 0
+        contrast = None if contrast is None else np.asarray(contrast)
+        nobodys = unclaimed(
+            masks, contrast, mode=mode, threshold=threshold, min_contrast=min_contrast
+        )
+        labels[nobodys] = 0
     for image_labels in labels:
         _clear_background(image_labels, background, mode, region)
     return labels
@@ -72,8 +86,11 @@ def segment_enlarged(
     mode: str = "none",
     region: str = "hull_area",
     threshold: float = 0.5,
+    min_contrast: float = 0.1,
 ) -> UInt8[np.ndarray, "H W"]:
     """Assigns every pixel of an image as `segment` does, after enlarging its masks smoothly.
+
+    There is no contrast: models with masks to be enlarged paint no images.
 
     Args:
         masks: soft masks [k, h, w] of the image.
@@ -82,9 +99,10 @@ def segment_enlarged(
         mode: how background is found.
         region: what "furthest" compares.
         threshold: in [0, 1].
+        min_contrast: in [0, 1].
     """
     masks = np.asarray(masks, np.float32)
-    _check(masks[None], background, mode, region, threshold)
+    _check(masks[None], background, mode, region, threshold, min_contrast)
     rows, columns = size
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     for label, mask in enumerate(masks, 1):
@@ -94,7 +112,10 @@ def segment_enlarged(
         np.copyto(best, enlarged, where=larger)
         labels[larger] = label
     if background is None:
-        labels[low_confidence(best[None, None], mode=mode, threshold=threshold)[0]] = 0
+        nobodys = unclaimed(
+            best[None, None], None, mode=mode, threshold=threshold, min_contrast=min_contrast
+        )
+        labels[nobodys[0]] = 0
     _clear_background(labels, background, mode, region)
     return labels
 
@@ -110,12 +131,37 @@ def _clear_background(
         labels[labels == _furthest(labels, extent)] = 0
 
 
-def low_confidence(masks: Any, *, mode: str, threshold: float, **_: object) -> Any:
-    """Pixels `[b, h, w]` where all masks `[b, k, h, w]` are below the threshold.
+def unclaimed(
+    masks: Any,
+    contrast: Any | None,
+    *,
+    mode: str,
+    threshold: float,
+    min_contrast: float,
+    **_: object,
+) -> Any:
+    """Pixels `[b, h, w]` of low confidence or contrast, whichever the mode asks for, or neither.
 
-    None in modes that do not ask for them. NumPy arrays give a NumPy array, JAX's one of JAX.
+    NumPy arrays give a NumPy array, JAX's one of JAX.
+
+    Args:
+        masks: `[b, k, h, w]`; confidence is low where all are below the threshold.
+        contrast: `[b, h, w]`; None where slots paint nothing.
+        mode: how background is found.
+        threshold: of confidence.
+        min_contrast: the lowest that isn't low.
+
+    Raises:
+        UserError: the mode is `contrast`, and there is none.
     """
-    return (masks.max(1) < threshold) & (mode in ("low_confidence", "both"))
+    if mode != "contrast":
+        return (masks.max(1) < threshold) & (mode in ("low_confidence", "both"))
+    if contrast is None:
+        raise UserError(
+            "background.mode: got 'contrast', which compares what slots paint, but the slots of "
+            f"this model paint no image. Use {', '.join(MODES[:-2])} or {MODES[-2]}."
+        )
+    return contrast < min_contrast
 
 
 def _furthest(
@@ -151,7 +197,12 @@ def _hull_diameter(corners: Float[np.ndarray, "n 2"]) -> float:
 
 
 def _check(
-    masks: np.ndarray, background: int | None, mode: str, region: str, threshold: float
+    masks: np.ndarray,
+    background: int | None,
+    mode: str,
+    region: str,
+    threshold: float,
+    min_contrast: float,
 ) -> None:
     if masks.ndim != 4 or not 1 <= masks.shape[1] <= MAX_SLOTS:
         raise ValueError(
@@ -172,4 +223,9 @@ def _check(
     if not 0 <= threshold <= 1:
         raise ValueError(
             f"threshold: got {threshold}; allowed is 0 to 1, the range of a mask. 0.5 is usual."
+        )
+    if not 0 <= min_contrast <= 1:
+        raise ValueError(
+            f"min_contrast: got {min_contrast}; allowed is 0 to 1, from one colour to black on "
+            "white. 0.1 is usual."
         )

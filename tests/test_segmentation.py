@@ -1,6 +1,9 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from objdisc_jax.errors import UserError
+from objdisc_jax.nn.contrast import contrast
 from objdisc_jax.segmentation import MODES, REGIONS, segment, segment_enlarged
 
 
@@ -43,6 +46,48 @@ def test_low_confidence_makes_unsure_pixels_background():
     np.testing.assert_array_equal(labels[12:14], 2)
     np.testing.assert_array_equal(labels[14:], 0)
     np.testing.assert_array_equal(segment(masks, mode="low_confidence", threshold=0.4)[0, 14:], 2)
+
+
+def test_contrast_makes_background_of_what_all_slots_paint():
+    """Three slots paint grey, and the one that has the square black there; who claims grey varies.
+
+    Another slot is black, too, where it is not seen; one of two halves of a pixel is lost with its
+    mask.
+    """
+    labels = np.random.default_rng(0).integers(0, 4, (6, 6))
+    labels[1:3, 1:3] = 2
+    masks = masks_of(labels, 4).astype(np.float32)
+    recons = np.zeros((1, 4, 6, 6, 3), np.float32)
+    recons[0, 2, 1:3, 1:3] = -1.0
+    recons[0, 0, 4:, 4:] = -1.0
+    masks[0, :, 4:, 4:] = np.array([0.05, 0.85, 0.05, 0.05])[:, None, None]
+    found = contrast(jnp.asarray(masks), jnp.asarray(recons), (-1.0, 1.0))
+    np.testing.assert_allclose(found[0, 1:3, 1:3], 0.9 * 0.5, rtol=1e-6)
+    segmented = segment(masks, contrast=found, mode="contrast")[0]
+    expected = np.zeros((6, 6))
+    expected[1:3, 1:3] = 3
+    np.testing.assert_array_equal(segmented, expected)
+    np.testing.assert_array_equal(
+        segment(masks, contrast=found, mode="contrast", min_contrast=0.46), 0
+    )
+
+
+def test_contrast_is_that_of_colours_in_the_models_range():
+    """The largest channel counts, times the mask; beyond black and white there is nothing."""
+    masks = jnp.array([0.2, 0.7, 0.1])[None, :, None, None]
+    recons = jnp.array([[0.2, 0.5, 0.1], [0.4, 1.5, 0.2], [0.2, 0.4, 0.1]])[None, :, None, None]
+    found = contrast(masks, recons, (0.0, 1.0))
+    np.testing.assert_allclose(found[0, 0, 0], 0.7 * 0.5, rtol=1e-6)
+
+
+def test_contrast_of_slots_that_paint_nothing_is_refused():
+    masks = masks_of(scene(), 3)
+    for refused in (
+        lambda: segment(masks, mode="contrast"),
+        lambda: segment_enlarged(masks[0], (48, 48), mode="contrast"),
+    ):
+        with pytest.raises(UserError, match=r"paint no image\. Use none, low_c"):
+            refused()
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -106,8 +151,14 @@ def test_images_of_a_batch_are_independent():
     rng = np.random.default_rng(0)
     masks = rng.dirichlet(np.full(4, 0.3), (5, 12, 13)).transpose(0, 3, 1, 2)
     for mode in MODES:
-        together = segment(masks, mode=mode)
-        alone = np.concatenate([segment(mask[None], mode=mode) for mask in masks])
+        given = rng.random((5, 12, 13)) if mode == "contrast" else [None] * 5
+        together = segment(masks, contrast=given if mode == "contrast" else None, mode=mode)
+        alone = np.concatenate(
+            [
+                segment(mask[None], contrast=None if one is None else one[None], mode=mode)
+                for mask, one in zip(masks, given, strict=True)
+            ]
+        )
         np.testing.assert_array_equal(together, alone)
 
 
@@ -123,6 +174,7 @@ def test_images_of_a_batch_are_independent():
             r"region: got 'hull'; allowed are hull_area, hull_diameter",
         ),
         ({"threshold": 127}, r"threshold: got 127"),
+        ({"min_contrast": -1}, r"min_contrast: got -1"),
         ({"background": 3}, r"background: got 3; allowed is the index of one of the 3 masks"),
     ],
 )
@@ -149,7 +201,7 @@ def test_masks_are_enlarged_before_pixels_are_assigned():
     np.testing.assert_array_equal(low[0] == 0, [0, 0, 0, 0, 1, 1, 0, 0])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", set(MODES) - {"contrast"})
 def test_masks_that_keep_their_size_are_assigned_as_without_enlarging(mode):
     masks = np.random.default_rng(0).dirichlet(np.ones(4), (2, 9, 11)).astype(np.float32)
     masks = np.moveaxis(masks, -1, 1)

@@ -81,12 +81,14 @@ def default_config() -> ConfigDict:
 
     config.background = background = ConfigDict()
     # How background is told from objects, where the model doesn't do so itself: none |
-    # low_confidence (pixels where every mask is low) | largest_segment (the slot that reaches
-    # furthest) | both. ARI, mIoU and mBO count the pixels of low confidence as a segment; FG-ARI is
+    # low_confidence (pixels where every mask is low) | contrast (pixels that the other slots would
+    # paint alike) | largest_segment (the slot that reaches furthest) | both (the first and the
+    # last). ARI, mIoU and mBO count pixels of low confidence or contrast as a segment; FG-ARI is
     # always that of the masks.
     background.mode = "largest_segment"
     background.region = "hull_area"  # how far a slot reaches: hull_area | hull_diameter
     background.threshold = 0.5  # below it every mask of low_confidence is
+    background.min_contrast = 0.1  # below it the background of contrast is; 1 is black on white
 
     config.profile = profile = ConfigDict()
     profile.start = config_dict.placeholder(int)  # step at which a trace begins; None: no trace
@@ -172,7 +174,12 @@ _AT_LEAST_ZERO = (
     "plateau.threshold",
     "data.num_workers",
 )
-_BETWEEN_ZERO_AND_ONE = ("background.threshold", "plateau.factor", "optimizer.ema_decay")
+_BETWEEN_ZERO_AND_ONE = (
+    "background.threshold",
+    "background.min_contrast",
+    "plateau.factor",
+    "optimizer.ema_decay",
+)
 
 
 def check(config: ConfigDict) -> None:

@@ -52,7 +52,11 @@ class Visualizer:
             height, width = prediction.masks.shape[2:]
             labels = resize_labels(jnp.asarray(self._fields["segmentation"]), (height, width))
             true = np.where(np.isin(labels, self._background_labels), 0, labels)
-        return compose(rows, prediction.masks, prediction.background, self._background, true)
+        own, background = prediction.background, self._background
+        found = None
+        if prediction.masks is not None and own is None and background["mode"] != "none":
+            found = segment(prediction.masks, contrast=prediction.contrast, **background)
+        return compose(rows, prediction.masks, own, found, true)
 
 
 def draw(
@@ -78,7 +82,7 @@ def compose(
     rows: Mapping[str, ArrayLike],
     masks: ArrayLike | None,
     own_background: int | None,
-    background: Mapping[str, Any],
+    found: UInt8[np.ndarray, "b h w"] | None = None,
     true: UInt8[np.ndarray, "b h w"] | None = None,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """One panel of the rows that every model has and the model's own.
@@ -87,7 +91,7 @@ def compose(
         rows: what `draw` drew: `input`, `reconstruction`, then the model's rows.
         masks: those of the prediction, `[b, k, h, w]`.
         own_background: index of the mask that is the model's own background, or None.
-        background: how background is told from objects: the config's `background` block.
+        found: what is made of the masks where background is told from objects.
         true: true segmentation at the model's resolution, background 0.
     """
     own = {name: np.asarray(row) for name, row in rows.items()}
@@ -95,8 +99,8 @@ def compose(
     labels = {} if true is None else {"true segmentation": true}
     if masks is not None:
         labels["masks"] = segment(masks, background=own_background)
-        if own_background is None and background["mode"] != "none":
-            labels["segmentation"] = segment(masks, **background)
+        if found is not None:
+            labels["segmentation"] = found
     return visualize.panel({**first, **labels, **own})
 
 

@@ -54,6 +54,8 @@ class Prediction:
         slots: `[b, k, d]`.
         background: index of the mask that is the background by construction, or None.
         count: how many objects the model says there are, `[b]`, or None if it doesn't count.
+        contrast: how firmly each pixel is painted in a colour of its slot's own, `[b, h, w]`, by
+            which `background.mode = "contrast"` goes (`nn.contrast`); None if slots don't paint.
         extras: anything else worth showing, by name.
     """
 
@@ -62,6 +64,7 @@ class Prediction:
     slots: Float[Array, "b k d"]
     background: int | None = flax.struct.field(pytree_node=False, default=None)
     count: Int[Array, "b"] | None = None
+    contrast: Float[Array, "b h w"] | None = None
     extras: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 

@@ -128,9 +128,10 @@ class Writer:
         if "labels" in chosen:
             self._save(image.file, "labels", visualize.encode_labels(labels))
         if "panel" in chosen:
-            panel = visualization.compose(
-                segmented.rows, segmented.masks[None], segmented.own_background, self._background
-            )
+            own = segmented.own_background
+            is_told = own is None and self._background["mode"] != "none"
+            found = segmented.labels[None] if is_told else None
+            panel = visualization.compose(segmented.rows, segmented.masks[None], own, found)
             self._save(image.file, "panel", visualize.encode_png(panel))
         if "npz" in chosen:
             self._save(image.file, "npz", _encode_npz(image, segmented))

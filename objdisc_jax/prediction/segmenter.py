@@ -45,6 +45,7 @@ class _Found:
     details: dict[str, Array]
     rows: dict[str, Array]
     recon: Array | None
+    contrast: Float[Array, "b h w"] | None
     own_background: int | None = flax.struct.field(pytree_node=False)
 
 
@@ -198,7 +199,9 @@ class Segmenter:
         found = jax.device_get(found)
         found = jax.tree.map(lambda x: x[: len(keys)], found)
         own = found.own_background
-        labels = segmentation.segment(found.masks, background=own, **background)
+        labels = segmentation.segment(
+            found.masks, contrast=found.contrast, background=own, **background
+        )
         for i, key in enumerate(keys):
             yield (
                 key,
@@ -248,4 +251,6 @@ class Segmenter:
             kept = {**prediction.extras, **counted, "slots": prediction.slots}
             if prediction.recon is not None:
                 recon = jnp.clip(to_unit_range(prediction.recon, model.input_range), 0.0, 1.0)
-        return _Found(prediction.masks, kept, rows, recon, prediction.background)
+        return _Found(
+            prediction.masks, kept, rows, recon, prediction.contrast, prediction.background
+        )

@@ -223,6 +223,9 @@ def prediction_has_the_promised_shapes(case: ModelCase) -> None:
         assert found.background is None or 0 <= found.background < num_masks
     assert found.slots.ndim == 3, f"slots are [b, k, d], not {found.slots.shape}"
     assert found.count is None or found.count.shape == (BATCH,)
+    if found.contrast is not None:
+        assert found.contrast.shape == (BATCH, height, width), f"{found.contrast.shape}"
+        assert ((found.contrast >= 0) & (found.contrast <= 1)).all(), "contrast is from 0 to 1"
 
 
 def rendered_slots_are_images(case: ModelCase) -> None:

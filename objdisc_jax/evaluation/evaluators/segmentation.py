@@ -16,7 +16,7 @@ from objdisc_jax.preprocessing import resize_labels
 class Segmentation(Evaluator):
     """FG-ARI of the masks; ARI, mIoU and mBO of the segmentation that is made of them.
 
-    In the segmentation, pixels where every mask is low are a segment of their own if
+    In the segmentation, pixels of low confidence or contrast are a segment of their own if
     `config.background` says so. Images without a true object have no FG-ARI, mIoU and mBO.
     """
 
@@ -43,8 +43,10 @@ class Segmentation(Evaluator):
         labels = jnp.argmax(prediction.masks, axis=1)
         by_slot = metrics.contingency_table(true, labels, **sizes)
         if prediction.background is None:
-            low = segmentation.low_confidence(prediction.masks, **self.config.background)
-            labels = jnp.where(low, num_masks, labels)
+            nobodys = segmentation.unclaimed(
+                prediction.masks, prediction.contrast, **self.config.background
+            )
+            labels = jnp.where(nobodys, num_masks, labels)
         table = metrics.contingency_table(true, labels, **sizes)
         background = self.declaration.background_labels
         return {

@@ -26,6 +26,7 @@ from objdisc_jax.models.iodine.posterior import (
 )
 from objdisc_jax.models.iodine.refinement import Pixels, RefinementNetwork
 from objdisc_jax.models.iodine.settings import Settings
+from objdisc_jax.nn.contrast import contrast
 from objdisc_jax.nn.initializers import uniform
 from objdisc_jax.nn.pixel_decoder import MLPBroadcastDecoder, pixel_offsets, select_pixels
 from objdisc_jax.nn.position import coordinates
@@ -191,6 +192,7 @@ class IODINE(Model):
             mixture.recon,
             mixture.masks,
             mean,
+            contrast=contrast(mixture.masks, mixture.decoded.colours, self.input_range),
             extras={
                 "recons": mixture.decoded.colours,
                 "z_std": jnp.sqrt(variance),

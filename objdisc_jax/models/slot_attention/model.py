@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
 from objdisc_jax.models.slot_attention.decoder import ConvBroadcastDecoder, combine
 from objdisc_jax.models.slot_attention.settings import Settings
+from objdisc_jax.nn.contrast import contrast
 from objdisc_jax.nn.conv import conv
 from objdisc_jax.nn.mlp import MLP, activation_function
 from objdisc_jax.nn.norms import layer_norm
@@ -156,7 +157,13 @@ class SlotAttentionAutoEncoder(Model):
         del step  # no schedule acts on the prediction
         slots, attn = self.attend(batch.image, noise)
         recon, recons, masks = self.decode(slots)
-        return Prediction(recon, masks, slots, extras={"recons": recons, "attn": attn})
+        return Prediction(
+            recon,
+            masks,
+            slots,
+            contrast=contrast(masks, recons, self.input_range),
+            extras={"recons": recons, "attn": attn},
+        )
 
     def attention(self, batch: Batch, noise: Noise, *, step: Step) -> Float[Array, "b t k h2 w2"]:
         """Every iteration's attention to the encoder's grid."""
