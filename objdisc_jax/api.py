@@ -58,9 +58,7 @@ def load(
     Raises:
         UserError: there is no such model, or it has no such setting.
     """
-    folder = Path(source).expanduser()
-    if not (folder / pretrained.CONFIG).is_file():
-        folder = pretrained.find(os.fspath(source))
+    folder = pretrained.locate(source)
     return Trained(folder, step=str(step), one_by_one=one_by_one, settings=settings)
 
 

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
             output = Path(workdir)
             trained = pretrained.find(_PRETRAINED.value) if _PRETRAINED.value else output
             split, which = _SPLIT.value, _STEP.value
-            evaluate(trained, config=config, split=split, which=which, output=output)
+            evaluate(trained, config=config, split=split, step=which, output=output)
         elif config is not None:
             from objdisc_jax.training.loop import train
 

@@ -106,7 +106,7 @@ def load(workdir: Path) -> ConfigDict:
     if not file.is_file():
         raise ConfigError(
             f"workdir: {workdir} holds no run ({CONFIG_FILE} is missing). Name the directory of a "
-            "run with --workdir, or train one: python -m objdisc_jax.main --config configs/demo.py"
+            "run, or train one: objdisc train --config configs/demo.py"
         )
     try:
         return from_dict(json.loads(file.read_text()))

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import os
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from objdisc_jax.training.stopping import stop_requests
 CURVES_FILE = "curves.png"
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
+def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains a config in a run directory, from its latest checkpoint if it has one.
 
     Args:
@@ -29,6 +30,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: a setting, the data or the directory cannot be used, or training diverged.
     """
+    workdir = Path(workdir)
     distributed.check_devices()
     prepared, is_primary = prepare(config), distributed.is_primary()
     last_step, is_stopping = config.num_train_steps, False

@@ -80,8 +80,9 @@ def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
 
     with pytest.raises(ConfigError, match=r"slot_mu.*\(1, 1, 8\) in the run, \(1, 1, 16\)"):
         evaluate(tmp_path, config=changed(config, **{"model.slot_size": 16}))
+    assert evaluate(str(tmp_path), step=4).means == scores.means
     with pytest.raises(UserError, match=r"no checkpoint '3' .* there are steps 4"):
-        evaluate(tmp_path, which="3")
+        evaluate(tmp_path, step=3)
     with pytest.raises(UserError, match="no split 'tset'"):
         evaluate(tmp_path, split="tset")
 
@@ -89,3 +90,5 @@ def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
 def test_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         evaluate(tmp_path)
+    with pytest.raises(UserError, match=r"no trained model.*nothing.*Name a run directory"):
+        evaluate(str(tmp_path / "nothing"))
