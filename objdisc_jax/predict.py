@@ -289,8 +289,6 @@ def _parse_crop(text: str) -> inputs.Crop:
         top, bottom, left, right = (int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--crop: got {text!r}; allowed are {CROPS}.") from None
-    if not (0 <= top < bottom and 0 <= left < right):
-        raise UserError(f"--crop: got {text}; 0 <= TOP < BOTTOM and 0 <= LEFT < RIGHT must hold.")
     return top, bottom, left, right
 
 

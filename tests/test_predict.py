@@ -541,7 +541,7 @@ def test_background_modes_and_crops_reach_the_result(workdir, images, tmp_path):
     ("flags", "message"),
     [
         (("--crop", "1,2,3"), r"--crop: got '1,2,3'; allowed are"),
-        (("--crop", "9,2,0,5"), r"0 <= TOP < BOTTOM"),
+        (("--crop", "9,2,0,5"), r"crop: got \(9, 2, 0, 5\).* 0 <= top < bottom"),
         (("--threshold", "7"), r"--threshold: got 7\.0"),
         (("--batch-size", "0"), r"--batch-size: got 0"),
         (("--step", "worst"), r"no checkpoint 'worst'"),
