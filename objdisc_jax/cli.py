@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from absl.flags import argparse_flags
@@ -24,19 +24,45 @@ called_as: str | None = None
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
+USAGE = 2
+"""The exit status where the command line is wrong, as argparse has it."""
+
+
 def parse_absl(argv: Sequence[str]) -> Sequence[str]:
-    """Parses absl flags; what is wrong with the config, or with a key of it, is a message."""
+    """Parses absl flags, of which --help tells; returns the name of the program.
+
+    What is wrong with them, with the config, or with a key of it, is a message.
+    """
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(_help(), end="")
+        sys.exit(0)
     if "config" in flags.FLAGS:  # ml_collections would execute files of any kind
         parser: Any = flags.FLAGS["config"].parser
         parser.parse = experiment_file.load
     try:
-        return flags.FLAGS([argv[0], *_spelled(argv[1:], "-", "_")])
+        program, *rest = flags.FLAGS([argv[0], *_spelled(argv[1:], "-", "_")])
     except (flags.Error, errors.UserError) as error:
-        sys.exit(f"error: {_user_error(error) or error}")
+        exit_on_usage(str(_user_error(error) or error))
     except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
         if (said := experiment_file.unknown_key(error)) is None:
             raise
-        sys.exit(f"error: config: {said}")
+        exit_on_usage(f"config: {said}")
+    if rest:
+        exit_on_usage(f"Unknown arguments: {' '.join(rest)}. Options begin with --.")
+    return [program]
+
+
+def exit_on_usage(message: str) -> NoReturn:
+    """Ends the program with the message, because the command line is wrong."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def _help() -> str:
+    """The help of an entry point with absl flags, in the form of the others."""
+    main = sys.modules["__main__"]
+    parser = Parser(main.__spec__.name if main.__spec__ else sys.argv[0], main.__doc__)
+    return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), parser.format_help())
 
 
 def _user_error(error: BaseException | None) -> errors.UserError | None:
@@ -118,7 +144,7 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
         try:
             return pretrained.find(source)
         except errors.UserError as error:
-            sys.exit(f"error: {error}")
+            exit_on_usage(str(error))
 
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--workdir", type=Path, help="the run directory of a trained model")

@@ -1,6 +1,6 @@
 """Compares runs: those that differ in the seed alone are one line, with mean and spread.
 
-    python -m objdisc_jax.compare runs/a runs/b_seed0 runs/b_seed1 --html report.html
+    objdisc compare runs/a runs/b_seed0 runs/b_seed1 --html report.html
 
 Runs are compared by what `--mode eval` measured on a split. A run that has not reached its last
 step, or has not been scored there, is named and does not count. `--csv` writes a line for every

@@ -1,7 +1,7 @@
 """Segments your own images with a trained run.
 
-    python -m objdisc_jax.predict --workdir runs/demo --input photos/ --output segmented/
-    python -m objdisc_jax.predict --pretrained sa_clevr6_cpu --input photos/ --output segmented/
+    objdisc predict --workdir runs/demo --input photos/ --output segmented/
+    objdisc predict --pretrained sa_clevr6_cpu --input photos/ --output segmented/
 
 For every image it writes, under the image's name, what `--save` lists:
 

@@ -6,7 +6,7 @@
     scores.json        what was measured, on what, with which commit
     README.md          the model card
 
-`python -m objdisc_jax.convert to-pretrained` makes such a folder of a run. Wherever a run directory
+`objdisc convert to-pretrained` makes such a folder of a run. Wherever a run directory
 can be named, one of these can be, by its name here, its path, or its repository on the Hub.
 """
 

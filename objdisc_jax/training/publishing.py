@@ -88,7 +88,7 @@ def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
     if not found or (step is not None and found["step"] != step):
         what = f"of step {found['step']}, not {step}" if found else "missing"
         raise UserError(
-            f"{file} is {what}. Score the run first: python -m objdisc_jax.main --mode eval "
+            f"{file} is {what}. Score the run first: objdisc eval "
             f"--workdir {workdir}" + ("" if step is None else f" --step {step}")
         )
     return found
@@ -136,7 +136,7 @@ def _card(name: str, trained: run_dir.TrainedModel, scores: Mapping[str, Any], l
             "",
             f"{doc} Images of {width}x{height}.",
             "",
-            f"    python -m objdisc_jax.predict --pretrained {name} --input IMAGES --output FOLDER",
+            f"    objdisc predict --pretrained {name} --input IMAGES --output FOLDER",
             "",
             "## Training",
             "",

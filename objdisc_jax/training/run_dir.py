@@ -180,7 +180,7 @@ def _read_params(
     if not file.is_file():
         raise UserError(
             f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
-            f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
+            f"objdisc train --config CONFIG --workdir {workdir}"
         )
     try:
         params, step = weights.read(file, like.params)
