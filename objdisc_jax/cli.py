@@ -5,6 +5,7 @@ point again, and must not start a second JAX.
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from absl.flags import argparse_flags
+from tqdm import tqdm
 
 from objdisc_jax import errors, experiment_file, pretrained
 
@@ -84,6 +86,7 @@ def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = par
     def with_messages(arguments: Any) -> None:
         logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()
+        handler.python_handler.setStream(_BesideBars())
         handler.setFormatter(_Formatter())
         handler.addFilter(_is_for_users)
         with errors.exit_on_user_error():
@@ -168,6 +171,17 @@ def int_in_range(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parsed
+
+
+class _BesideBars(io.TextIOBase):
+    """The standard error stream, whose lines do not run into the progress bars there."""
+
+    def write(self, text: str) -> int:
+        tqdm.write(text, file=sys.stderr, end="")
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _Formatter(logging.PythonFormatter):

@@ -19,6 +19,7 @@ LEAVES = {
     "hub",
     "names",
     "pretrained",
+    "progress",
     "registry",
     "segmentation",
     "settings",

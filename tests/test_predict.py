@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from objdisc_jax import config as configs
-from objdisc_jax import convert, features, interop, predict, segmentation
+from objdisc_jax import convert, features, interop, predict, progress, segmentation
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import tetrominoes
@@ -433,7 +433,7 @@ def test_progress_is_logged_where_there_is_no_terminal(
     workdir, images, tmp_path, caplog, monkeypatch
 ):
     caplog.set_level("INFO")
-    monkeypatch.setattr(predict, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     run(workdir, images, tmp_path / "out")
     assert "2 of 3 images, " in caplog.text
     assert "images/s, 00:00 left." in caplog.text

@@ -56,7 +56,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
             writer.write_hparams(flatten(configs.to_dict(config)))
         frozen = sharding.put_replicated(prepared.frozen.params, prepared.mesh)
         session = hooks.Session(prepared, workdir, frozen, writer, checkpoints, first_step, seconds)
-        progress = hooks.Progress(session)
+        progress = stack.enter_context(closing(hooks.Progress(session)))
         to_do, save = hooks.create(session, progress)
         for hook in to_do:
             stack.callback(hook.close)
