@@ -214,7 +214,8 @@ class Trained:
             or not isinstance(images, Iterable)
         )
         cropping, options = self._cropping(crop), self._declaration.read_options
-        read = [_as_image(image, options) for image in ([images] if single else images)]
+        given: Any = [images] if single else images
+        read = [_as_image(image, options) for image in given]
         seen = [cropping.see(image) for image in read]
         numbered = ((number, pixels) for number, (_, pixels) in enumerate(seen))
         found = dict(self._segmenter(numbered, draw=seed, background=how))

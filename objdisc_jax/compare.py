@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     folders = dict.fromkeys(arguments.runs)
     groups = runs.group(runs.read(folder, arguments.split) for folder in folders)
-    wanted = arguments.metrics.split(",") if arguments.metrics else None
+    wanted = [name.strip() for name in arguments.metrics.split(",")] if arguments.metrics else None
     metrics = runs.metrics(groups, wanted)
     print(report.table(groups, metrics))
     try:

@@ -1,7 +1,7 @@
 """Progress of long work: a bar on a terminal, a line every half minute elsewhere."""
 
-import contextlib
 import time
+from typing import Self
 
 from absl import logging
 from tqdm import tqdm
@@ -10,7 +10,7 @@ LOG_SECONDS = 30.0
 """Between two lines, where there is no terminal."""
 
 
-class Progress(contextlib.AbstractContextManager["Progress"]):
+class Progress:
     """Tells how far work has come, while its context lasts.
 
     Args:
@@ -63,6 +63,9 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     def close(self) -> None:
         """Takes the bar away."""
         self._bar.close()
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -21,6 +21,7 @@ LEAVES = {
     "pretrained",
     "progress",
     "registry",
+    "run_files",
     "segmentation",
     "settings",
     "__init__",

@@ -13,15 +13,15 @@ can be named, one of these can be, by its name here, its path, or its repository
 import os
 from pathlib import Path
 
-from objdisc_jax import hub
+from objdisc_jax import hub, run_files
 from objdisc_jax.errors import UserError
 from objdisc_jax.names import closest
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
+CONFIG = run_files.CONFIG
 SCORES = "scores.json"
 CARD = "README.md"
-FROZEN = "frozen.json"
+FROZEN = run_files.FROZEN
 _HERE = Path(__file__).parent
 
 

@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
-from objdisc_jax import pretrained, sharding
+from objdisc_jax import pretrained, run_files, sharding
 from objdisc_jax.data import loader
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import evaluators, visualization
@@ -65,7 +65,7 @@ def evaluate(
     scores = Runner(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
     if distributed.is_primary():
         draw = visualization.Visualizer(config, trained.graphdef, dataset)
-        file = output / f"eval_{split}.json"
+        file = output / run_files.scores(split)
         values = {
             **{name: None if math.isnan(x) else x for name, x in scores.means.items()},
             "num_images": scores.num_images,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 from absl import logging
 
-from objdisc_jax import progress
+from objdisc_jax import progress, run_files
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.files import warn_on_oserror, write_atomically
@@ -20,7 +20,6 @@ from objdisc_jax.training.prepare import Prepared, train_batches
 from objdisc_jax.training.step import Scalars, TrainState
 from objdisc_jax.training.writers import MetricWriter
 
-DIVERGED_FILE = "diverged.json"
 TIMING = ("seconds", "train/steps_per_second", "train/images_per_second")
 """Metrics that differ between two runs of one config."""
 
@@ -125,7 +124,7 @@ class Progress:
 
     def _end(self, step: int, scalars: Scalars) -> NoReturn:
         """Ends a run that has diverged; the primary process keeps the records of its batch."""
-        file, checkpoints = self._session.workdir / DIVERGED_FILE, self._session.checkpoints
+        file, checkpoints = self._session.workdir / run_files.DIVERGED, self._session.checkpoints
         values = {name: str(float(value)) for name, value in scalars.items()}
         if distributed.is_primary():
             index = next(train_batches(self._session.prepared, step - 1, whole=True))["index"]

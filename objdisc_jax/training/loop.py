@@ -8,7 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
-from objdisc_jax import sharding, visualize
+from objdisc_jax import run_files, sharding, visualize
 from objdisc_jax.files import warn_on_oserror
 from objdisc_jax.names import flatten
 from objdisc_jax.training import distributed, hooks, run_dir, writers
@@ -16,8 +16,6 @@ from objdisc_jax.training.checkpoint import Checkpoints
 from objdisc_jax.training.prepare import prepare, restored_or_initial, train_batches
 from objdisc_jax.training.step import make_train_step
 from objdisc_jax.training.stopping import stop_requests
-
-CURVES_FILE = "curves.png"
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
@@ -88,9 +86,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
 
         if step > first_step:
             save.for_good(step, state)
-        metrics = workdir / writers.METRICS_FILE
+        metrics = workdir / run_files.METRICS
         if is_primary and metrics.is_file():
             with warn_on_oserror("the curves"):
-                visualize.plot_curves(metrics, workdir / CURVES_FILE)
+                visualize.plot_curves(metrics, workdir / run_files.CURVES)
         if is_stopping:
             logging.info("Asked to stop: saved step %d. The same command goes on.", step)

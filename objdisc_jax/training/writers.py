@@ -18,6 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from objdisc_jax import run_files
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.files import warn_on_oserror, write_atomically
 
@@ -44,7 +45,6 @@ with _clu_without_tensorflow():
     from clu.metric_writers import torch_tensorboard_writer
 
 MetricWriter = metric_writers.MetricWriter
-METRICS_FILE = "metrics.jsonl"
 
 
 class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
@@ -244,7 +244,7 @@ def create(config: ConfigDict, workdir: Path, *, last_step: int, primary: bool) 
     if not primary:
         return metric_writers.MultiWriter([])
     writers: list[MetricWriter] = [
-        JsonLinesWriter(workdir / METRICS_FILE, last_step),
+        JsonLinesWriter(workdir / run_files.METRICS, last_step),
         TensorBoardWriter(workdir / "tensorboard", last_step),
     ]
     if config.wandb.enabled:
