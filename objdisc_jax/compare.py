@@ -2,10 +2,10 @@
 
     objdisc compare runs/a runs/b_seed0 runs/b_seed1 --html report.html
 
-Runs are compared by what `--mode eval` measured on a split. A run that has not reached its last
-step, or has not been scored there, is named and does not count. `--csv` writes a line for every
-run; `--html` a page that stands alone, with the settings that differ, curves over each other, and
-images beside each other.
+Runs are compared by what `objdisc eval` measured on a split. A run that has not reached its last
+step, has not been scored there, or repeats the seed of another, is named and does not count.
+`--csv` writes a line for every run; `--html` a page that stands alone, with the settings that
+differ, curves over each other, and images beside each other.
 """
 
 import argparse

@@ -1,11 +1,12 @@
 """Progress of long work: a bar on a terminal, a line every half minute elsewhere."""
 
 import time
-from typing import Self
+from typing import TypeVar
 
 from absl import logging
 from tqdm import tqdm
 
+Own = TypeVar("Own")
 LOG_SECONDS = 30.0
 """Between two lines, where there is no terminal."""
 
@@ -64,7 +65,7 @@ class Progress:
         """Takes the bar away."""
         self._bar.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Own) -> Own:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -103,8 +103,8 @@ def load(workdir: Path) -> ConfigDict:
     file = workdir / run_files.CONFIG
     if not file.is_file():
         raise ConfigError(
-            f"workdir: {workdir} holds no run ({run_files.CONFIG} is missing). Name the directory of "
-            "a run, or train one: objdisc train --config configs/demo.py"
+            f"workdir: {workdir} holds no run ({file.name} is missing). Name the directory of a "
+            "run, or train one: objdisc train --config configs/demo.py"
         )
     try:
         return from_dict(json.loads(file.read_text()))
