@@ -1,6 +1,7 @@
 """Trained models in Python."""
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 
@@ -63,6 +64,24 @@ def test_every_public_name_is_there():
         assert callable(getattr(objdisc_jax, name)), name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         objdisc_jax.nothing  # noqa: B018
+
+
+def test_the_public_face_is_annotated():
+    public = [getattr(objdisc_jax, name) for name in objdisc_jax.__all__]
+    kinds = [one for one in public if isinstance(one, type)]
+    assert len(kinds) == 2
+    methods = [
+        method
+        for kind in kinds
+        for name, method in vars(kind).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+    ]
+    for function in [one for one in public if one not in kinds] + methods:
+        signature = inspect.signature(function)
+        parameters = [p for name, p in signature.parameters.items() if name != "self"]
+        annotations = [signature.return_annotation, *(p.annotation for p in parameters)]
+        assert inspect.Signature.empty not in annotations, function
+        assert function.__doc__, function
 
 
 def test_an_image_is_segmented_as_predict_does(runs, model, photo, tmp_path):

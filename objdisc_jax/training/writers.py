@@ -214,24 +214,24 @@ class WandbWriter(ScalarWriter):
             mode=config.wandb.mode,
         )
 
-    def write_scalars(self, step, scalars):
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Logs scalars."""
         self._run.log({name: float(np.asarray(v)) for name, v in scalars.items()}, step=step)
 
-    def write_images(self, step, images):
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         """Logs images."""
         self._run.log({name: self._wandb.Image(np.asarray(v)) for name, v in images.items()}, step)
 
-    def write_texts(self, step, texts):
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Puts texts into the run's summary."""
         for name, text in texts.items():
             self._run.summary[name] = text
 
-    def write_hparams(self, hparams):
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Sets the run's config."""
         self._run.config.update(dict(hparams), allow_val_change=True)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the run."""
         self._run.finish()
 
