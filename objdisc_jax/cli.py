@@ -44,7 +44,9 @@ def parse_absl(argv: Sequence[str]) -> Sequence[str]:
     try:
         program, *rest = flags.FLAGS([argv[0], *_spelled(argv[1:], "-", "_")])
     except (flags.Error, errors.UserError) as error:
-        exit_on_usage(str(_user_error(error) or error))
+        if (of_config := _user_error(error)) is not None:
+            sys.exit(f"error: {of_config}")
+        exit_on_usage(str(error))
     except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
         if (said := experiment_file.unknown_key(error)) is None:
             raise

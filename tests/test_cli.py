@@ -96,7 +96,7 @@ def test_damaged_data_is_explained(config_file, tetrominoes_file, tmp_path, dama
 
 def test_missing_config_is_explained(tmp_path):
     status, output = call("main", "--config", tmp_path / "nowhere.py")
-    assert status == 2
+    assert status == 1
     assert "Traceback" not in output
     assert "nowhere.py" in output
     status, output = call("main")
@@ -175,7 +175,7 @@ def test_every_entry_point_explains_what_is_no_config(tmp_path, command):
     content, message = NO_CONFIGS[name := "run.json" if command[0] == "features" else "bug.py"]
     (tmp_path / name).write_text(content)
     status, output = call(*command, "--config", tmp_path / name)
-    assert status == 2
+    assert status == 1
     assert "Traceback" not in output
     assert re.search(f"error: --config: .*{message}", output, re.DOTALL), output
 
@@ -188,7 +188,7 @@ def test_config_of_an_unknown_model_is_explained(tmp_path):
         "    return experiment(model='slot_atention', data='tetrominoes')\n"
     )
     status, output = call("main", "--config", file, "--workdir", tmp_path / "run")
-    assert status == 2
+    assert status == 1
     assert "did you mean 'slot_attention'" in output
 
 
