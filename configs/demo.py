@@ -4,7 +4,7 @@
 
 or, with the data of data_scripts/generate_tetrominoes.py in place,
 
-    python -m objdisc_jax.main --config configs/demo.py
+    objdisc train --config configs/demo.py
 
 RESULTS.md has times and scores. Four slots; five iterations of attention, a sixth with gradient.
 What makes it quick: a strided encoder that leaves 49 positions, and a decoder that treats pixels

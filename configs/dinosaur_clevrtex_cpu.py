@@ -1,8 +1,8 @@
 r"""DINOSAUR on rendered ClevrTex scenes of 3 to 6 objects, small enough to train on a CPU.
 
     python data_scripts/render_clevrtex.py --num-images 5000 --max-objects 6
-    python -m objdisc_jax.features --config configs/dinosaur_clevrtex_cpu.py
-    python -m objdisc_jax.main --config configs/dinosaur_clevrtex_cpu.py
+    objdisc features --config configs/dinosaur_clevrtex_cpu.py
+    objdisc train --config configs/dinosaur_clevrtex_cpu.py
 
 The second command needs the weights of DINOv2's ViT-S/14, from the Hugging Face Hub or with
 `--config.model.weights=FILE`; the third reads its features. They are those of the ninth block,

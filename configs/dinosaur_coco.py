@@ -1,8 +1,8 @@
 """DINOSAUR with the MLP decoder on COCO 2017, in the published setting, for a GPU.
 
-    python -m objdisc_jax.features --config configs/dinosaur_coco.py
-    python -m objdisc_jax.main --config configs/dinosaur_coco.py
-    python -m objdisc_jax.main --config configs/dinosaur_coco.py --mode eval
+    objdisc features --config configs/dinosaur_coco.py
+    objdisc train --config configs/dinosaur_coco.py
+    objdisc eval --config configs/dinosaur_coco.py
 
 Features of 123,287 images take 58 GB; the published runs mirror half of the images, these none.
 Without the first command: `--config.model.cached=False --config.data.features=None` in a copy.

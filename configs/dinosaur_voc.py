@@ -1,8 +1,8 @@
 """DINOSAUR with the MLP decoder on Pascal VOC 2012, in the published setting, for a GPU.
 
-    python -m objdisc_jax.features --config configs/dinosaur_voc.py
-    python -m objdisc_jax.main --config configs/dinosaur_voc.py
-    python -m objdisc_jax.main --config configs/dinosaur_voc.py --mode eval
+    objdisc features --config configs/dinosaur_voc.py
+    objdisc train --config configs/dinosaur_voc.py
+    objdisc eval --config configs/dinosaur_voc.py
 
 It needs the list of images `trainaug.txt`. The published runs crop the images at random, mirror
 half of them, and train for 300,000 steps; crops here are of the middle.

@@ -1,6 +1,6 @@
 """GNM on CLEVR6 at 128x128 with the published settings.
 
-    python -m objdisc_jax.main --config configs/gnm_clevr6.py --config.data.path=clevr_with_masks.h5
+    objdisc train --config configs/gnm_clevr6.py --config.data.path=clevr_with_masks.h5
 
 CLEVR with masks (the published data, or look-alikes that data_scripts/render_clevr.py renders),
 images of at most 6 objects; scores are those of the first 320 test images that pass. Cost: 300,000

@@ -1,7 +1,7 @@
 """GNM on ClevrTex6 at 128x128 with the published settings.
 
     bash data_scripts/download_clevrtex.sh full (or python data_scripts/render_clevrtex.py)
-    python -m objdisc_jax.main --config configs/gnm_clevrtex6.py
+    objdisc train --config configs/gnm_clevrtex6.py
 
 Images of at most 6 objects. Cost: 300,000 steps of batch 32 as in the published runs; meant for one
 GPU, not measured yet.

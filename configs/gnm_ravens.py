@@ -1,7 +1,7 @@
 """GNM on RAVENS at 128x128 with the published settings.
 
     bash data_scripts/download_ravens.sh ARCHIVE
-    python -m objdisc_jax.main --config configs/gnm_ravens.py
+    objdisc train --config configs/gnm_ravens.py
 
 Table and robot count as background. Cost: 300,000 steps of batch 64; meant for one GPU, not
 measured yet.

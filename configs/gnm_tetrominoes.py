@@ -1,7 +1,7 @@
 """GNM on Tetrominoes, small enough to train on two CPU cores in minutes.
 
     python data_scripts/generate_tetrominoes.py
-    python -m objdisc_jax.main --config configs/gnm_tetrominoes.py
+    objdisc train --config configs/gnm_tetrominoes.py
 
 Cost: 16 to 19 minutes on one core. Expect an FG-ARI of 0.73 to 0.77, nine of ten images counted
 right and a squared error of 0.002 per pixel and channel (RESULTS.md). Adam in place of RMSprop, and

@@ -1,6 +1,6 @@
 """IODINE on CLEVR6 at 128x128 with the official settings.
 
-    python -m objdisc_jax.main --config configs/iodine_clevr6.py
+    objdisc train --config configs/iodine_clevr6.py
 
 CLEVR with masks (the published data, or look-alikes that data_scripts/render_clevr.py renders),
 images of at most 6 objects; scores are those of the first 320 test images that pass. Cost:

@@ -1,7 +1,7 @@
 """IODINE on Multi-dSprites at 64x64 with the official settings.
 
     python data_scripts/generate_multi_dsprites.py
-    python -m objdisc_jax.main --config configs/iodine_multi_dsprites.py
+    objdisc train --config configs/iodine_multi_dsprites.py
 
 (or the published data: see configs/sa_multi_dsprites.py). Cost: 1,000,000 steps of batch 128; meant
 for GPUs, not measured yet. The paper reports an FG-ARI of 76.7 %. The learning rate goes with the

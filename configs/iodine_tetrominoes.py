@@ -1,7 +1,7 @@
 """IODINE on Tetrominoes, small enough to train on two CPU cores.
 
     python data_scripts/generate_tetrominoes.py
-    python -m objdisc_jax.main --config configs/iodine_tetrominoes.py
+    objdisc train --config configs/iodine_tetrominoes.py
 
 What makes it quick: a decoder that treats pixels one by one, and draws that are compared with every
 third row and column, other ones in each iteration. RESULTS.md has what was measured so far: pieces

@@ -1,6 +1,6 @@
 """Slot Attention on BoxWorld at 128x128 with the published regularisers, 10 slots.
 
-    python -m objdisc_jax.main --config configs/sa_boxworld.py --config.data.path=boxworld.h5
+    objdisc train --config configs/sa_boxworld.py --config.data.path=boxworld.h5
 
 Key and lock, side by side, are one object of twice the area of a cell (9 pixels square). Between
 the steps 60,000 and 65,000 the masks are pushed to be hard (entropy, weight 0.003) and of that area

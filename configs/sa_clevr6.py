@@ -1,6 +1,6 @@
 """Slot Attention on CLEVR6 at 128x128, the setting of the published PyTorch code.
 
-    python -m objdisc_jax.main --config configs/sa_clevr6.py --config.data.path=clevr_with_masks.h5
+    objdisc train --config configs/sa_clevr6.py --config.data.path=clevr_with_masks.h5
 
 CLEVR with masks (the published data, or look-alikes that data_scripts/render_clevr.py renders),
 images of at most 6 objects (the background is not counted; the published code's
@@ -8,7 +8,7 @@ images of at most 6 objects (the background is not counted; the published code's
 test images that pass. Cost: 500,000 steps of batch 64; meant for one GPU, not measured yet. The
 paper reports an FG-ARI of 98.8 %. The trained weights segment more objects too:
 
-    python -m objdisc_jax.main --config configs/sa_clevr10.py --workdir runs/sa_clevr6 --mode eval
+    objdisc eval --config configs/sa_clevr10.py --workdir runs/sa_clevr6
 """
 
 from objdisc_jax.config import experiment

@@ -2,7 +2,7 @@
 
     python data_scripts/render_clevr.py --max-objects 6 --num-images 16000 --resolution 120 160 \
         --output data/clevr6_120x160.h5
-    JAX_NUM_CPU_DEVICES=2 python -m objdisc_jax.main --config configs/sa_clevr6_cpu.py
+    JAX_NUM_CPU_DEVICES=2 objdisc train --config configs/sa_clevr6_cpu.py
 
 The model is that of configs/demo.py with seven slots: a strided encoder that leaves 256 positions,
 and a decoder that treats pixels one by one and is trained on every fourth row and column. Two

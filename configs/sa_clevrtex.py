@@ -1,11 +1,11 @@
 r"""Slot Attention on ClevrTex at 128x128, 11 slots.
 
     bash data_scripts/download_clevrtex.sh full (or python data_scripts/render_clevrtex.py)
-    python -m objdisc_jax.main --config configs/sa_clevrtex.py
+    objdisc train --config configs/sa_clevrtex.py
 
 Variants: --config.data.variant=pbg (vbg, grassbg, camo); `outd` only to score on:
 
-    python -m objdisc_jax.main --mode eval --config configs/sa_clevrtex.py \
+    objdisc eval --config configs/sa_clevrtex.py \
         --config.data.variant=outd
 
 Cost: 500,000 steps of batch 64; meant for one GPU, not measured yet. The benchmark's paper (arXiv

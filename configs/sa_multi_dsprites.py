@@ -5,7 +5,7 @@ r"""Slot Attention on Multi-dSprites at 64x64 as in the 2020 paper (arXiv 2006.1
         --input data/downloads/multi_dsprites_colored_on_grayscale.tfrecords \
         --output data/multi_dsprites_colored_on_grayscale.h5
     (or all of it: python data_scripts/generate_multi_dsprites.py)
-    python -m objdisc_jax.main --config configs/sa_multi_dsprites.py
+    objdisc train --config configs/sa_multi_dsprites.py
 
 Variants: --config.data.variant=colored_on_colored or binarized. Cost: 500,000 steps of batch 64;
 meant for one GPU, not measured yet. The paper reports an FG-ARI of 91.3 % on the 320 test images.

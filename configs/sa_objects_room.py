@@ -4,11 +4,11 @@ r"""Slot Attention on Objects Room at 64x64, 7 slots: up to three objects, floor
     python data_scripts/convert_tfrecords.py --dataset objects_room \
         --input data/downloads/objects_room_train.tfrecords \
         --output data/objects_room_train.h5
-    python -m objdisc_jax.main --config configs/sa_objects_room.py
+    objdisc train --config configs/sa_objects_room.py
 
 The published PyTorch code's model, for which 64x64 makes a decoder grid of 4x4. The test files:
---mode eval --config.data.variant=six_objects (empty_room, identical_color). Cost: 500,000 steps of
-batch 64; meant for one GPU, not measured yet.
+`objdisc eval` with --config.data.variant=six_objects (empty_room, identical_color). Cost: 500,000
+steps of batch 64; meant for one GPU, not measured yet.
 """
 
 from objdisc_jax.config import experiment

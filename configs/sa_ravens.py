@@ -1,7 +1,7 @@
 """Slot Attention on RAVENS at 128x128, 11 slots: up to eight objects, table, ground and robot.
 
     bash data_scripts/download_ravens.sh ARCHIVE
-    python -m objdisc_jax.main --config configs/sa_ravens.py
+    objdisc train --config configs/sa_ravens.py
 
 The middle of all three views; --config.data.crop=table is the table as seen from the front. Cost:
 500,000 steps of batch 64; meant for one GPU, not measured yet. Repack badly chunked files first

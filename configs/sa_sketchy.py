@@ -1,7 +1,7 @@
 """Slot Attention on Sketchy at 128x128, 10 slots.
 
     python data_scripts/process_sketchy.py --input EPISODES
-    python -m objdisc_jax.main --config configs/sa_sketchy.py
+    objdisc train --config configs/sa_sketchy.py
 
 No masks: the best checkpoint is the one with the smallest validation loss. Cost: 500,000 steps of
 batch 64; meant for one GPU, not measured yet.

@@ -1,7 +1,7 @@
 """Slot Attention on Tetrominoes at 35x35 as in the 2020 paper (arXiv 2006.15055, appendix).
 
     python data_scripts/generate_tetrominoes.py
-    python -m objdisc_jax.main --config configs/sa_tetrominoes.py
+    objdisc train --config configs/sa_tetrominoes.py
 
 Cost: 500,000 steps of batch 64; meant for one GPU, not measured yet. The paper reports an FG-ARI of
 99.5 % on the 320 test images. configs/demo.py is the variant that trains on a CPU in minutes.

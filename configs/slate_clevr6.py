@@ -1,6 +1,6 @@
 r"""SLATE on CLEVR6 at 128x128, with the settings of the published PyTorch code.
 
-    python -m objdisc_jax.main --config configs/slate_clevr6.py \
+    objdisc train --config configs/slate_clevr6.py \
         --config.data.path=clevr_with_masks.h5
 
 CLEVR with masks (the published data, or look-alikes that data_scripts/render_clevr.py renders),

@@ -1,6 +1,6 @@
 """SLATE on 3D Shapes at 64x64, 3 slots, otherwise as configs/slate_clevr6.py.
 
-    python -m objdisc_jax.main --config configs/slate_shapes3d.py --config.data.path=3dshapes.h5
+    objdisc train --config configs/slate_shapes3d.py --config.data.path=3dshapes.h5
 
 Every image shows one object in a room, so that slots can take the object, the floor and the walls
 with the sky. 3D Shapes has no masks: the best checkpoint is that of the lowest validation loss, and

@@ -1,7 +1,7 @@
 """SLATE on Tetrominoes at 32x32, small enough to train on a CPU.
 
     python data_scripts/generate_tetrominoes.py
-    python -m objdisc_jax.main --config configs/slate_tetrominoes.py
+    objdisc train --config configs/slate_tetrominoes.py
 
 Four slots, 64 tokens an image out of a vocabulary of 128, a transformer of three blocks. The
 learning rates are higher than the published ones, and the temperature falls within 2,000 steps.

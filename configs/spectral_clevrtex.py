@@ -1,8 +1,8 @@
 r"""Spectral clustering of a frozen ViT's features on ClevrTex: the floor for what is trained.
 
     python data_scripts/render_clevrtex.py --num-images 5000 --max-objects 6
-    python -m objdisc_jax.main --config configs/spectral_clevrtex.py
-    python -m objdisc_jax.main --config configs/spectral_clevrtex.py --mode eval
+    objdisc train --config configs/spectral_clevrtex.py
+    objdisc eval --config configs/spectral_clevrtex.py
 
 Nothing is trained: the first command makes a run, the second scores it. With the features that
 objdisc_jax.features stores, `--config.model.cached=True --config.data.features=FILE`, it needs no

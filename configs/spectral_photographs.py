@@ -1,8 +1,8 @@
 r"""Spectral clustering of a frozen ViT's features on your own photographs, with nothing to train.
 
-    python -m objdisc_jax.main --config configs/spectral_photographs.py --config.data.path=photos \
+    objdisc train --config configs/spectral_photographs.py --config.data.path=photos \
         --config.model.weights=dinov2_small.safetensors
-    python -m objdisc_jax.predict --workdir runs/spectral_photographs --input photos \
+    objdisc predict --workdir runs/spectral_photographs --input photos \
         --output segmented --num-slots 5
 
 The first command makes a run, with the weights of DINOv2's ViT-S/14 in Hugging Face's layout, the

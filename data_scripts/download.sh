@@ -66,7 +66,7 @@ next_step() {
 
 # ready NAME PATH: what to do when data set NAME can be read.
 ready() {
-    next_step "python -m objdisc_jax.main --config CONFIG.py --config.data.path=$2" \
+    next_step "objdisc train --config CONFIG.py --config.data.path=$2" \
         "(with a config whose data set is $1)"
 }
 

@@ -11,7 +11,7 @@ import dataclasses
 import io
 import os
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
+from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -33,8 +34,9 @@ from objdisc_jax.prediction.segmenter import Segmented, Segmenter
 from objdisc_jax.preprocessing import to_unit_range
 from objdisc_jax.training import run_dir
 
-ImageLike = Image.Image | np.ndarray | str | os.PathLike[str]
+ImageLike = Image.Image | np.ndarray | jax.Array | str | os.PathLike[str]
 """An image: of Pillow, an array (uint8 `[h, w, 3]` or `[h, w]`), or a file."""
+MAX_SEED = 2**31 - 1
 
 
 def load(
@@ -58,13 +60,11 @@ def load(
     Raises:
         UserError: there is no such model, or it has no such setting.
     """
-    folder = Path(source).expanduser()
-    if not (folder / pretrained.CONFIG).is_file():
-        folder = pretrained.find(os.fspath(source))
+    folder = pretrained.locate(source)
     return Trained(folder, step=str(step), one_by_one=one_by_one, settings=settings)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """What a model found in an image of H x W pixels, at its own resolution of h x w pixels.
 
@@ -93,6 +93,11 @@ class Segmentation:
     count: int | None
     extras: Mapping[str, np.ndarray]
 
+    def __repr__(self) -> str:
+        height, width = self.segmentation.shape
+        found = f"{len(self.found)} of {len(self.masks)} slots have pixels"
+        return f"<Segmentation of {width}x{height} pixels: {found}>"
+
     def overlay(self, alpha: float = 0.45) -> Image.Image:
         """The image with every segment tinted and outlined; `alpha` is the tint's strength."""
         return Image.fromarray(visualize.overlay(self.image, self.segmentation, alpha))
@@ -107,7 +112,13 @@ class Segmentation:
         self.overlay().show()
 
     def cutout(self, slot: int) -> Image.Image:
-        """The pixels of a slot, all others transparent."""
+        """The pixels of a slot, all others transparent.
+
+        Raises:
+            UserError: there is no such slot.
+        """
+        if not 0 <= slot < len(self.masks):
+            raise UserError(f"slot: got {slot}; allowed are 0 to {len(self.masks) - 1}.")
         opaque = np.where(self.segmentation == slot + 1, 255, 0).astype(np.uint8)
         return Image.fromarray(np.dstack([self.image, opaque]))
 
@@ -118,13 +129,14 @@ class Segmentation:
 
 
 class Trained:
-    """A trained model, as `load` returns it.
+    """A trained model, as `load` returns it."""
 
-    Attributes:
-        config: the experiment that it was trained with.
-        step: the training step of its parameters.
-        model: the model itself, with its parameters, for what is not here.
-    """
+    config: ConfigDict
+    """The experiment that it was trained with."""
+    step: int
+    """The training step of its parameters."""
+    model: base.Model
+    """The model itself, with its parameters, for what is not here."""
 
     def __init__(
         self,
@@ -165,7 +177,7 @@ class Trained:
     @overload
     def segment(
         self,
-        images: Sequence[ImageLike],
+        images: Iterable[ImageLike],
         *,
         crop: inputs.Crop | None = ...,
         seed: int = ...,
@@ -174,7 +186,7 @@ class Trained:
 
     def segment(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         *,
         crop: inputs.Crop | None = None,
         seed: int = 0,
@@ -193,12 +205,17 @@ class Trained:
 
         Raises:
             UserError: an image cannot be read, or is too small for the crop; or there is no such
-                mode.
+                mode, crop or seed.
         """
-        how = self._background(background)
-        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        how, seed = self._background(background), _checked_seed(seed)
+        single = (
+            isinstance(images, str | bytes)
+            or hasattr(images, "__array__")
+            or not isinstance(images, Iterable)
+        )
         cropping, options = self._cropping(crop), self._declaration.read_options
-        read = [_as_image(image, options) for image in ([images] if single else images)]
+        given: Any = [images] if single else images
+        read = [_as_image(image, options) for image in given]
         seen = [cropping.see(image) for image in read]
         numbered = ((number, pixels) for number, (_, pixels) in enumerate(seen))
         found = dict(self._segmenter(numbered, draw=seed, background=how))
@@ -218,6 +235,7 @@ class Trained:
         Raises:
             UserError: the model has no such iterations, or the image cannot be read.
         """
+        seed = _checked_seed(seed)
         _, pixels = self._cropping(crop).see(_as_image(image, self._declaration.read_options))
         return self._segmenter.attention(pixels, draw=seed)
 
@@ -225,14 +243,40 @@ class Trained:
         """Paints slots `[b, k, d]`: some of an image's, or those of several mixed; in [0, 1].
 
         Raises:
-            UserError: the model paints no slots.
+            UserError: the model paints no slots, or none of this shape.
         """
+        slots = _as_slots(slots)
         try:
-            images = self._render(jnp.asarray(slots))
+            images = self._render(slots)
         except NotImplementedError:
             name = self.config.model.name
             raise UserError(f"The model {name!r} makes no image of its slots.") from None
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"slots: the model cannot paint an array of {list(slots.shape)}. Give it slots "
+                "that `segment` found with this model."
+            ) from error
         return np.asarray(images)
+
+    def generate(
+        self, slots: ArrayLike, *, seed: int = 0, **options: Any
+    ) -> Float[np.ndarray, "b h w 3"]:
+        """Makes images of slots `[b, k, d]` by sampling, in [0, 1], where the model can, as SLATE.
+
+        Args:
+            slots: as `render` takes them; it gives the likeliest tokens' images.
+            seed: of the samples.
+            **options: the model's own, such as `temperature` and `top_k`.
+
+        Raises:
+            UserError: the model samples no images of slots, or none of this shape.
+        """
+        model: Any = self.model
+        if not hasattr(model, "generate"):
+            raise UserError(f"The model {self.config.model.name!r} samples no images of its slots.")
+        key = jax.random.key(_checked_seed(seed))
+        tokens = model.generate(_as_slots(slots), key=key, **options)
+        return np.asarray(model.decode_image(tokens))
 
     def sample(
         self, count: int = 1, *, seed: int = 0, **options: Any
@@ -250,7 +294,7 @@ class Trained:
         sample = getattr(self.model, "sample", None)
         if sample is None:
             raise UserError(f"The model {self.config.model.name!r} makes no new scenes.")
-        noise = self.model.noise(jax.random.key(seed), count)
+        noise = self.model.noise(jax.random.key(_checked_seed(seed)), count)
         return np.asarray(sample(noise, step=jnp.int32(self.step), **options))
 
     def can_take(self, **settings: Any) -> bool:
@@ -319,14 +363,41 @@ class Trained:
         return there * scale + np.array([top, top, left, left])
 
 
-def _as_image(image: ImageLike, options: ReadOptions) -> Image.Image:
+def _as_image(image: Any, options: ReadOptions) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(image, options)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
-            raise UserError(
-                f"image: got an array of {image.dtype} {list(image.shape)}; allowed is uint8 "
-                "[h, w, 3] or [h, w]. Scale it to 0 ... 255, one image at a time or a list."
-            )
-        return Image.fromarray(image).convert("RGB")
-    return read_rgb(Path(image), options)
+    if isinstance(image, str | os.PathLike):
+        return read_rgb(Path(image).expanduser(), options)
+    if not hasattr(image, "__array__"):
+        raise UserError(
+            f"images: got {type(image).__name__}; allowed are files, images of Pillow and arrays "
+            "(uint8 [h, w, 3] or [h, w]), one of them or a list."
+        )
+    pixels = np.asarray(image)
+    if (
+        pixels.dtype != np.uint8
+        or pixels.ndim < 2
+        or pixels.shape[2:] not in ((), (3,))
+        or not pixels.size
+    ):
+        raise UserError(
+            f"images: got an array of {pixels.dtype} {list(pixels.shape)}; allowed is uint8 "
+            "[h, w, 3] or [h, w], not empty. Scale it to 0 ... 255; several images are a list."
+        )
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def _as_slots(slots: ArrayLike) -> Array:
+    found = jnp.asarray(slots)
+    if found.ndim != 3:
+        raise UserError(
+            f"slots: got an array of {list(found.shape)}; allowed is [b, k, d]. Those of one image "
+            "are result.slots[None]."
+        )
+    return found
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed: got {seed!r}; allowed is a whole number from 0 to {MAX_SEED}.")
+    return int(seed)

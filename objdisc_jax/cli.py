@@ -5,6 +5,7 @@ point again, and must not start a second JAX.
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -12,10 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from logging import INFO, LogRecord
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from absl.flags import argparse_flags
+from tqdm import tqdm
 
 from objdisc_jax import errors, experiment_file, pretrained
 
@@ -24,19 +26,47 @@ called_as: str | None = None
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
+USAGE = 2
+"""The exit status where the command line is wrong, as argparse has it."""
+
+
 def parse_absl(argv: Sequence[str]) -> Sequence[str]:
-    """Parses absl flags; what is wrong with the config, or with a key of it, is a message."""
+    """Parses absl flags, of which --help tells; returns the name of the program.
+
+    What is wrong with them, with the config, or with a key of it, is a message.
+    """
+    if not {"-h", "--help"}.isdisjoint(argv):
+        print(_help(), end="")
+        sys.exit(0)
     if "config" in flags.FLAGS:  # ml_collections would execute files of any kind
         parser: Any = flags.FLAGS["config"].parser
         parser.parse = experiment_file.load
     try:
-        return flags.FLAGS([argv[0], *_spelled(argv[1:], "-", "_")])
+        program, *rest = flags.FLAGS([argv[0], *_spelled(argv[1:], "-", "_")])
     except (flags.Error, errors.UserError) as error:
-        sys.exit(f"error: {_user_error(error) or error}")
+        if (of_config := _user_error(error)) is not None:
+            sys.exit(f"error: {of_config}")
+        exit_on_usage(str(error))
     except (AttributeError, KeyError) as error:  # config_flags lets ConfigDict's own through
         if (said := experiment_file.unknown_key(error)) is None:
             raise
-        sys.exit(f"error: config: {said}")
+        exit_on_usage(f"config: {said}")
+    if rest:
+        exit_on_usage(f"Unknown arguments: {' '.join(rest)}. Options begin with --.")
+    return [program]
+
+
+def exit_on_usage(message: str) -> NoReturn:
+    """Ends the program with the message, because the command line is wrong."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def _help() -> str:
+    """The help of an entry point with absl flags, in the form of the others."""
+    main = sys.modules["__main__"]
+    parser = Parser(main.__spec__.name if main.__spec__ else sys.argv[0], main.__doc__)
+    return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), parser.format_help())
 
 
 def _user_error(error: BaseException | None) -> errors.UserError | None:
@@ -58,6 +88,7 @@ def run(main: Callable[[Any], None], parse: Callable[[Sequence[str]], Any] = par
     def with_messages(arguments: Any) -> None:
         logging.set_verbosity(logging.INFO)
         handler = logging.get_absl_handler()
+        handler.python_handler.setStream(_BesideBars())
         handler.setFormatter(_Formatter())
         handler.addFilter(_is_for_users)
         with errors.exit_on_user_error():
@@ -118,7 +149,7 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
         try:
             return pretrained.find(source)
         except errors.UserError as error:
-            sys.exit(f"error: {error}")
+            exit_on_usage(str(error))
 
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--workdir", type=Path, help="the run directory of a trained model")
@@ -142,6 +173,17 @@ def int_in_range(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parsed
+
+
+class _BesideBars(io.TextIOBase):
+    """The standard error stream, whose lines do not run into the progress bars there."""
+
+    def write(self, text: str) -> int:
+        tqdm.write(text, file=sys.stderr, end="")
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _Formatter(logging.PythonFormatter):

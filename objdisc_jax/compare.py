@@ -1,11 +1,11 @@
 """Compares runs: those that differ in the seed alone are one line, with mean and spread.
 
-    python -m objdisc_jax.compare runs/a runs/b_seed0 runs/b_seed1 --html report.html
+    objdisc compare runs/a runs/b_seed0 runs/b_seed1 --html report.html
 
-Runs are compared by what `--mode eval` measured on a split. A run that has not reached its last
-step, or has not been scored there, is named and does not count. `--csv` writes a line for every
-run; `--html` a page that stands alone, with the settings that differ, curves over each other, and
-images beside each other.
+Runs are compared by what `objdisc eval` measured on a split. A run that has not reached its last
+step, has not been scored there, or repeats the seed of another, is named and does not count.
+`--csv` writes a line for every run; `--html` a page that stands alone, with the settings that
+differ, curves over each other, and images beside each other.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     folders = dict.fromkeys(arguments.runs)
     groups = runs.group(runs.read(folder, arguments.split) for folder in folders)
-    wanted = arguments.metrics.split(",") if arguments.metrics else None
+    wanted = [name.strip() for name in arguments.metrics.split(",")] if arguments.metrics else None
     metrics = runs.metrics(groups, wanted)
     print(report.table(groups, metrics))
     try:

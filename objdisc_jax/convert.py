@@ -1,10 +1,10 @@
 r"""Takes weights to PyTorch and back, and makes pretrained models of runs.
 
-    python -m objdisc_jax.convert to-torch --workdir runs/demo --output demo.pt
-    python -m objdisc_jax.convert from-torch --checkpoint demo.pt --config configs/demo.py \
+    objdisc convert to-torch --workdir runs/demo --output demo.pt
+    objdisc convert from-torch --checkpoint demo.pt --config configs/demo.py \
         --workdir runs/again
 
-    python -m objdisc_jax.convert to-pretrained --workdir runs/demo --output my_model \
+    objdisc convert to-pretrained --workdir runs/demo --output my_model \
         --data-command "python data_scripts/generate_tetrominoes.py" --limits "Other images."
 
 `to-torch` writes the keys and shapes of the published PyTorch code; `objdisc_jax.interop` has the
@@ -78,9 +78,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv[1:])
     if arguments.command == "from-torch":
         config = config_flags.DEFINE_config_file("config")
-        rest = parse_absl([argv[0], f"--config={arguments.config}", *rest])[1:]
+        parse_absl([argv[0], f"--config={arguments.config}", *rest])
         arguments.config = config.value
-    if rest:
+    elif rest:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return arguments
 

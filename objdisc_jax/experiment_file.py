@@ -92,7 +92,7 @@ def _refuse_other_files(file: Path) -> None:
     raise ConfigError(
         f"--config: {str(file)!r} {found}. It names an experiment, a Python file such as "
         "configs/demo.py; those of this project are in configs/. A run's own config (config.json) "
-        "is used by --workdir RUN, in objdisc_jax.main with --mode eval."
+        "is used by --workdir RUN, in objdisc eval."
     )
 
 

@@ -1,6 +1,6 @@
 """Computes what a model's frozen parts make of a data set's images, once, for quick training.
 
-    python -m objdisc_jax.features --config configs/dinosaur_clevrtex_cpu.py
+    objdisc features --config configs/dinosaur_clevrtex_cpu.py
 
 It writes `config.data.features`, an HDF5 file in half precision, of the images of all splits. An
 interrupted command goes on where it stopped. Any key can be set: `--config.data.path=FOLDER`.
@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from objdisc_jax.cli import parse_absl, run
+from objdisc_jax.cli import exit_on_usage, parse_absl, run
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.errors import ConfigError
 
@@ -25,13 +25,11 @@ BLOCK = 16
 
 def parse(argv: Sequence[str]) -> tuple[ConfigDict, bool]:
     """Returns config and whether to overwrite, as the command line states them."""
-    config = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
-    overwrite = flags.DEFINE_bool("overwrite", False, "Replace what is there.")
-    _, *rest = parse_absl(argv)
-    if rest:
-        raise ConfigError(f"Unknown arguments: {' '.join(rest)}. Flags begin with --.")
+    config = config_flags.DEFINE_config_file("config", help_string="the experiment, a Python file")
+    overwrite = flags.DEFINE_bool("overwrite", False, "replace what is there")
+    parse_absl(argv)
     if config.value is None:
-        raise ConfigError("Name an experiment: --config configs/dinosaur_clevrtex_cpu.py")
+        exit_on_usage("Name an experiment: --config configs/dinosaur_clevrtex_cpu.py")
     return config.value, bool(overwrite.value)
 
 

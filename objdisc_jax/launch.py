@@ -1,6 +1,6 @@
 """Runs an experiment on several processes of this machine.
 
-    python -m objdisc_jax.launch --processes 2 -- --config configs/demo.py
+    objdisc launch --processes 2 -- --config configs/demo.py
 
 What follows `--` are the arguments of `objdisc_jax.main`. With GPUs every process gets its share of
 them, otherwise the processes talk through the CPU. Their lines come with the process's number in

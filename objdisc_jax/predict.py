@@ -1,7 +1,7 @@
 """Segments your own images with a trained run.
 
-    python -m objdisc_jax.predict --workdir runs/demo --input photos/ --output segmented/
-    python -m objdisc_jax.predict --pretrained sa_clevr6_cpu --input photos/ --output segmented/
+    objdisc predict --workdir runs/demo --input photos/ --output segmented/
+    objdisc predict --pretrained sa_clevr6_cpu --input photos/ --output segmented/
 
 For every image it writes, under the image's name, what `--save` lists:
 
@@ -28,14 +28,12 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
-from tqdm import tqdm
 
 from objdisc_jax import config as configs
 from objdisc_jax import models, segmentation
@@ -45,12 +43,11 @@ from objdisc_jax.data.images import ReadOptions
 from objdisc_jax.errors import UserError
 from objdisc_jax.names import closest
 from objdisc_jax.prediction import OUTPUTS, targets
+from objdisc_jax.progress import Progress
 
 CROPS = "data | square | none | TOP,BOTTOM,LEFT,RIGHT"
 FEW_FILES = 64
 """Fewer are read in the main process, long before a worker process would have started."""
-LOG_SECONDS = 30.0
-"""Between two lines about the progress, where there is no terminal."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -222,35 +219,20 @@ def _segment(
         progress.add(outcome)
 
 
-class _Progress:
-    """Counts what has become of files, and tells of it: a bar on a terminal, lines elsewhere."""
+class _Progress(Progress):
+    """Counts what has become of files, and tells of it."""
 
     def __init__(self, total: int):
+        super().__init__(total, "images")
         self.counts: Counter[type] = Counter()
-        self._bar = tqdm(total=total, unit=" images", disable=None)
-        self._total, self._start = total, time.monotonic()
-        self._told = self._start
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
     def add(self, outcome: inputs.File | inputs.Skipped | inputs.Unwritten) -> None:
         """Counts what has become of one file."""
         self.counts[type(outcome)] += 1
         if not isinstance(outcome, inputs.File):
             what = "is skipped" if isinstance(outcome, inputs.Skipped) else "is not all written"
-            with self._bar.external_write_mode():
-                logging.warning("%s %s: %s", outcome.file.path, what, outcome.reason)
-        self._bar.update()
-        now, done = time.monotonic(), self.counts.total()
-        if self._bar.disable and now - self._told >= LOG_SECONDS:
-            self._told = now
-            speed = done / (now - self._start)
-            left = tqdm.format_interval((self._total - done) / speed)
-            logging.info("%d of %d images, %.1f images/s, %s left.", done, self._total, speed, left)
+            logging.warning("%s %s: %s", outcome.file.path, what, outcome.reason)
+        self.update()
 
 
 def _num_cores() -> int:
@@ -292,8 +274,6 @@ def _parse_crop(text: str) -> inputs.Crop:
         top, bottom, left, right = (int(part) for part in text.split(","))
     except ValueError:
         raise UserError(f"--crop: got {text!r}; allowed are {CROPS}.") from None
-    if not (0 <= top < bottom and 0 <= left < right):
-        raise UserError(f"--crop: got {text}; 0 <= TOP < BOTTOM and 0 <= LEFT < RIGHT must hold.")
     return top, bottom, left, right
 
 

@@ -1,9 +1,11 @@
 """Trained models in Python."""
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from objdisc_jax import convert, interop, predict
 from objdisc_jax.data.images import ReadOptions
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
+from tests import typechecker
 from tests.conftest import small_config
 
 
@@ -22,7 +25,7 @@ from tests.conftest import small_config
 def runs(tmp_path_factory):
     """A run of every model here that paints its slots or scenes, by name."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("slot_attention", "gnm"):
+    for name in ("slot_attention", "gnm", "slate"):
         config = small_config(name)
         torch.manual_seed(0)
         weights = interop.create(configs.to_dict(config)["model"]).state_dict()
@@ -61,6 +64,24 @@ def test_every_public_name_is_there():
         assert callable(getattr(objdisc_jax, name)), name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         objdisc_jax.nothing  # noqa: B018
+
+
+def test_the_public_face_is_annotated():
+    public = [getattr(objdisc_jax, name) for name in objdisc_jax.__all__]
+    kinds = [one for one in public if isinstance(one, type)]
+    assert len(kinds) == 2
+    methods = [
+        method
+        for kind in kinds
+        for name, method in vars(kind).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+    ]
+    for function in [one for one in public if one not in kinds] + methods:
+        signature = inspect.signature(function)
+        parameters = [p for name, p in signature.parameters.items() if name != "self"]
+        annotations = [signature.return_annotation, *(p.annotation for p in parameters)]
+        assert inspect.Signature.empty not in annotations, function
+        assert function.__doc__, function
 
 
 def test_an_image_is_segmented_as_predict_does(runs, model, photo, tmp_path):
@@ -156,16 +177,89 @@ def test_scenes_are_sampled_where_the_model_can(runs, model):
         model.sample()
 
 
-def test_bad_input_is_told(runs, model, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere.*list|nowhere"):
+def test_images_of_slots_are_sampled_where_the_model_can(runs, model, scenes):
+    slate = objdisc_jax.load(runs / "slate")
+    slots = slate.segment(scenes[0]).slots[None]
+    first, again, other = (slate.generate(slots, seed=seed) for seed in (0, 0, 1))
+    assert first.shape == (1, *slate.model.resolution, 3)
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)
+    np.testing.assert_allclose(slate.generate(slots, top_k=1), slate.render(slots), atol=1e-5)
+    with pytest.raises(UserError, match="samples no images of its slots"):
+        model.generate(slots)
+
+
+def test_a_result_says_in_a_line_what_was_found(model, scenes):
+    result = model.segment(scenes[0])
+    assert repr(result) == (
+        f"<Segmentation of 35x35 pixels: {len(result.found)} of 3 slots have pixels>"
+    )
+
+
+def test_images_may_be_any_iterable_and_other_arrays(model, scenes):
+    expected = [result.masks for result in model.segment(list(scenes[:2]))]
+    for given in (iter(scenes[:2]), (jax.numpy.asarray(scene) for scene in scenes[:2])):
+        for result, masks in zip(model.segment(given), expected, strict=True):
+            np.testing.assert_array_equal(result.masks, masks)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((8, 8, 3)), r"float64 \[8, 8, 3\].*uint8"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"uint8 \[2, 8, 8, 3\].*several images are a list"),
+        (np.zeros((0, 8, 3), np.uint8), r"\[0, 8, 3\].*not empty"),
+    ],
+)
+def test_an_array_that_is_no_image_is_an_error(model, images, message):
+    with pytest.raises(UserError, match=message):
+        model.segment(images)
+
+
+@pytest.mark.parametrize(
+    ("images", "kind"), [(b"bytes", "bytes"), (3, "int"), (None, "NoneType"), ([[1]], "list")]
+)
+def test_what_is_no_image_is_an_error(model, images, kind):
+    with typechecker.off(), pytest.raises(UserError, match=rf"images: got {kind}; allowed are"):
+        model.segment(images)
+
+
+@pytest.mark.parametrize("crop", ["squre", [0, 5, 0, 5], (5, 0, 0, 5), (0, 5)])
+def test_a_crop_that_does_not_exist_is_an_error(model, scenes, crop):
+    with typechecker.off(), pytest.raises(UserError, match=r"crop: got .*allowed are 'data'"):
+        model.segment(scenes[0], crop=crop)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 0.5])
+def test_a_seed_out_of_range_is_an_error(runs, model, scenes, seed):
+    with typechecker.off(), pytest.raises(UserError, match=r"seed: got .*from 0 to 2147483647"):
+        model.segment(scenes[0], seed=seed)
+
+
+def test_slots_that_are_none_are_an_error(runs, model, scenes):
+    result = model.segment(scenes[0])
+    for slot in (-1, 3):
+        with pytest.raises(UserError, match=rf"slot: got {slot}; allowed are 0 to 2"):
+            result.cutout(slot)
+    with pytest.raises(UserError, match=r"slots: got an array of \[3, 8\].*slots\[None\]"):
+        model.render(result.slots)
+    with typechecker.off(), pytest.raises(UserError, match=r"cannot paint .*\[1, 2, 5\]"):
+        model.render(np.zeros((1, 2, 5), np.float32))
+    with pytest.raises(UserError, match="makes no image of its slots"):
+        objdisc_jax.load(runs / "gnm").render(np.zeros((1, 2, 3), np.float32))
+
+
+def test_a_source_that_is_none_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"no trained model .*nowhere.*Name a run directory"):
         objdisc_jax.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"float64 \[8, 8, 3\].*uint8"):
-        model.segment(np.zeros((8, 8, 3)))
+    with pytest.raises(UserError, match="holds no run"):
+        objdisc_jax.load(tmp_path)
+
+
+def test_a_file_that_is_no_image_is_an_error(model, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UserError, match=r"text\.png"):
         model.segment(tmp_path / "text.png")
-    with pytest.raises(UserError, match="makes no image of its slots"):
-        objdisc_jax.load(runs / "gnm").render(np.zeros((1, 2, 3), np.float32))
 
 
 def test_a_seed_is_another_draw_of_the_noise(model, scenes):

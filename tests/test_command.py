@@ -1,9 +1,12 @@
 """The command `objdisc`, and how options are spelled."""
 
+import ast
 import importlib.util
+import re
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,13 +56,24 @@ def test_a_command_that_does_not_exist_is_an_error_that_suggests_one(monkeypatch
     assert "no command 'pedict' (did you mean 'predict'" in capsys.readouterr().err
 
 
-def test_help_of_a_command_has_its_name_and_examples():
+@pytest.mark.parametrize("name", ["train", "eval", "inspect", "features", "compare"])
+def test_help_of_a_command_has_its_name_options_and_examples(name):
     done = subprocess.run(
-        [sys.executable, "-m", "objdisc_jax", "compare", "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "objdisc_jax", name, "--help"], capture_output=True, text=True
     )
-    assert done.returncode == 0
-    assert done.stdout.startswith("usage: objdisc compare ")
-    assert "python -m objdisc_jax.compare runs/a" in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: objdisc {name} [-h] ")
+    assert f"\n    objdisc {name} " in done.stdout
+    (option,) = {"compare": ["--html"]}.get(name, ["--config"])
+    assert f"\n  {option} " in done.stdout
+    assert not re.search(r"\.py:|--\w+_", done.stdout)
+
+
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_examples_of_a_command_begin_with_its_name(name):
+    file = Path(importlib.util.find_spec(f"objdisc_jax.{command.COMMANDS[name].module}").origin)
+    doc = ast.get_docstring(ast.parse(file.read_text()))
+    assert re.search(rf"\n    (objdisc |python -m objdisc_jax\.){name} ", doc)
 
 
 def test_underscores_and_hyphens_are_the_same_in_options():
@@ -77,6 +91,6 @@ def test_flags_of_training_take_hyphens_and_leave_config_keys_alone():
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "num_processes" in done.stderr
     assert "Unknown" not in done.stderr

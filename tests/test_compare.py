@@ -72,10 +72,26 @@ def test_what_does_not_count_is_named_with_its_reason(folders, capsys):
     assert re.search(r"^four +2 of 5 +0, 1, 2, 3, 4 +100 +03:20 +2 x cpu +0\.8500 ±", text, re.M)
     for name, reason in (
         ("four_seed2", "stopped at step 40 of 100"),
-        ("four_seed3", "not scored"),
+        ("four_seed3", r"not scored on test \(objdisc eval --split test --workdir \.\.\.\)"),
         ("four_seed4", "scored at step 50, trained to step 100"),
     ):
         assert re.search(rf"{name} does not count: {reason}\.", text)
+
+
+def test_a_run_counts_once_however_often_it_lies_there(folders, tmp_path, capsys):
+    write_run(tmp_path / "copy", seed=1, fg_ari=0.8)
+    command(folders[0], folders[2], tmp_path / "copy", "--metrics", "fg_ari, mse")
+    text = capsys.readouterr().out
+    assert re.search(r"2 of 3 +0, 1, 1 .* 0\.8500 ± 0\.0707 ", text)
+    assert re.search(r"copy does not count: .*four_seed1 has the same seed\.", text)
+
+
+def test_what_was_not_trained_here_is_told(folders, tmp_path, capsys):
+    configs.save(configs.load(folders[0]), tmp_path / "bare")
+    command(tmp_path / "bare")
+    assert "bare does not count: not trained here: there is no metrics.jsonl." in (
+        capsys.readouterr().out
+    )
 
 
 def test_csv_has_a_line_for_every_run(folders, tmp_path, capsys):

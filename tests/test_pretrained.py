@@ -76,6 +76,8 @@ def test_prediction_and_scores_are_those_of_the_run(workdir, folder, tmp_path):
     assert scores.means["fg_ari"] == measured["fg_ari"]
     assert (tmp_path / "scores" / "eval_test.json").is_file()
     assert not (folder / "eval_test.json").exists()
+    with pytest.raises(UserError, match=r"is no run directory\. Name a folder for the scores"):
+        evaluate.evaluate(str(folder))
 
 
 def test_torch_weights_are_those_of_the_run(workdir, folder, tmp_path):
@@ -100,7 +102,7 @@ def test_training_begins_with_its_parameters(folder, tmp_path, tetrominoes_file)
 @pytest.mark.parametrize(
     ("source", "parts"),
     [
-        ("sa_clever6", ("'sa_clever6'", "--workdir", *pretrained.names())),
+        ("sa_clever6", ("'sa_clever6'", "run directory", *pretrained.names())),
         ("no/such/folder", ("'no/such/folder'", "model.safetensors")),
     ],
 )
@@ -109,6 +111,12 @@ def test_a_name_that_does_not_exist_is_an_error_that_lists_those_there_are(sourc
         pretrained.find(source)
     for part in parts:
         assert part in str(raised.value)
+
+
+def test_a_run_named_as_pretrained_is_told_from_one_that_is_missing(workdir):
+    with pytest.raises(UserError, match="seems to be a run directory: name it with --workdir"):
+        pretrained.find(str(workdir))
+    assert pretrained.locate(str(workdir)) == workdir
 
 
 def test_a_repository_is_downloaded(monkeypatch, folder):

@@ -14,7 +14,7 @@ from objdisc_jax import visualize
 from objdisc_jax.comparison.runs import Group, Run, differences
 from objdisc_jax.files import write_atomically
 
-_COLUMNS = ("runs", "seeds", "steps", "time", "hardware")
+_COLUMNS = ("runs", "seeds", "steps", "time per run", "hardware")
 _CURVES = ("val/fg_ari", "val/ari", "val/loss", "train/loss")
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;

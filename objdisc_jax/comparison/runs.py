@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
+from objdisc_jax import run_files
 from objdisc_jax.config import defaults
 from objdisc_jax.errors import UserError
 from objdisc_jax.names import flatten
 from objdisc_jax.visualize import read_metrics
 
-PANELS = "visualizations"
 _NO_SCORES = ("step", "num_images")
 
 
@@ -32,6 +32,8 @@ class Run:
     scored_with: dict[str, str]  # settings that scoring had otherwise than training
     records: list[dict[str, Any]]  # the lines of its metrics.jsonl
     environment: dict[str, Any]  # versions and hardware; empty where it tells none
+    split: str  # that was asked for
+    repeats: Path | None = None  # a run with the same seed that counts already
 
     @property
     def step(self) -> int:
@@ -46,14 +48,18 @@ class Run:
     @property
     def problem(self) -> str | None:
         """Why its scores don't count, if they don't."""
+        if not self.records and not self.scores:
+            return f"not trained here: there is no {run_files.METRICS}"
         if self.step < self.config.num_train_steps:
             return f"stopped at step {self.step:,} of {self.config.num_train_steps:,}"
         if not self.scores:
-            return "not scored"
+            return f"not scored on {self.split} (objdisc eval --split {self.split} --workdir ...)"
         if self.scored_at < self.step:
             return f"scored at step {self.scored_at:,}, trained to step {self.step:,}"
         bad = [name for name, value in self.scores.items() if not math.isfinite(value)]
-        return f"not finite: {', '.join(bad)}" if bad else None
+        if bad:
+            return f"not finite: {', '.join(bad)}"
+        return f"{self.repeats} has the same seed" if self.repeats else None
 
     @property
     def hardware(self) -> str:
@@ -64,7 +70,7 @@ class Run:
     @property
     def panel(self) -> Path | None:
         """Its newest panel of images."""
-        panels = list((self.folder / PANELS).glob("*.png"))
+        panels = list((self.folder / run_files.VISUALIZATIONS).glob("*.png"))
         return max(panels, key=lambda file: file.stat().st_mtime, default=None)
 
 
@@ -112,20 +118,20 @@ def read(folder: Path, split: str) -> Run:
         UserError: it holds no run, or a file of it cannot be read.
     """
     config = configs.load(folder)
-    metrics = folder / "metrics.jsonl"
+    metrics = folder / run_files.METRICS
     try:
         records = read_metrics(metrics) if metrics.is_file() else []
     except ValueError as error:
         raise UserError(str(error)) from error
-    measured = _json(folder / f"eval_{split}.json")
+    measured = run_files.read_json(folder / run_files.scores(split))
     scores = {
         name: float(value)
         for name, value in measured.items()
         if isinstance(value, int | float) and name not in _NO_SCORES
     }
     step, changes = measured.get("step", 0), measured.get("differs_from_training", {})
-    environment = _json(folder / "environment.json")
-    return Run(folder, config, scores, step, changes, records, environment)
+    environment = run_files.read_json(folder / run_files.ENVIRONMENT)
+    return Run(folder, config, scores, step, changes, records, environment, split)
 
 
 def group(runs: Iterable[Run]) -> list[Group]:
@@ -133,12 +139,23 @@ def group(runs: Iterable[Run]) -> list[Group]:
     alike: dict[str, list[Run]] = {}
     for run in runs:
         alike.setdefault(json.dumps(_but_seed(run.config), sort_keys=True), []).append(run)
-    groups = [sorted(runs, key=lambda run: run.config.seed) for runs in alike.values()]
+    groups = [_each_seed_once(runs) for runs in alike.values()]
     names = [_name([run.folder for run in runs]) for runs in groups]
     return [
         Group(name if names.count(name) == 1 else str(runs[0].folder), runs)
         for name, runs in zip(names, groups, strict=True)
     ]
+
+
+def _each_seed_once(runs: Iterable[Run]) -> list[Run]:
+    """Runs by seed, of which those that repeat one that counts say so."""
+    counted: dict[int, Path] = {}
+    found = []
+    for run in sorted(runs, key=lambda run: run.config.seed):
+        if run.problem is None and counted.setdefault(run.config.seed, run.folder) != run.folder:
+            run = dataclasses.replace(run, repeats=counted[run.config.seed])
+        found.append(run)
+    return found
 
 
 def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
@@ -160,16 +177,6 @@ def metrics(groups: Iterable[Group], wanted: Sequence[str] | None) -> list[str]:
         if name not in known:
             raise UserError(f"--metrics: no run has {name!r}; there are {', '.join(known)}.")
     return list(wanted or known)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}). Restore it, or remove it.") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _but_seed(config: ConfigDict) -> dict[str, Any]:

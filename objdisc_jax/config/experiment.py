@@ -12,15 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from objdisc_jax import models
+from objdisc_jax import models, run_files
 from objdisc_jax.config import defaults
 from objdisc_jax.data import datasets
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.files import write_atomically
 from objdisc_jax.names import flatten
 from objdisc_jax.settings import Settings
-
-CONFIG_FILE = "config.json"
 
 
 def experiment(*, model: str, data: str) -> ConfigDict:
@@ -93,7 +91,7 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
 
 def save(config: ConfigDict, workdir: Path) -> None:
     """Writes the config into a run directory."""
-    write_atomically(workdir / CONFIG_FILE, json.dumps(to_dict(config), indent=2) + "\n")
+    write_atomically(workdir / run_files.CONFIG, json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def load(workdir: Path) -> ConfigDict:
@@ -102,11 +100,11 @@ def load(workdir: Path) -> ConfigDict:
     Raises:
         ConfigError: the directory holds no run, or its config cannot be read.
     """
-    file = workdir / CONFIG_FILE
+    file = workdir / run_files.CONFIG
     if not file.is_file():
         raise ConfigError(
-            f"workdir: {workdir} holds no run ({CONFIG_FILE} is missing). Name the directory of a "
-            "run with --workdir, or train one: python -m objdisc_jax.main --config configs/demo.py"
+            f"workdir: {workdir} holds no run ({file.name} is missing). Name the directory of a "
+            "run, or train one: objdisc train --config configs/demo.py"
         )
     try:
         return from_dict(json.loads(file.read_text()))

@@ -25,7 +25,7 @@ def shared_config(name: str, path: str) -> ml_collections.ConfigDict:
     # The test split ends after this many images that pass the filter; None means all of them.
     config.num_test_images = config_dict.placeholder(int)
     # A file of what a model's frozen parts make of the images, computed once by
-    # `python -m objdisc_jax.features`; None: there is none.
+    # `objdisc features`; None: there is none.
     config.features = config_dict.placeholder(str)
     # Worker processes that read and crop images; 0 reads in the main process.
     config.num_workers = 2

@@ -24,7 +24,7 @@ from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.hdf5 import RecordArray
 
 ATTRIBUTE = "computed_with"
-_COMMAND = "python -m objdisc_jax.features --config CONFIG"
+_COMMAND = "objdisc features --config CONFIG"
 
 
 def num_records(reader: Reader) -> int:

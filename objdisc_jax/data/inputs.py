@@ -152,6 +152,18 @@ class Cropping:
     declaration: DatasetDeclaration  # the data set that the model was trained on
     resolution: tuple[int, int]  # rows and columns, the model's
 
+    def __post_init__(self):
+        if isinstance(self.crop, tuple) and len(self.crop) == 4:
+            top, bottom, left, right = self.crop
+            is_allowed = 0 <= top < bottom and 0 <= left < right
+        else:
+            is_allowed = self.crop in ("data", "square", "none")
+        if not is_allowed:
+            raise DataError(
+                f"crop: got {self.crop!r}; allowed are 'data', 'square', 'none', and (top, bottom, "
+                "left, right) with 0 <= top < bottom and 0 <= left < right."
+            )
+
     def box(self, rows: int, columns: int) -> tuple[int, int, int, int]:
         """Returns what is cropped out of an image of so many rows and columns.
 
@@ -162,7 +174,7 @@ class Cropping:
         if isinstance(self.crop, tuple):
             _, bottom, _, right = self.crop
             if bottom > rows or right > columns:
-                raise DataError(f"--crop reaches beyond its {rows} rows and {columns} columns")
+                raise DataError(f"crop: it reaches beyond its {rows} rows and {columns} columns")
             return self.crop
         if self.crop == "none":
             return 0, rows, 0, columns

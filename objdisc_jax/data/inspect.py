@@ -1,12 +1,11 @@
 """Looks at an experiment's data: what every split holds, how fast it is read, and 32 images of it.
 
-    python -m objdisc_jax.data.inspect --config configs/demo.py [--output inspect.png]
+    objdisc inspect --config configs/demo.py [--output inspect.png]
 
 Any key can be set as for training: `--config.data.path=FILE --config.data.max_objects=6`.
 """
 
 import contextlib
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from ml_collections import config_flags
 from PIL import Image
 
 from objdisc_jax import visualize
-from objdisc_jax.cli import parse_absl, run
+from objdisc_jax.cli import exit_on_usage, parse_absl, run
 from objdisc_jax.config import check
 from objdisc_jax.data import datasets, loader
 from objdisc_jax.data.errors import DataError
@@ -35,16 +34,16 @@ SHEET_ROWS, SHEET_COLUMNS, LARGEST_TILE = 4, 8, 160
 
 def parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, Path, float]:
     """Returns the arguments of `inspect` that the command line states."""
-    config = config_flags.DEFINE_config_file("config", help_string="The experiment, a Python file.")
+    config = config_flags.DEFINE_config_file("config", help_string="the experiment, a Python file")
     output = flags.DEFINE_string(
-        "output", None, "Contact sheet. Default: inspect/<name of the config file>.png."
+        "output", None, "contact sheet (default: inspect/<name of the config file>.png)"
     )
-    seconds = flags.DEFINE_float("seconds", 5.0, "How long to measure the loader's speed.", 0.1)
-    _, *rest = parse_absl(argv)
-    if rest:
-        sys.exit(f"error: Unknown arguments: {' '.join(rest)}. Flags begin with --.")
+    seconds = flags.DEFINE_float(
+        "seconds", 5.0, "how long to measure the loader's speed (default: 5)", 0.1
+    )
+    parse_absl(argv)
     if config.value is None:
-        sys.exit("error: Name an experiment, for example --config configs/demo.py")
+        exit_on_usage("Name an experiment, for example --config configs/demo.py")
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     sheet = Path(output.value or f"inspect/{name}.png")
     return config.value, sheet, seconds.value

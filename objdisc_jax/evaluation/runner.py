@@ -22,6 +22,7 @@ from objdisc_jax.evaluation.chunks import in_chunks, whole_chunks
 from objdisc_jax.models import base
 from objdisc_jax.names import closest
 from objdisc_jax.preprocessing import prepare_batch
+from objdisc_jax.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +91,16 @@ class Runner:
             num_workers=self._config.data.num_workers,
         )
         found = []
-        for batch in batches:
-            batch["index"] = batch["index"].astype(np.int32)
-            found.append(self._step(params, sharding.put_batch(batch, self._mesh), jnp.int32(step)))
+        total = min(len(self._dataset), self._num_images or len(self._dataset))
+        told = jax.process_index() == 0
+        with Progress(total, "images", f"scoring {self._dataset.split}", is_shown=told) as progress:
+            for batch in batches:
+                batch["index"] = batch["index"].astype(np.int32)
+                fields = sharding.put_batch(batch, self._mesh)
+                found.append(self._step(params, fields, jnp.int32(step)))
+                if len(found) > 1:  # while this batch is computed the one before is waited for
+                    jax.block_until_ready(found[-2])
+                    progress.update(self._batch_size)
         return self._combine(jax.device_get(found))
 
     def check_metric(self, name: str, params: base.Params) -> None:

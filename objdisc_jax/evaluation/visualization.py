@@ -12,14 +12,12 @@ from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
-from objdisc_jax import sharding, visualize
+from objdisc_jax import run_files, sharding, visualize
 from objdisc_jax.data import loader
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
 from objdisc_jax.preprocessing import prepare_batch, prepare_images, resize_labels, to_unit_range
 from objdisc_jax.segmentation import segment
-
-FOLDER = "visualizations"
 
 
 class Visualizer:
@@ -106,6 +104,6 @@ def compose(
 
 def save(workdir: Path, name: str, panel: UInt8[np.ndarray, "h w 3"]) -> Path:
     """Writes a panel into the run directory and returns its path."""
-    file = workdir / FOLDER / f"{name}.png"
+    file = workdir / run_files.VISUALIZATIONS / f"{name}.png"
     visualize.save_png(file, panel)
     return file

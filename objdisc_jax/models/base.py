@@ -127,7 +127,7 @@ class Model(nnx.Module, abc.ABC):
     def encode_frozen(self, image: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """Fields that frozen parts make of images, `[b, ...]` each.
 
-        `python -m objdisc_jax.features` stores them beside the data, for a model that names them
+        `objdisc features` stores them beside the data, for a model that names them
         in place of "image".
         """
         del image

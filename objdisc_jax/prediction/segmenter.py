@@ -19,6 +19,7 @@ from objdisc_jax.evaluation import visualization
 from objdisc_jax.evaluation.chunks import CHUNK, in_chunks, whole_chunks
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
+from objdisc_jax.names import closest
 from objdisc_jax.preprocessing import prepare_batch, prepare_images, to_unit_range
 from objdisc_jax.training import run_dir
 
@@ -95,8 +96,8 @@ class Segmenter:
             assert config is not None
             if name not in config.model:
                 raise UserError(
-                    f"--workdir: the model {config.model.name!r} has no setting {name!r}. Leave "
-                    "out the option for it."
+                    f"The model {config.model.name!r} has no setting {name!r}"
+                    f"{closest(name, config.model)}. Leave it out."
                 )
             config.model[name] = value
         place = sharding.replicated(self._mesh)
@@ -105,9 +106,9 @@ class Segmenter:
         self._made = self._makes(run) & set(further) if further else set()
         if further := [name for name in further if name not in self._made]:
             raise UserError(
-                f"--workdir: the model {run.config.model.name!r} needs {', '.join(further)} beside "
+                f"The model {run.config.model.name!r} needs {', '.join(further)} beside "
                 "images, so it can only be evaluated on its data: "
-                "python -m objdisc_jax.main --mode eval --config CONFIG --workdir RUN"
+                "objdisc eval --config CONFIG --workdir RUN"
             )
         self.run = run
         self.background = {**run.config.background.to_dict(), **(background or {})}
@@ -242,8 +243,8 @@ class Segmenter:
             rows, prediction = {}, model.predict(prepare_batch(fields, model), noise, step=step)
         if prediction.masks is None:
             raise UserError(
-                f"--workdir: the model {self.run.config.model.name!r} has no masks, and so "
-                "segments no images. Name a run of another model."
+                f"The model {self.run.config.model.name!r} has no masks, and so segments no "
+                "images. Name a run of another model."
             )
         kept, recon = {}, None
         if details:

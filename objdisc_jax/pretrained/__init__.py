@@ -6,21 +6,22 @@
     scores.json        what was measured, on what, with which commit
     README.md          the model card
 
-`python -m objdisc_jax.convert to-pretrained` makes such a folder of a run. Wherever a run directory
+`objdisc convert to-pretrained` makes such a folder of a run. Wherever a run directory
 can be named, one of these can be, by its name here, its path, or its repository on the Hub.
 """
 
+import os
 from pathlib import Path
 
-from objdisc_jax import hub
+from objdisc_jax import hub, run_files
 from objdisc_jax.errors import UserError
 from objdisc_jax.names import closest
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
+CONFIG = run_files.CONFIG
 SCORES = "scores.json"
 CARD = "README.md"
-FROZEN = "frozen.json"
+FROZEN = run_files.FROZEN
 _HERE = Path(__file__).parent
 
 
@@ -44,6 +45,8 @@ def find(source: str) -> Path:
     if (folder / WEIGHTS).is_file():
         return folder
     reason = f"there is no {folder / WEIGHTS}"
+    if (folder / CONFIG).is_file():
+        reason += f" ({folder} seems to be a run directory: name it with --workdir)"
     if not folder.exists() and hub.is_repository(source):
         try:
             hub.download(source, CONFIG)
@@ -57,8 +60,24 @@ def find(source: str) -> Path:
                 pass  # a model without frozen parts
             return found
     raise UserError(
-        f"--pretrained: got {source!r}{closest(source, names())}, but {reason}. Name one of those "
-        f"that come along ({', '.join(names())}), a folder that `python -m objdisc_jax.convert "
-        "to-pretrained` made, or a repository on the Hugging Face Hub. A run directory is named "
-        "with --workdir."
+        f"There is no trained model {source!r}{closest(source, names())}: {reason}. Name a run "
+        f"directory, one of those that come along ({', '.join(names())}), a folder that `objdisc "
+        "convert to-pretrained` made, or a repository on the Hugging Face Hub."
     )
+
+
+def locate(source: str | os.PathLike[str]) -> Path:
+    """The folder of a trained model: any that exists, a run directory say, or what `find` finds.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    folder = Path(source).expanduser()
+    if (folder / CONFIG).is_file() or (folder.is_dir() and os.fspath(source) not in names()):
+        return folder
+    return find(os.fspath(source))
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether a folder is a pretrained model's, and so no place to write to."""
+    return (folder / WEIGHTS).is_file()

@@ -197,7 +197,7 @@ def _place(
     if coordinator is None or num_processes is None or process_id is None:
         raise ConfigError(
             "--coordinator, --num_processes and --process_id belong together, but only some of "
-            "them were given. On one machine, python -m objdisc_jax.launch gives all three."
+            "them were given. On one machine, objdisc launch gives all three."
         )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:

@@ -2,14 +2,16 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
-from objdisc_jax import sharding
+from objdisc_jax import pretrained, run_files, sharding
 from objdisc_jax.data import loader
+from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import evaluators, visualization
 from objdisc_jax.evaluation.runner import Runner, Scores
 from objdisc_jax.files import write_atomically
@@ -17,21 +19,21 @@ from objdisc_jax.training import distributed, frozen, run_dir
 
 
 def evaluate(
-    workdir: Path,
+    source: str | os.PathLike[str],
     *,
     config: ConfigDict | None = None,
     split: str = "test",
-    which: str = "latest",
-    output: Path | None = None,
+    step: str | int = "latest",
+    output: str | os.PathLike[str] | None = None,
 ) -> Scores:
     """Scores a run, prints a table, and writes `eval_<split>.json` and a panel of images.
 
     Args:
-        workdir: the run directory, or the folder of a pretrained model.
+        source: a run directory, or a pretrained model, as `objdisc_jax.load` takes them.
         config: score with this config (more slots, more objects, another data set) instead of the
             run's own.
         split: the split to score on.
-        which: the checkpoint: "latest", "best" or a step.
+        step: the checkpoint of a run: "latest", "best" or a step.
         output: the folder to write to; by default the run directory.
 
     Returns:
@@ -40,10 +42,16 @@ def evaluate(
     Raises:
         UserError: the run, the checkpoint, the config or the data cannot be used.
     """
+    workdir = pretrained.locate(source)
+    if output is None and pretrained.is_pretrained(workdir):
+        raise UserError(f"output: {workdir} is no run directory. Name a folder for the scores.")
+    output = workdir if output is None else Path(output)
     if config is not None:
         configs.check(config)
     mesh = sharding.data_mesh()
-    trained = run_dir.load_trained(workdir, sharding.replicated(mesh), which=which, config=config)
+    trained = run_dir.load_trained(
+        workdir, sharding.replicated(mesh), which=str(step), config=config
+    )
     changes: dict[str, str] = {}
     if config is not None:
         saved = configs.to_dict(configs.load(workdir))
@@ -57,14 +65,13 @@ def evaluate(
     scores = Runner(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
     if distributed.is_primary():
         draw = visualization.Visualizer(config, trained.graphdef, dataset)
-        output = output or workdir
-        file = output / f"eval_{split}.json"
+        file = output / run_files.scores(split)
         values = {
             **{name: None if math.isnan(x) else x for name, x in scores.means.items()},
             "num_images": scores.num_images,
             "left_out": scores.left_out,
             "step": trained.step,
-            "checkpoint": which,
+            "checkpoint": str(step),
             "data": dataset.declaration.name,
             "differs_from_training": changes,
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from objdisc_jax import hub
+from objdisc_jax import hub, run_files
 from objdisc_jax.data.declaration import Field
 from objdisc_jax.data.features import refuse_others
 from objdisc_jax.errors import ConfigError, UserError
@@ -14,7 +14,6 @@ from objdisc_jax.files import write_atomically
 from objdisc_jax.models import base
 from objdisc_jax.training.weights import MisfitError, fitted
 
-FILE = "frozen.json"
 HUB_FILE = "model.safetensors"
 
 
@@ -67,12 +66,12 @@ def load(model: base.Model, like: base.Params) -> Frozen:
 def record(parts: Frozen, workdir: Path) -> None:
     """Writes into a run directory where its model's frozen parts come from."""
     if parts.sources:
-        write_atomically(workdir / FILE, json.dumps(parts.sources, indent=2) + "\n")
+        write_atomically(workdir / run_files.FROZEN, json.dumps(parts.sources, indent=2) + "\n")
 
 
 def check(parts: Frozen, workdir: Path) -> None:
     """Checks that frozen parts are those that a run was trained with, wherever they lie now."""
-    file = workdir / FILE
+    file = workdir / run_files.FROZEN
     if not parts.sources:
         return
     if not file.is_file():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 from absl import logging
 
+from objdisc_jax import progress, run_files
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.files import warn_on_oserror, write_atomically
@@ -19,7 +20,6 @@ from objdisc_jax.training.prepare import Prepared, train_batches
 from objdisc_jax.training.step import Scalars, TrainState
 from objdisc_jax.training.writers import MetricWriter
 
-DIVERGED_FILE = "diverged.json"
 TIMING = ("seconds", "train/steps_per_second", "train/images_per_second")
 """Metrics that differ between two runs of one config."""
 
@@ -69,6 +69,13 @@ class Progress:
         self._logged_step, self._logged = session.first_step, time.monotonic()
         self._start = self._logged - session.seconds
         self._dispatched: tuple[int, Scalars] | None = None
+        self._bar = progress.Progress(
+            self._config.num_train_steps,
+            "steps",
+            begun=session.first_step,
+            is_shown=distributed.is_primary(),
+            has_lines=False,  # those of `settle`
+        )
 
     @property
     def seconds(self) -> float:
@@ -87,6 +94,7 @@ class Progress:
         (step, scalars), self._dispatched = self._dispatched, None
         if not scalars.pop("finite"):
             self._end(step, scalars)
+        self._bar.update()
         config, last_step = self._config, self._config.num_train_steps
         now = time.monotonic()
         is_first = step == self._session.first_step + 1
@@ -110,9 +118,13 @@ class Progress:
             duration((last_step - step) / speed),
         )
 
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        self._bar.close()
+
     def _end(self, step: int, scalars: Scalars) -> NoReturn:
         """Ends a run that has diverged; the primary process keeps the records of its batch."""
-        file, checkpoints = self._session.workdir / DIVERGED_FILE, self._session.checkpoints
+        file, checkpoints = self._session.workdir / run_files.DIVERGED, self._session.checkpoints
         values = {name: str(float(value)) for name, value in scalars.items()}
         if distributed.is_primary():
             index = next(train_batches(self._session.prepared, step - 1, whole=True))["index"]

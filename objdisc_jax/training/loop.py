@@ -1,5 +1,6 @@
 """The training loop."""
 
+import os
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
-from objdisc_jax import sharding, visualize
+from objdisc_jax import run_files, sharding, visualize
 from objdisc_jax.files import warn_on_oserror
 from objdisc_jax.names import flatten
 from objdisc_jax.training import distributed, hooks, run_dir, writers
@@ -16,10 +17,8 @@ from objdisc_jax.training.prepare import prepare, restored_or_initial, train_bat
 from objdisc_jax.training.step import make_train_step
 from objdisc_jax.training.stopping import stop_requests
 
-CURVES_FILE = "curves.png"
 
-
-def train(config: ConfigDict, workdir: Path) -> None:
+def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Trains a config in a run directory, from its latest checkpoint if it has one.
 
     Args:
@@ -29,6 +28,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     Raises:
         UserError: a setting, the data or the directory cannot be used, or training diverged.
     """
+    workdir = Path(workdir)
     distributed.check_devices()
     prepared, is_primary = prepare(config), distributed.is_primary()
     last_step, is_stopping = config.num_train_steps, False
@@ -54,7 +54,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             writer.write_hparams(flatten(configs.to_dict(config)))
         frozen = sharding.put_replicated(prepared.frozen.params, prepared.mesh)
         session = hooks.Session(prepared, workdir, frozen, writer, checkpoints, first_step, seconds)
-        progress = hooks.Progress(session)
+        progress = stack.enter_context(closing(hooks.Progress(session)))
         to_do, save = hooks.create(session, progress)
         for hook in to_do:
             stack.callback(hook.close)
@@ -86,9 +86,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
         if step > first_step:
             save.for_good(step, state)
-        metrics = workdir / writers.METRICS_FILE
+        metrics = workdir / run_files.METRICS
         if is_primary and metrics.is_file():
             with warn_on_oserror("the curves"):
-                visualize.plot_curves(metrics, workdir / CURVES_FILE)
+                visualize.plot_curves(metrics, workdir / run_files.CURVES)
         if is_stopping:
             logging.info("Asked to stop: saved step %d. The same command goes on.", step)

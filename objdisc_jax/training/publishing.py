@@ -10,16 +10,14 @@ from typing import Any
 import jax
 
 from objdisc_jax import config as configs
-from objdisc_jax import models, pretrained
+from objdisc_jax import models, pretrained, run_files
 from objdisc_jax.data import datasets
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import evaluators
 from objdisc_jax.files import replacing, write_atomically
 from objdisc_jax.models import base
-from objdisc_jax.training import frozen, run_dir, weights
+from objdisc_jax.training import run_dir, weights
 from objdisc_jax.training.checkpoint import Checkpoints
-
-ENVIRONMENT = "environment.json"
 
 
 def publish(
@@ -53,7 +51,9 @@ def publish(
     seeds = {str(configs.load(run).seed): _scores(_evaluated(run)) for run in others}
     with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
         seconds = checkpoints.metadata(trained.step)["seconds"]
-    made_on = json.loads((workdir / ENVIRONMENT).read_text())
+    made_on = run_files.read_json(file := workdir / run_files.ENVIRONMENT)
+    if not made_on:
+        raise UserError(f"{file}, which tells the hardware for the card, is missing. Restore it.")
     scores = {
         "model": trained.config.model.name,
         "step": trained.step,
@@ -72,7 +72,7 @@ def publish(
             weights.write(partial / pretrained.WEIGHTS, own, trained.step)
             configs.save(trained.config, partial)
             if trained.model.frozen:
-                shutil.copy(workdir / frozen.FILE, partial / frozen.FILE)
+                shutil.copy(workdir / run_files.FROZEN, partial / run_files.FROZEN)
             write_atomically(partial / pretrained.SCORES, json.dumps(scores, indent=2) + "\n")
             write_atomically(partial / pretrained.CARD, _card(output.name, trained, scores, limits))
     except OSError as error:
@@ -83,12 +83,12 @@ def publish(
 
 def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
     """What `evaluate` wrote of the test split."""
-    file = workdir / "eval_test.json"
-    found = json.loads(file.read_text()) if file.is_file() else {}
+    file = workdir / run_files.scores("test")
+    found = run_files.read_json(file)
     if not found or (step is not None and found["step"] != step):
         what = f"of step {found['step']}, not {step}" if found else "missing"
         raise UserError(
-            f"{file} is {what}. Score the run first: python -m objdisc_jax.main --mode eval "
+            f"{file} is {what}. Score the run first: objdisc eval "
             f"--workdir {workdir}" + ("" if step is None else f" --step {step}")
         )
     return found
@@ -136,7 +136,7 @@ def _card(name: str, trained: run_dir.TrainedModel, scores: Mapping[str, Any], l
             "",
             f"{doc} Images of {width}x{height}.",
             "",
-            f"    python -m objdisc_jax.predict --pretrained {name} --input IMAGES --output FOLDER",
+            f"    objdisc predict --pretrained {name} --input IMAGES --output FOLDER",
             "",
             "## Training",
             "",

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from objdisc_jax import __version__, models, pretrained
+from objdisc_jax import __version__, models, pretrained, run_files
 from objdisc_jax import config as configs
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.files import InUse, locked, write_atomically
@@ -64,7 +64,7 @@ def opened(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE
             configs.save(config, workdir)
             frozen.record(parts, workdir)
             content = json.dumps(environment(), indent=2) + "\n"
-            write_atomically(workdir / "environment.json", content)
+            write_atomically(workdir / run_files.ENVIRONMENT, content)
         except InUse as error:
             raise UserError(
                 f"workdir: {workdir} is in use by another run ({error}). Wait until it "
@@ -180,7 +180,7 @@ def _read_params(
     if not file.is_file():
         raise UserError(
             f"workdir: the run in {workdir} has no checkpoint yet. Train it first: "
-            f"python -m objdisc_jax.main --config CONFIG --workdir {workdir}"
+            f"objdisc train --config CONFIG --workdir {workdir}"
         )
     try:
         params, step = weights.read(file, like.params)

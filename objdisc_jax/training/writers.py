@@ -18,6 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from objdisc_jax import run_files
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.files import warn_on_oserror, write_atomically
 
@@ -44,7 +45,6 @@ with _clu_without_tensorflow():
     from clu.metric_writers import torch_tensorboard_writer
 
 MetricWriter = metric_writers.MetricWriter
-METRICS_FILE = "metrics.jsonl"
 
 
 class TensorBoardWriter(torch_tensorboard_writer.TorchTensorboardWriter):
@@ -214,24 +214,24 @@ class WandbWriter(ScalarWriter):
             mode=config.wandb.mode,
         )
 
-    def write_scalars(self, step, scalars):
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Logs scalars."""
         self._run.log({name: float(np.asarray(v)) for name, v in scalars.items()}, step=step)
 
-    def write_images(self, step, images):
+    def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         """Logs images."""
         self._run.log({name: self._wandb.Image(np.asarray(v)) for name, v in images.items()}, step)
 
-    def write_texts(self, step, texts):
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Puts texts into the run's summary."""
         for name, text in texts.items():
             self._run.summary[name] = text
 
-    def write_hparams(self, hparams):
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Sets the run's config."""
         self._run.config.update(dict(hparams), allow_val_change=True)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the run."""
         self._run.finish()
 
@@ -244,7 +244,7 @@ def create(config: ConfigDict, workdir: Path, *, last_step: int, primary: bool) 
     if not primary:
         return metric_writers.MultiWriter([])
     writers: list[MetricWriter] = [
-        JsonLinesWriter(workdir / METRICS_FILE, last_step),
+        JsonLinesWriter(workdir / run_files.METRICS, last_step),
         TensorBoardWriter(workdir / "tensorboard", last_step),
     ]
     if config.wandb.enabled:

@@ -88,11 +88,11 @@ def test_other_splits_are_described_where_one_cannot_be_loaded(tmp_path, capsys)
 
 def test_command_line_errors_are_paragraphs(tmp_path):
     assert call("data.inspect") == (
-        1,
+        2,
         "error: Name an experiment, for example --config configs/demo.py\n",
     )
     status, out = call("data.inspect", "--config", "configs/demo.py", "--config.data.pth=x")
-    assert status == 1
+    assert status == 2
     assert "path" in out
     assert "Traceback" not in out
     missing = tmp_path / "none.h5"

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from objdisc_jax import files
+from objdisc_jax import files, run_files
 from objdisc_jax.data import conversion, datasets, loader, outputs
 from objdisc_jax.data.datasets.clevrtex import NUM_IMAGES
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.synthetic import multi_dsprites
-from objdisc_jax.evaluation import visualization
 from objdisc_jax.render import clevr, clevrtex, shapes3d
 from objdisc_jax.training import loop
 from tests.training.test_train import changed
@@ -115,7 +114,7 @@ def test_configs_of_clevr_train_on_rendered_scenes(clevr_file, tmp_path, name):
     assert scores["step"] == 2
     for key in ("loss", "fg_ari", "ari", "miou"):
         assert np.isfinite(scores[f"val/{key}"]), key
-    assert (tmp_path / visualization.FOLDER / "step_0000002.png").exists()
+    assert (tmp_path / run_files.VISUALIZATIONS / "step_0000002.png").exists()
 
 
 def test_interrupted_clevr_goes_on_and_ends_in_the_same_file(clevr_file, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Scores do not depend on how they are computed."""
 
 import json
+from collections import Counter
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from objdisc_jax.data import loader
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.evaluation.runner import Runner
 from objdisc_jax.models import base
+from objdisc_jax.progress import Progress
 from objdisc_jax.training import loop
 from objdisc_jax.training.evaluate import evaluate
 from objdisc_jax.training.run_dir import build_model
@@ -55,13 +57,18 @@ def test_pixels_of_low_confidence_are_a_segment_of_the_segmentation_only(tiny, r
     assert reference.means["ari"] != 0
 
 
-def test_number_of_images_is_obeyed(tiny):
-    assert score(tiny, num_images=10).num_images == 10
+def test_number_of_images_is_obeyed_and_progress_told(tiny, monkeypatch):
+    told = []
+    monkeypatch.setattr(Progress, "update", lambda self, count: told.append((self._total, count)))
+    assert score(tiny, num_images=20).num_images == 20
+    assert told == [(20, 16)]  # the second batch is the last
 
 
-def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
-    config = changed(tiny, num_train_steps=4)
+def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys, monkeypatch):
+    config, told = changed(tiny, num_train_steps=4), Counter()
+    monkeypatch.setattr(Progress, "update", lambda self, count=1: told.update({self._unit: count}))
     loop.train(config, tmp_path)
+    assert told == {"steps": 4}  # of scoring in a single batch there is nothing to tell
     scores = evaluate(tmp_path, split="test")
     written = json.loads((tmp_path / "eval_test.json").read_text())
     wanted = {"fg_ari", "ari", "miou", "mbo", "mse", "mse_sum", "num_images", "step", "checkpoint"}
@@ -80,8 +87,9 @@ def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
 
     with pytest.raises(ConfigError, match=r"slot_mu.*\(1, 1, 8\) in the run, \(1, 1, 16\)"):
         evaluate(tmp_path, config=changed(config, **{"model.slot_size": 16}))
+    assert evaluate(str(tmp_path), step=4).means == scores.means
     with pytest.raises(UserError, match=r"no checkpoint '3' .* there are steps 4"):
-        evaluate(tmp_path, which="3")
+        evaluate(tmp_path, step=3)
     with pytest.raises(UserError, match="no split 'tset'"):
         evaluate(tmp_path, split="tset")
 
@@ -89,3 +97,5 @@ def test_eval_mode_writes_the_table_and_the_file(tiny, tmp_path, capsys):
 def test_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         evaluate(tmp_path)
+    with pytest.raises(UserError, match=r"no trained model.*nothing.*Name a run directory"):
+        evaluate(str(tmp_path / "nothing"))

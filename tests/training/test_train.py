@@ -74,7 +74,7 @@ def test_resumed_run_keeps_its_plateau_to_the_bit(tiny, tmp_path):
 
 
 def test_run_leaves_everything_needed_to_use_it(tiny, tmp_path):
-    loop.train(tiny, tmp_path)
+    loop.train(tiny, str(tmp_path))
     names = {entry.name for entry in tmp_path.iterdir()}
     assert {"config.json", "environment.json", "checkpoints", "metrics.jsonl"} <= names
     assert {"tensorboard", "visualizations", "curves.png"} <= names

@@ -1,7 +1,7 @@
 """Slot Attention on patches, on coloured disks.
 
     python -m patch_slots.disks
-    python -m objdisc_jax.main --config configs/disks.py
+    objdisc train --config configs/disks.py
 
 Small enough for a CPU core. The 3,000 steps show that all parts work together: slots begin to
 divide the image, and it takes more of them to find every disk.
