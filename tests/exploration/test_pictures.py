@@ -86,7 +86,7 @@ def test_a_tile_is_small_and_transparent(result):
 
 
 def test_boxes_are_outlined_and_may_leave_the_image(result):
-    drawn = pictures.with_boxes(result)
+    drawn = pictures.outlined(result.image, result.boxes)
     np.testing.assert_array_equal(drawn[2, 2:13], [(0, 220, 0)] * 11)
     np.testing.assert_array_equal(drawn[6, 6], result.image[6, 6])
 

@@ -107,9 +107,7 @@ def test_objects_are_hidden_and_copied(small, found):
     slots = found.slots[:, :1].at[..., -1].set(1.0)
     there, elsewhere = [0.0, 6.0, 0.0, 6.0], [9.0, 15.0, 9.0, 15.0]
     boxes = jnp.broadcast_to(jnp.array([there, elsewhere]), (BATCH, 2, 4))
-    both = call(
-        small, "render", slots.repeat(2, 1), step=STEP, boxes=boxes, background=background
-    )
+    both = call(small, "render", slots.repeat(2, 1), step=STEP, boxes=boxes, background=background)
     np.testing.assert_allclose(both[:, 9:, 9:], both[:, :7, :7], atol=1e-5)
     one = call(small, "render", slots, step=STEP, boxes=boxes[:, :1], background=background)
     np.testing.assert_allclose(one[:, :7, :7], both[:, :7, :7], atol=1e-5)
