@@ -99,7 +99,6 @@ def options(explorer: Explorer) -> list[Any]:
         seed = gr.Number(
             0,
             precision=0,
-            minimum=0,
             label="Seed",
             info="Of the noise that slots begin with.",
             min_width=160,
@@ -119,7 +118,7 @@ def image_chooser(
     explorer: Explorer, samples: Sequence[Path], options: Sequence[Any], name: str
 ) -> Any:
     """A place to drop an image in, and samples; returns the state that holds the `View`."""
-    view = gr.State(None, time_to_live=AN_HOUR)
+    view, sent = gr.State(None, time_to_live=AN_HOUR), gr.State(None)
     with gr.Row(equal_height=True):
         upload = gr.File(
             label=f"Your {name}",
@@ -161,9 +160,9 @@ def image_chooser(
         return None if view is None else segmented(view.file, *chosen)
 
     private = {"api_visibility": "private"}
-    # The place is empty afterwards, for the next one; the summary has the name.
-    upload.upload(uploaded, [upload, *options], view, **private).then(
-        lambda: None, None, upload, **QUIET
+    # The place is emptied first, for the next one, whatever comes of this one.
+    upload.upload(lambda file: (file, None), upload, [sent, upload], **QUIET).then(
+        uploaded, [sent, *options], view, **private
     )
     gallery.select(sampled, list(options), view, **private)
     changed = [option.change for option in options if not isinstance(option, gr.State)]

@@ -38,6 +38,11 @@ def read_image(file: Path, max_pixels: int) -> Image.Image:
             )
         image = read_rgb(file)
     except BadImageError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):  # Pillow counts no further
+            raise UserError(
+                f"{file.name} has far more than the {max_pixels:,} pixels that are taken here. "
+                "Make it smaller."
+            ) from error
         raise UserError(str(error).replace(str(file), file.name)) from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return image

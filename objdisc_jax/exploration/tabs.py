@@ -105,10 +105,11 @@ def segment(explorer: Explorer, view: Any) -> None:
 
 def _summary(view: View) -> str:
     height, width = view.result.image.shape[:2]
-    parts = [f"**{view.file.stem}**", f"{width} x {height} pixels"]
-    parts.append(f"{len(view.result.found)} slots in use")
+    name = view.file.stem.replace("`", "_")
+    parts = [f"`{name}`", f"{width} x {height} pixels"]
+    parts.append(f"slots in use: {len(view.result.found)}")
     if view.result.count is not None:
-        parts.append(f"the model counts {view.result.count} objects")
+        parts.append(f"objects counted by the model: {view.result.count}")
     return ", ".join(parts)
 
 
@@ -340,7 +341,7 @@ def attention(explorer: Explorer, view: Any) -> None:
 def new_scenes(explorer: Explorer) -> None:
     """Scenes sampled from the model."""
     with gr.Row():
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=160)
+        seed = gr.Number(0, precision=0, label="Seed", min_width=160)
         temperature = gr.Slider(
             0, 2, value=1, step=0.05, label="Temperature", info="0: the most typical scene"
         )

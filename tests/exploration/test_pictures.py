@@ -122,6 +122,12 @@ def test_large_images_are_scaled_down_and_larger_refused(tmp_path):
         pictures.read_image(tmp_path / "large.png", 1_000_000)
 
 
+def test_an_image_that_pillow_refuses_is_told_as_too_large(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UserError, match=r"^huge.png has far more than the 1,000,000 pixels"):
+        pictures.read_image(tmp_path / "huge.png", 1_000_000)
+
+
 def test_what_is_no_image_is_told_without_its_folder(tmp_path):
     for name, content in (("text.png", b"no image"), ("empty.jpg", b"")):
         (tmp_path / name).write_bytes(content)
