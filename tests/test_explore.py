@@ -280,7 +280,7 @@ def test_images_of_every_kind_are_taken_one_after_the_other(visit, tmp_path):
     for name, size in (("dot.png", "1 x 1"), ("deep.png", "64 x 64"), ("small.gif", "30 x 20")):
         page.locator("#image_upload input[type=file]").set_input_files(tmp_path / name)
         before = changed_image(page, "overlay", before)
-        page.get_by_text(f"{size} pixels").wait_for()
+        page.get_by_text(f"{size} pixels").first.wait_for()
     page.locator("#image_upload input[type=file]").set_input_files(tmp_path / "clear.png")
     changed_image(page, "overlay", before)
 
