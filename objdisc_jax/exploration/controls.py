@@ -1,6 +1,7 @@
 """What the tabs of the page are made of: images to choose, pictures, tiles of slots, messages."""
 
 import functools
+import hashlib
 import shutil
 import tempfile
 import weakref
@@ -49,9 +50,10 @@ class View:
 
     def written(self, image: np.ndarray) -> str:
         """The file of a large picture for the page; Gradio itself would take thrice the time."""
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".png", delete=False) as file:
-            Image.fromarray(image).save(file, "PNG", compress_level=1)
-        return file.name
+        file = self.folder / f"{hashlib.sha256(image.tobytes()).hexdigest()}.png"
+        if not file.exists():
+            Image.fromarray(image).save(file, compress_level=1)
+        return str(file)
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
