@@ -119,8 +119,9 @@ class Segmentation:
         """
         if not 0 <= slot < len(self.masks):
             raise UserError(f"slot: got {slot}; allowed are 0 to {len(self.masks) - 1}.")
-        opaque = np.where(self.segmentation == slot + 1, 255, 0).astype(np.uint8)
-        return Image.fromarray(np.dstack([self.image, opaque]))
+        inside = (self.segmentation == slot + 1)[..., None]
+        opaque = np.concatenate([self.image, np.full_like(inside, 255, np.uint8)], axis=-1)
+        return Image.fromarray(np.where(inside, opaque, np.uint8(0)))
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()
@@ -239,15 +240,19 @@ class Trained:
         _, pixels = self._cropping(crop).see(_as_image(image, self._declaration.read_options))
         return self._segmenter.attention(pixels, draw=seed)
 
-    def render(self, slots: ArrayLike) -> Float[np.ndarray, "b h w 3"]:
+    def render(self, slots: ArrayLike, **options: ArrayLike) -> Float[np.ndarray, "b h w 3"]:
         """Paints slots `[b, k, d]`: some of an image's, or those of several mixed; in [0, 1].
+
+        Args:
+            slots: what is painted.
+            **options: the model's own, such as GNM's `boxes` and `background`.
 
         Raises:
             UserError: the model paints no slots, or none of this shape.
         """
         slots = _as_slots(slots)
         try:
-            images = self._render(slots)
+            images = self._render(slots, **options)
         except NotImplementedError:
             name = self.config.model.name
             raise UserError(f"The model {name!r} makes no image of its slots.") from None
@@ -323,8 +328,8 @@ class Trained:
             raise UserError(f"background: got {mode!r}; allowed are {allowed}. Choose one of them.")
         return {**self._segmenter.background, "mode": mode}
 
-    def _rendered(self, slots: Array) -> Array:
-        image = self.model.render(slots, step=jnp.int32(self.step))
+    def _rendered(self, slots: Array, **options: Array) -> Array:
+        image = self.model.render(slots, step=jnp.int32(self.step), **options)
         return jnp.clip(to_unit_range(image, self.model.input_range), 0.0, 1.0)
 
     def _result(

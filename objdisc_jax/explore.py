@@ -50,8 +50,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Serves the page until it is interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left behind
     with tempfile.TemporaryDirectory(prefix="objdisc_explore_", ignore_cleanup_errors=True) as temp:
-        # Gradio reads them when it is imported, and whenever it keeps a file.
-        os.environ.update(GRADIO_TEMP_DIR=temp, GRADIO_ANALYTICS_ENABLED="False")
+        # Gradio reads them when it is imported, and whenever it keeps a file. It would sum up how
+        # long events took after every single one.
+        os.environ.update(
+            GRADIO_TEMP_DIR=temp,
+            GRADIO_ANALYTICS_ENABLED="False",
+            GRADIO_ANALYTICS_CACHE_FREQUENCY="1000000",
+        )
         try:
             from objdisc_jax.exploration import page
         except ImportError as error:

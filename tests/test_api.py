@@ -17,6 +17,7 @@ from objdisc_jax import convert, interop, predict
 from objdisc_jax.data.images import ReadOptions
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
+from objdisc_jax.models import base
 from tests import typechecker
 from tests.conftest import small_config
 
@@ -142,6 +143,22 @@ def test_slots_are_painted_as_they_were_reconstructed(model, scenes):
     assert np.any(np.abs(model.render(result.slots[None, :1])[0] - result.recon) > 1e-4)
 
 
+def test_gnm_paints_slots_in_boxes_before_a_background(runs, scenes):
+    gnm = objdisc_jax.load(runs / "gnm")
+    result = gnm.segment(scenes[0])
+    boxes, background = result.extras["boxes"][None], result.extras["background"][None]
+    again = gnm.render(result.slots[None], background=background)[0]
+    np.testing.assert_allclose(again, result.recon, atol=1e-5)
+    nowhere = gnm.render(result.slots[None], boxes=boxes + 1000, background=background)
+    np.testing.assert_allclose(nowhere, background, atol=1e-6)
+
+
+def test_a_model_without_a_decoder_paints_nothing(model, monkeypatch):
+    monkeypatch.setattr(type(model.model), "render", base.Model.render)
+    with pytest.raises(UserError, match="makes no image of its slots"):
+        model.render(np.zeros((1, 2, 3), np.float32))
+
+
 def test_a_setting_is_another_model(runs, scenes):
     five = objdisc_jax.load(runs / "slot_attention", num_slots=5)
     assert five.segment(scenes[0]).masks.shape[0] == 5
@@ -155,7 +172,10 @@ def test_a_slot_is_cut_out(model, scenes):
     slot = result.found[-1]
     cut = np.asarray(result.cutout(slot))
     np.testing.assert_array_equal(cut[..., 3] == 255, result.segmentation == slot + 1)
-    np.testing.assert_array_equal(cut[..., :3], result.image)
+    np.testing.assert_array_equal(
+        cut[..., :3][cut[..., 3] == 255], result.image[cut[..., 3] == 255]
+    )
+    assert not cut[cut[..., 3] == 0].any()  # nothing of the rest is in the file
 
 
 def test_boxes_are_in_pixels_of_the_image(runs, scenes):

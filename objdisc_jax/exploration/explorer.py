@@ -1,15 +1,18 @@
 """A trained model that many visitors ask: what it can do, and results for what they send."""
 
+import inspect
 import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 from PIL import Image
 
 from objdisc_jax import api
+from objdisc_jax.data import dataset, datasets
 from objdisc_jax.errors import UserError
 from objdisc_jax.exploration import pictures
 from objdisc_jax.models.base import Model
@@ -20,6 +23,8 @@ MAX_SLOTS = 24
 """As many slots as may be asked for, of a model that was trained with no more."""
 _MAX_MODELS = 4
 """Models with other numbers of slots that are kept at a time, the default's not counted."""
+NUM_SAMPLES = 6
+"""Images of the data that the model was trained on, to choose from."""
 NUM_LATENTS = 6
 """Sliders of a slot's latents."""
 
@@ -33,6 +38,7 @@ class Abilities(NamedTuple):
     samples: bool  # makes new scenes
     attends: bool  # has iterations of attention
     boxes: bool
+    moves: bool  # draws objects in other boxes than those they were found in
     latents: bool  # slots are means of posteriors, worth a walk along their dimensions
 
 
@@ -74,6 +80,7 @@ class Explorer:
         self._lock = threading.Lock()
         self.name = f"{Path(source).name}, {self._trained.config.model.name}"
         self.resolution = self._trained.model.resolution
+        self._takes = inspect.signature(type(self._trained.model).render).parameters
         blank = self._trained.segment(Image.new("RGB", (self.resolution[1], self.resolution[0])))
         self.abilities = self._abilities(blank)
         self.max_slots = max(MAX_SLOTS, self.abilities.num_slots or 0)
@@ -90,6 +97,7 @@ class Explorer:
             samples=hasattr(model, "sample"),
             attends=kind.attention is not Model.attention,
             boxes=result.boxes is not None,
+            moves="boxes" in self._takes,
             latents=kind.render is not Model.render and "z_std" in result.extras,
         )
 
@@ -105,15 +113,32 @@ class Explorer:
             image, seed=_checked_seed(options.seed), background=options.background
         )
 
-    def render(self, slots: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "h w 3"]:
+    def render(
+        self,
+        slots: Float[np.ndarray, "k d"],
+        result: api.Segmentation,
+        boxes: Float[np.ndarray, "k 4"] | None = None,
+    ) -> Float[np.ndarray, "h w 3"]:
         """What the model paints of slots, in [0, 1].
 
+        Args:
+            slots: of any results.
+            result: the one whose background is painted, where the model tells backgrounds apart.
+            boxes: where the slots are painted, for a model that `moves` objects: top, bottom, left
+                and right in pixels of its own; None is where they were found.
+
         Raises:
-            UserError: there is none, or the model paints none.
+            UserError: there is no slot, or the model paints none.
         """
+        options = {} if boxes is None else {"boxes": boxes[None]}
+        background = result.extras["background"] if "background" in self._takes else None
+        if background is not None and not len(slots):
+            return background
         if not len(slots):
             raise UserError("There is no slot left to paint. Switch one on.")
-        return self._trained.render(slots[None])[0]
+        if background is not None:
+            options["background"] = background[None]
+        return self._trained.render(slots[None], **options)[0]
 
     def attention(
         self, image: np.ndarray, options: Options = AS_TRAINED
@@ -125,6 +150,29 @@ class Explorer:
     def sample(self, *, seed: int, temperature: float) -> Float[np.ndarray, "b h w 3"]:
         """Eight new scenes."""
         return self._trained.sample(8, seed=_checked_seed(seed), temperature=temperature)
+
+    def samples(self, folder: Path) -> list[Path]:
+        """Images to choose from, of the data that the model was trained on if it is here.
+
+        Args:
+            folder: where they are written, in that case; otherwise they come along.
+        """
+        config = self._trained.config.data
+        try:
+            declared = datasets.get(config.name).declare(config).splits
+            split = next(name for name in ("test", "val", *declared) if name in declared)
+            data = dataset.load(config, split)
+            positions = np.unique(np.linspace(0, len(data) - 1, NUM_SAMPLES).astype(int))
+            batch, _ = data.read_or_replace(positions, names=["image"], replace=False)
+        except UserError:
+            logging.info("The data that the model was trained on is not here: other samples.")
+            return sorted(SAMPLES.glob("*.jpg"))
+        files = []
+        valid = batch["valid"]
+        for number, image in zip(batch["index"][valid], batch["image"][valid], strict=True):
+            files.append(folder / f"{config.name.split('.')[-1]}_{split}_{number}.png")
+            Image.fromarray(image).save(files[-1])
+        return files
 
     def _variant(self, num_slots: int | None) -> api.Trained:
         """The model with so many slots."""

@@ -1,7 +1,7 @@
 """Pictures of what a model found: overlays, tiles, exports, attention, boxes. NumPy in and out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,11 @@ def read_image(file: Path, max_pixels: int) -> Image.Image:
             )
         image = read_rgb(file)
     except BadImageError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):  # Pillow counts no further
+            raise UserError(
+                f"{file.name} has far more than the {max_pixels:,} pixels that are taken here. "
+                "Make it smaller."
+            ) from error
         raise UserError(str(error).replace(str(file), file.name)) from error
     image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return image
@@ -116,15 +121,17 @@ def export(result: Segmentation, slot: int, folder: Path, stem: str) -> Path:
     return file
 
 
-def with_boxes(result: Segmentation) -> UInt8[np.ndarray, "H W 3"]:
-    """The image with the boxes of its objects, if the model has any."""
-    image = Image.fromarray(result.image)
-    draw = ImageDraw.Draw(image)
-    width = 1 + min(image.size) // visualize.PIXELS_PER_OUTLINE
-    for top, bottom, left, right in np.empty((0, 4)) if result.boxes is None else result.boxes:
+def outlined(
+    image: UInt8[np.ndarray, "H W 3"], boxes: Iterable[Iterable[float]]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """An image with boxes, in its pixels: top, bottom, left, right."""
+    drawn = Image.fromarray(image)
+    draw = ImageDraw.Draw(drawn)
+    width = 1 + min(drawn.size) // visualize.PIXELS_PER_OUTLINE
+    for top, bottom, left, right in boxes:
         if bottom >= top and right >= left:
             draw.rectangle((left, top, right, bottom), outline=(0, 220, 0), width=width)
-    return np.asarray(image)
+    return np.asarray(drawn)
 
 
 def attention_strip(attn: Float[np.ndarray, "k h w"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -210,14 +210,15 @@ class GNM(TorchModel):
             scene = self.decode_image(latents, step)
         local = latents.local
         masks = torch.cat([scene.masks, (1.0 - scene.masks.sum(1, keepdim=True)).relu()], 1)
-        scale, shift = self.local_latent_sampler.transforms(local["where"]).chunk(2, -1)
+        where = self.local_latent_sampler.transforms(local["where"])
+        scale, shift = where.chunk(2, -1)
         low, high = (0.5 * (shift + sign * scale + 1.0) for sign in (-1, 1))
         boxes = torch.stack([low[..., 1], high[..., 1], low[..., 0], high[..., 0]], -1)
         height, width = self.resolution
         return Prediction(
             recon=scene.image,
             masks=masks / masks.sum(1, keepdim=True),
-            slots=torch.cat([local[name] for name in ("what", "where", "depth", "pres")], -1),
+            slots=torch.cat([local["what"], where, local["depth"], local["pres"]], -1),
             background=masks.shape[1] - 1,
             count=local["pres"][..., 0].round().sum(1).int(),
             extras={

@@ -63,7 +63,7 @@ def to_layout(state: Mapping[str, Tensor], model: TorchModel, layout: str) -> di
     if layout not in model.layouts:
         allowed = ", ".join(model.layouts) or "none: it has but one"
         raise UserError(f"--layout: got {layout!r}; of this model there are {allowed}.")
-    back = [(ours, theirs, *axes) for theirs, ours, *axes in model.layouts[layout]]
+    back = [(ours, theirs, sum(axes)) for theirs, ours, *axes in model.layouts[layout]]
     renamed = {key: _renamed(key, back) for key in state}
     return {
         new: state[key].reshape([1] * axes + list(state[key].shape))

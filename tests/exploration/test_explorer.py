@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from objdisc_jax import models
+from objdisc_jax.data import datasets
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.exploration import explorer
@@ -33,7 +34,7 @@ def test_every_model_does_what_the_page_offers(explored, photo):
     assert abilities.boxes == (result.boxes is not None)
     assert abilities.background == (result.background is None)
     if abilities.renders:
-        assert explored.render(result.slots).shape == (*explored.resolution, 3)
+        assert explored.render(result.slots, result).shape == (*explored.resolution, 3)
     if abilities.attends:
         assert explored.attention(result.image).shape[1] == len(result.slots)
     if abilities.samples:
@@ -53,7 +54,7 @@ def test_what_each_model_can_is_known(explored):
         "slot_attention": {"num_slots", "background", "renders", "attends"},
         "slate": {"num_slots", "background", "renders", "attends"},
         "iodine": {"num_slots", "background", "renders", "latents"},
-        "gnm": {"samples", "boxes"},
+        "gnm": {"samples", "boxes", "renders", "moves"},
     }
     name = explored.name.split(", ")[1]
     if name not in expected:
@@ -70,9 +71,35 @@ def test_what_is_not_possible_is_told(explored, photo):
     ):
         with pytest.raises(UserError, match=message):
             explored.segment(photo, options)
-    if explored.abilities.renders:
+    result = explored.segment(photo)
+    if explored.abilities.moves:  # it has a background of its own
+        empty = explored.render(result.slots[:0], result)
+        np.testing.assert_array_equal(empty, result.extras["background"])
+    elif explored.abilities.renders:
         with pytest.raises(UserError, match="no slot left"):
-            explored.render(explored.segment(photo).slots[:0])
+            explored.render(result.slots[:0], result)
+
+
+def test_slots_are_painted_before_the_background_of_their_image(explored, photo):
+    if not explored.abilities.moves:
+        pytest.skip("has no background apart from its slots")
+    result = explored.segment(photo)
+    np.testing.assert_allclose(explored.render(result.slots, result), result.recon, atol=1e-5)
+
+
+def test_samples_are_of_the_runs_data_if_it_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = small.write("slot_attention", tmp_path / "model")
+    explored = Explorer(folder, max_pixels=10_000)
+    assert explored.samples(tmp_path) == sorted(explorer.SAMPLES.glob("*.jpg"))
+    config = explored._trained.config.data
+    (tmp_path / config.path).parent.mkdir(exist_ok=True)
+    example = datasets.get(config.name).write_example(tmp_path / config.path)
+    files = explored.samples(tmp_path)
+    first = example.splits["test"][0]
+    assert files[0].name == f"tetrominoes_test_{first}.png"
+    assert len(files) == min(explorer.NUM_SAMPLES, len(example.splits["test"]))
+    assert np.asarray(Image.open(files[0])).shape == (35, 35, 3)
 
 
 def test_few_variants_are_kept(tmp_path, photo, monkeypatch):

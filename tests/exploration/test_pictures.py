@@ -86,7 +86,7 @@ def test_a_tile_is_small_and_transparent(result):
 
 
 def test_boxes_are_outlined_and_may_leave_the_image(result):
-    drawn = pictures.with_boxes(result)
+    drawn = pictures.outlined(result.image, result.boxes)
     np.testing.assert_array_equal(drawn[2, 2:13], [(0, 220, 0)] * 11)
     np.testing.assert_array_equal(drawn[6, 6], result.image[6, 6])
 
@@ -120,6 +120,12 @@ def test_large_images_are_scaled_down_and_larger_refused(tmp_path):
     assert pictures.read_image(tmp_path / "large.png", 1_500_000).size == (1024, 683)
     with pytest.raises(UserError, match=r"^large.png has 1500 x 1000 pixels, .* 1,000,000"):
         pictures.read_image(tmp_path / "large.png", 1_000_000)
+
+
+def test_an_image_that_pillow_refuses_is_told_as_too_large(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UserError, match=r"^huge.png has far more than the 1,000,000 pixels"):
+        pictures.read_image(tmp_path / "huge.png", 1_000_000)
 
 
 def test_what_is_no_image_is_told_without_its_folder(tmp_path):

@@ -21,6 +21,21 @@ def to_boxes(z_where: Float[Array, "b k 4"], size: tuple[int, int]) -> Float[Arr
     )
 
 
+def from_boxes(boxes: Float[Array, "b k 4"], size: tuple[int, int]) -> Float[Array, "b k 4"]:
+    """The inverse of `to_boxes`: z_where of boxes in pixels."""
+    top, bottom, left, right = jnp.moveaxis(boxes, -1, 0)
+    height, width = size
+    return jnp.stack(
+        [
+            (right - left) / width,
+            (bottom - top) / height,
+            (left + right) / width - 1.0,
+            (top + bottom) / height - 1.0,
+        ],
+        axis=-1,
+    )
+
+
 def draw_boxes(
     image: Float[Array, "b h w 3"], boxes: Float[Array, "b k 4"], is_present: Bool[Array, "b k"]
 ) -> Float[Array, "b h w 3"]:

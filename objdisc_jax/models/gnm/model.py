@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
-from objdisc_jax.models.gnm.boxes import draw_boxes, to_boxes
+from objdisc_jax.models.gnm.boxes import draw_boxes, from_boxes, to_boxes
 from objdisc_jax.models.gnm.distributions import Normal, uniform_noise
 from objdisc_jax.models.gnm.glimpses import Scene, compose
 from objdisc_jax.models.gnm.layers import NormedConvs, NormedMLP, SubPixelStack
@@ -134,19 +134,51 @@ class GNM(Model):
 
     def decode_image(self, latents: SceneLatents, step: Step) -> Scene:
         """The scene that latents describe."""
+        slots = to_slots(latents.local, self.settings.grid)
+        return self._compose(slots, self.background(latents.bg), step)
+
+    def _compose(
+        self, slots: Float[Array, "b k d"], background: Float[Array, "b h w 3"], step: Step
+    ) -> Scene:
         settings = self.settings
+        size = settings.what_size
+        what, where, depth, pres = jnp.split(slots, [size, size + 4, size + 5], axis=-1)
         is_early = (step > 0) & (step < settings.early_steps)
-        pres = latents.local.pres[..., 0]
         pres = jnp.where(is_early, jnp.minimum(pres, settings.early_pres), pres)
         return compose(
-            self.glimpses(latents.local.what),
-            pres,
-            latents.local.depth[..., 0],
-            to_transform(latents.local.where, self.settings.grid),
-            self.background(latents.bg),
+            self.glimpses(what),
+            pres[..., 0],
+            depth[..., 0],
+            where,
+            background,
             fixed_alpha=settings.early_alpha,
             is_early=is_early,
         )
+
+    def render(
+        self,
+        slots: Float[Array, "b k d"],
+        *,
+        step: Step,
+        boxes: Float[Array, "b k 4"] | None = None,
+        background: Float[Array, "b h w 3"] | None = None,
+    ) -> Float[Array, "b h w 3"]:
+        """Scenes of cells' slots, such as `predict` finds, of any number and in any order.
+
+        Args:
+            slots: what is drawn: fewer hide objects, repeated ones are copies.
+            step: the training step.
+            boxes: where it is drawn, in pixels, as the `boxes` of `predict`; None: where it was
+                found.
+            background: what is behind, in [0, 1], as the `background` of `predict`; None is black.
+        """
+        if boxes is not None:
+            size = self.settings.what_size
+            where = from_boxes(boxes, self.resolution)
+            slots = jnp.concatenate([slots[..., :size], where, slots[..., size + 4 :]], axis=-1)
+        if background is None:
+            background = jnp.zeros((len(slots), *self.resolution, 3))
+        return self._compose(slots, background, step).image
 
     def kl_terms(self, latents: SceneLatents, step: Step) -> dict[str, Float[Array, "b"]]:
         """Every KL term times its weight, in nats per image."""
@@ -184,9 +216,9 @@ class GNM(Model):
     def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
         """Reconstruction, masks and latents of images; the means of all latents, not a draw.
 
-        The last mask is the background. `slots` are the cells' (what, raw where, depth, pres). The
-        `extras`: `boxes` in pixels (top, bottom, left, right), `z_pres`, `z_depth`,
-        `foreground` on black and `background`.
+        The last mask is the background. `slots` are the cells' (what, z_where, depth, pres), which
+        `render` draws in any order. The `extras`: `boxes` in pixels (top, bottom, left, right),
+        `z_pres`, `z_depth`, `foreground` on black and `background`.
         """
         latents = self.infer(batch.image, without_noise(noise), step)
         scene = self.decode_image(latents, step)
@@ -197,7 +229,7 @@ class GNM(Model):
         return Prediction(
             recon=scene.image,
             masks=masks / jnp.sum(masks, axis=1, keepdims=True),
-            slots=jnp.concatenate([local.what, local.where, local.depth, local.pres], axis=-1),
+            slots=to_slots(local, self.settings.grid),
             background=self.settings.num_cells,
             count=jnp.sum(jnp.round(z_pres), axis=1).astype(jnp.int32),
             extras={
@@ -286,6 +318,12 @@ class GNM(Model):
 
         log_weights = lax.map(log_weight, jax.random.split(key, num_samples))
         return jax.nn.logsumexp(log_weights, axis=0) - math.log(num_samples)
+
+
+def to_slots(local: LocalLatents, grid: tuple[int, int]) -> Float[Array, "b k d"]:
+    """Everything that is drawn of each cell: what, z_where, depth and pres."""
+    where = to_transform(local.where, grid)
+    return jnp.concatenate([local.what, where, local.depth, local.pres], axis=-1)
 
 
 def without_noise(noise: Noise) -> Noise:

@@ -66,6 +66,54 @@ def test_prediction_is_that_of_the_means(small):
     assert found.slots.shape == (BATCH, 4, 4 + 4 + 1 + 1)
 
 
+@pytest.fixture(scope="module")
+def found(small):
+    """What a small model predicts, with its glimpses in the image and opaque."""
+    _, _, image, noise = small
+    return call(small, "predict", Batch({"image": image}), noise, step=STEP)
+
+
+def test_slots_are_drawn_as_they_were_found_in_any_order(small, found):
+    background = found.extras["background"]
+    drawn = call(small, "render", found.slots, step=STEP, background=background)
+    np.testing.assert_allclose(drawn, found.recon, atol=1e-6)
+    turned = found.slots[:, jnp.array([2, 0, 3, 1])]
+    again = call(small, "render", turned, step=STEP, background=background)
+    np.testing.assert_allclose(again, drawn, atol=1e-6)
+    boxes = found.extras["boxes"]
+    again = call(small, "render", found.slots, step=STEP, boxes=boxes, background=background)
+    np.testing.assert_allclose(again, drawn, atol=1e-5)
+    on_black = call(small, "render", found.slots, step=STEP)
+    np.testing.assert_allclose(on_black, found.extras["foreground"], atol=1e-6)
+
+
+def test_an_object_whose_box_is_moved_is_drawn_there(small, found):
+    slots = found.slots[:, :1].at[..., -1].set(1.0)
+    boxes = jnp.broadcast_to(jnp.array([2.0, 8.0, 3.0, 9.0]), (BATCH, 1, 4))
+    move = jnp.array([5.0, 5.0, 4.0, 4.0])
+    before, after = (
+        np.asarray(call(small, "render", slots, step=STEP, boxes=b)) for b in (boxes, boxes + move)
+    )
+    np.testing.assert_allclose(after[:, 5:, 4:], before[:, :-5, :-4], atol=1e-5)
+    assert before[:, 4, 5].min() > 0.01
+    assert not after[:, :5].any()
+    larger = call(small, "render", slots, step=STEP, boxes=boxes + jnp.array([-1, 1, -1, 1.0]))
+    assert not before[:, 1].any()
+    assert np.asarray(larger)[:, 1, 4:8].any()
+
+
+def test_objects_are_hidden_and_copied(small, found):
+    background = jnp.full_like(found.recon, 0.5)
+    slots = found.slots[:, :1].at[..., -1].set(1.0)
+    there, elsewhere = [0.0, 6.0, 0.0, 6.0], [9.0, 15.0, 9.0, 15.0]
+    boxes = jnp.broadcast_to(jnp.array([there, elsewhere]), (BATCH, 2, 4))
+    both = call(small, "render", slots.repeat(2, 1), step=STEP, boxes=boxes, background=background)
+    np.testing.assert_allclose(both[:, 9:, 9:], both[:, :7, :7], atol=1e-5)
+    one = call(small, "render", slots, step=STEP, boxes=boxes[:, :1], background=background)
+    np.testing.assert_allclose(one[:, :7, :7], both[:, :7, :7], atol=1e-5)
+    np.testing.assert_allclose(one[:, 9:, 9:], 0.5, atol=1e-6)
+
+
 def test_samples_are_fixed_by_their_noise_and_cooled_by_temperature(small):
     _, _, _, noise = small
     found = call(small, "sample", noise, step=STEP)
