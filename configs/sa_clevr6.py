@@ -18,4 +18,5 @@ def get_config():
     config = experiment(model="slot_attention", data="clevr_with_masks")
     config.data.max_objects = 6
     config.data.num_workers = 4
+    config.background.mode = "contrast"  # all slots paint the background, none claims it alone
     return config

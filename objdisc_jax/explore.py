@@ -1,7 +1,7 @@
 """Opens a page in the browser on which a trained model is tried out.
 
-    python -m objdisc_jax.explore --pretrained sa_clevr6_cpu
-    python -m objdisc_jax.explore --workdir runs/demo --port 7861 --no-browser
+    objdisc explore --pretrained sa_clevr6_cpu
+    objdisc explore --workdir runs/demo --port 7861 --no-browser
 
 Images are segmented as `predict` does it; slots can be switched off, recolored, saved, and, where
 the model paints slots, exchanged between two images. Only this machine reaches the page unless
