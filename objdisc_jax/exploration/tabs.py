@@ -292,7 +292,10 @@ def latents(explorer: Explorer, view: Any) -> None:
 
         def walk(slot: int, *values: float) -> Any:
             changed = result.slots.copy()
-            changed[slot, widest_latents(result, slot)] = values
+            latents = zip(widest_latents(result, slot), values, take(slot), strict=True)
+            for latent, value, shown in latents:
+                if value != shown:  # sliders are rounded, and end at 3; what is left alone stays
+                    changed[slot, latent] = value
             return pictures.enlarged(explorer.render(changed, result))
 
         with gr.Row():

@@ -217,14 +217,16 @@ class IODINE(Model):
         draws, count = by_draw(noise), self.settings.num_predict_iterations
         posteriors = self.refine(batch.image, first_draws(draws, count)).posteriors
         rows: dict[str, Array] = {}
+        digits = len(str(count))  # rows are shown in the order of their names
         for t, posterior in enumerate(posteriors):
             mixture = self._explained(batch.image, posterior, draws["latents"][t])
-            rows[f"iteration {t}"] = jnp.clip(mixture.recon, 0.0, 1.0)
-            rows[f"iteration {t} masks"] = 1 + jnp.argmax(mixture.masks, axis=1)
+            name = f"iteration {t:0{digits}}"
+            rows[name] = jnp.clip(mixture.recon, 0.0, 1.0)
+            rows[f"{name} masks"] = 1 + jnp.argmax(mixture.masks, axis=1)
             if t == count:
                 masks, colours = mixture.masks[..., None], mixture.decoded.colours
                 rows["slots"] = jnp.clip(colours, 0.0, 1.0) * masks + (1.0 - masks)
-        for i, value in enumerate(TRAVERSED):  # rows are shown in the order of their names
+        for i, value in enumerate(TRAVERSED):
             slots = traversed(posteriors[-1], value)
             rows[f"traversal {i}: {value}"] = self.render(slots, step=step)
         rows["sampled"] = self.render(PRIOR_VARIANCE**0.5 * draws["latents"][0], step=step)

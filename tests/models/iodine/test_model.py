@@ -136,6 +136,13 @@ def test_every_draw_has_pixels_of_its_own():
     assert len({tuple(row) for row in np.asarray(offset).reshape(-1, 2)}) > 4
 
 
+def test_iterations_are_shown_in_their_order():
+    case = ModelCase.small("iodine", eval_iterations=11)
+    shapes = jax.eval_shape(lambda: case.model.visualize(case.batch, case.noise, step=jnp.int32(0)))
+    shown = [name for name in shapes if name.startswith("iteration") and "masks" not in name]
+    assert [int(name.split()[1]) for name in shown] == list(range(12))
+
+
 def test_visualization_shows_every_iteration_and_moves_one_dimension(case):
     rows = predict(case, "visualize")
     prediction = predict(case)
