@@ -77,7 +77,7 @@ def all_bars(folder: Path, rows: dict[tuple[str, ...], dict[str, str]]) -> Itera
     yield Bar(
         "Slot Attention, tf32, peak memory", step(sa, "jax", "tf32", "peak_memory_gib"), 16, "GiB"
     )
-    for precision in ("float32", "tf32", "bfloat16"):
+    for precision in ("tf32", "bfloat16"):
         yield Bar(f"GNM, {precision}, of PyTorch's step", ratio("gnm", precision, "torch"), 0.3)
     for model in ("slate", "iodine"):
         for precision in ("tf32", "bfloat16"):
@@ -103,8 +103,9 @@ def read(file: Path) -> str:
 
 
 def measured(file: Path) -> tuple[list[str], dict[tuple[str, ...], dict[str, str]]]:
-    """The chips of a file of rows, and its rows of published size by model, side and precision."""
+    """The chips of a file of rows, and the last one's, of published size, by the case's name."""
     found = [row for row in csv.DictReader(read(file).splitlines()) if row["settings"] == "{}"]
+    found = [row for row in found if row["hardware"] == found[-1]["hardware"]]
     by_case = {tuple(row[key] for key in ("model", "side", "precision")): row for row in found}
     return sorted({row["hardware"] for row in found}), by_case
 

@@ -55,6 +55,9 @@ def main() -> None:
     available = jax.device_count()
     counts = [2**n for n in range(available.bit_length()) if 2**n <= available]
     counts += [available] if available not in counts else []
+    if counts == [1]:
+        print("There is one device: nothing to compare.")
+        return
     hardware = describe(arguments.device, len(os.sched_getaffinity(0)))
     print(", ".join(f"{name} {value}" for name, value in hardware.items()))
     print(f"{arguments.model}, {arguments.dtype}, {arguments.batch_size} images\n")

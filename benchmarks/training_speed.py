@@ -6,9 +6,10 @@
 Every case is a process of its own, so that peak memory is its own; a case whose row the CSV file
 has is not measured again. The model has its default size. Measured are
 
-- the time of an update with the batch already on the device, median and least of the rounds;
+- the time of an update with the batch already on the device, median and least of the rounds (jax:
+  images of 240x320 as the loader gives them, cropped and resized in the update);
 - images per second with that batch, and with batches from the data loader (jax alone: a file of 192
-  images like CLEVR's, 240x320, read from the page cache);
+  images like CLEVR's, read from the page cache);
 - peak memory of the device;
 - of jax, the floating-point operations that an update takes (`gflop_per_step`), and, as operations
   per second, their share of what large products of matrices reach in the same precision
@@ -19,6 +20,7 @@ the model's `dtype`; torch: autocast).
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -47,7 +49,7 @@ def parse() -> argparse.Namespace:
     add("--model", required=True, help="its name; it has its default size")
     add("--precision", choices=PRECISIONS, default="float32")
     add("--side", choices=SIDES, default="jax")
-    add("--batch-size", type=int, default=64)
+    add("--batch-size", type=int, help="default: the model's recommended one")
     add("--device", choices=["cpu", "cuda"], default="cuda")
     add("--rounds", type=int, default=5)
     add("--steps", type=int, default=20, help="updates a round")
@@ -60,6 +62,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measures the case, unless the CSV file has it."""
     arguments = parse()
+    if arguments.batch_size is None:
+        from objdisc_jax import config as configs
+
+        arguments.batch_size = configs.experiment(
+            model=arguments.model, data="clevr_with_masks"
+        ).batch_size
     # The CPU counts operations.
     on_gpu = arguments.device == "cuda" and arguments.side == "jax"
     os.environ["JAX_PLATFORMS"] = "cuda,cpu" if on_gpu else "cpu"
@@ -106,6 +114,7 @@ def measure_jax(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
     import numpy as np
 
+    from objdisc_jax.data import loader
     from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import make_train_step
 
@@ -116,22 +125,24 @@ def measure_jax(arguments: argparse.Namespace) -> dict[str, Any]:
         config = experiment(arguments, Path(folder) / "images.h5")
         run = run_dir.abstract(config)
         graphdef, shapes = run.graphdef, run.state
-        batch_shape = (arguments.batch_size, *config.model.resolution, 3)
+        dataset = loader.load(config.data, "train")
+        batch_shape = (arguments.batch_size, *dataset.read(np.array([0]))["image"].shape[1:])
         image = np.random.default_rng(0).integers(0, 256, batch_shape, np.uint8)
         batch = {"image": jax.device_put(image)}
         step = make_train_step(config, graphdef)
         start = time.perf_counter()
-        compiled = step.lower(shapes, batch).compile()
+        compiled = step.lower(shapes, batch, {}).compile()
         compile_seconds = time.perf_counter() - start
         state = initial(config)
 
         def update() -> Any:
             nonlocal state
-            state, scalars = compiled(state, batch)
+            state, scalars = compiled(state, batch, {})
             return scalars
 
         found = timed(update, jax.block_until_ready, arguments)
-        found["loader_images_per_second"] = f"{with_loader(arguments, config, step, state):.1f}"
+        rate = with_loader(arguments, config, dataset, compiled, state)
+        found["loader_images_per_second"] = f"{rate:.1f}"
         stats = jax.local_devices()[0].memory_stats() or {}
     ceiling, flops = matmul_flops(arguments), count_flops(config)
     rate = flops / (float(found["step_ms"]) / 1e3)
@@ -162,7 +173,13 @@ def measure_torch(arguments: argparse.Namespace) -> dict[str, Any]:
     block = configs.to_dict(config)["model"]
     model = interop.create(block).to(device)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=device == "cuda")
-    loss_of = torch.compile(model.loss) if arguments.side == "torch-compile" else model.loss
+    loss_of = model.loss
+    if arguments.side == "torch-compile":
+        import torch._functorch.config
+
+        # IODINE's loss differentiates its decoder itself, and needs the graph afterwards.
+        torch._functorch.config.donated_buffer = False
+        loss_of = torch.compile(model.loss)
     shape = (arguments.batch_size, *block["resolution"], 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     image = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(device)
@@ -219,24 +236,24 @@ def initial(config: Any) -> Any:
     return initial_state(config, params)
 
 
-def with_loader(arguments: argparse.Namespace, config: Any, step: Any, state: Any) -> float:
+def with_loader(
+    arguments: argparse.Namespace, config: Any, dataset: Any, step: Any, state: Any
+) -> float:
     """Images per second of updates on batches that worker processes read."""
-    import contextlib
-
     import jax
 
     from objdisc_jax.data import loader
 
     num_steps = arguments.rounds * arguments.steps
     batches = loader.train_batches(
-        loader.load(config.data, "train"),
+        dataset,
         batch_size=config.batch_size,
         seed=0,
         num_workers=config.data.num_workers,
     )
     with contextlib.closing(batches):
         for number, batch in zip(range(-2, num_steps), batches, strict=False):
-            if number == 0:  # workers run, and the step is compiled for images of this size
+            if number == 0:  # workers run
                 jax.block_until_ready(state)
                 start = time.perf_counter()
             state, _ = step(state, {"image": jax.device_put(batch["image"])}, {})
@@ -269,8 +286,8 @@ def matmul_flops(arguments: argparse.Namespace) -> float:
 def count_flops(config: Any) -> float:
     """Floating-point operations of an update, by XLA's analysis of the program as it is written.
 
-    XLA counts the body of a loop once: loops are written out for it. What `rematerialize` computes
-    again is not counted.
+    XLA counts the body of a loop once: loops are written out for it, with one image, so that those
+    over images are short. What `rematerialize` computes again is not counted.
     """
     import jax
 
@@ -282,7 +299,7 @@ def count_flops(config: Any) -> float:
         config.model.rematerialize = False
     run = run_dir.abstract(config)
     graphdef, shapes = run.graphdef, run.state
-    image = jax.ShapeDtypeStruct((config.batch_size, *config.model.resolution, 3), "uint8")
+    image = jax.ShapeDtypeStruct((1, *config.model.resolution, 3), "uint8")
     scan = jax.lax.scan
     jax.lax.scan = functools.partial(scan, unroll=True)
     try:
@@ -291,7 +308,7 @@ def count_flops(config: Any) -> float:
     finally:
         jax.lax.scan = scan
     analysis: Any = lowered.cost_analysis()
-    return analysis["flops"]
+    return config.batch_size * analysis["flops"]
 
 
 def gib(size: int | None) -> str:

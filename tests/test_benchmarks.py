@@ -1,5 +1,7 @@
 """What the benchmarks count and keep."""
 
+import csv
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import gpu_bars
 import step_time
 import training_speed
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_row_is_found_again_by_its_key(tmp_path):
     file = tmp_path / "rows.csv"
@@ -22,6 +26,24 @@ def test_row_is_found_again_by_its_key(tmp_path):
     step_time.append(file, [row])
     assert step_time.find(file, row | {"step_ms": "2.0"}, ["model", "settings"]) == row
     assert step_time.find(file, row | {"settings": "{}"}, ["model", "settings"]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["jax", "torch"])
+def test_speed_of_a_training_step_is_measured(side, tmp_path):
+    file = tmp_path / "speed.csv"
+    settings = '{"resolution": [16, 16], "decoder_grid": [1, 1], "num_slots": 2, "slot_size": 8}'
+    command = [sys.executable, "benchmarks/training_speed.py", "--model=slot_attention"]
+    command += [f"--side={side}", "--device=cpu", "--rounds=1", "--steps=1", "--batch-size=2"]
+    command += ["--workers=0", f"--settings={settings}", f"--csv={file}"]
+    for _ in range(2):  # the second finds the row
+        subprocess.run(command, check=True, cwd=ROOT)
+    (row,) = csv.DictReader(file.read_text().splitlines())
+    assert float(row["step_ms"]) > 0
+    assert row["model"] == "slot_attention"
+    if side == "jax":
+        assert float(row["gflop_per_step"]) > 0
+        assert float(row["loader_images_per_second"]) > 0
 
 
 @pytest.mark.slow

@@ -186,7 +186,9 @@ def test_log_tells_how_many_devices_train(monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "info", lambda text, *values: lines.append(text % values))
     distributed.check_devices()
-    assert lines == [f"Training on {jax.device_count()} devices (cpu) of 1 host."]
+    count, kind = jax.device_count(), jax.default_backend()
+    devices = "device" if count == 1 else "devices"
+    assert lines == [f"Training on {count} {devices} ({kind}) of 1 host."]
 
 
 def test_processes_with_different_numbers_of_devices_are_refused(monkeypatch):
