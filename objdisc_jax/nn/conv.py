@@ -363,8 +363,8 @@ class ConvTranspose(nnx.Module):
         dtype = self.dtype or x.dtype
         kernel, bias, x = (a.astype(dtype) for a in (self.kernel[...], self.bias[...], x))
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-        before = kernel.shape[0] // 2
-        padding = (before, before - self.stride + 1)
+        # Symmetric, as cuDNN wants it: the rows and columns below that no output needs cost nothing.
+        padding = (kernel.shape[0] // 2,) * 2
         height, width = x.shape[1:3]
         size = (self.stride * height, self.stride * width)
         enlarged: Array = conv_transpose2d(x, flipped, self.stride, (padding, padding), size)

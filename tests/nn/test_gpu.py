@@ -27,7 +27,7 @@ def test_convolutions_are_the_cpus_on_the_gpu():
 
     def passes(x, kernel):
         enlarged, gradient = jax.vjp(
-            lambda x, k: conv_transpose2d(x, k, 2, ((2, 1), (2, 1)), (32, 32)), x, kernel
+            lambda x, k: conv_transpose2d(x, k, 2, ((2, 2), (2, 2)), (32, 32)), x, kernel
         )
         return enlarged, *gradient(enlarged)
 
