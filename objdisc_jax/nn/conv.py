@@ -363,7 +363,7 @@ class ConvTranspose(nnx.Module):
         dtype = self.dtype or x.dtype
         kernel, bias, x = (a.astype(dtype) for a in (self.kernel[...], self.bias[...], x))
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-        # Symmetric, as cuDNN wants it: the rows and columns below that no output needs cost nothing.
+        # The same on both sides, as cuDNN has it; below, what no output needs costs nothing.
         padding = (kernel.shape[0] // 2,) * 2
         height, width = x.shape[1:3]
         size = (self.stride * height, self.stride * width)

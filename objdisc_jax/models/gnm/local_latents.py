@@ -3,6 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax.typing import ArrayLike
@@ -55,7 +56,8 @@ class LocalLatentNet(nnx.Module):
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        dtype, channels = jnp.dtype(settings.dtype), settings.local_channels
+        self.dtype = dtype = jnp.dtype(settings.dtype)
+        channels = settings.local_channels
         ones = (1,) * len(channels)
         self.trunk = NormedConvs(
             settings.encoder_channels[-1], channels, ones, ones, dtype=dtype, rngs=rngs
@@ -81,11 +83,15 @@ class LocalLatentNet(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> LocalDistributions:
         """The distributions, cells in rows: k = h · w."""
-        x = self.trunk(x)
-        pres, where, depth, what = (
-            rearrange(head(x).astype(jnp.float32), "b h w d -> b (h w) d")
-            for head in (self.pres, self.where, self.depth, self.what)
+        heads = (self.pres, self.where, self.depth, self.what)
+        x = rearrange(self.trunk(x).astype(self.dtype), "b h w c -> b (h w) c")
+        kernel, bias = (  # one product for all
+            jnp.concatenate([getattr(head, name)[...] for head in heads], axis=-1).astype(x.dtype)
+            for name in ("kernel", "bias")
         )
+        found = (x @ kernel[0, 0] + bias[None, None]).astype(jnp.float32)
+        ends = np.cumsum([head.out_features for head in heads])[:-1]
+        pres, where, depth, what = jnp.split(found, ends, axis=-1)
         return LocalDistributions(
             pres=RelaxedBernoulli(PRES_SCALE * jnp.tanh(pres)),
             where=Normal.from_features(where),

@@ -14,7 +14,12 @@ from objdisc_jax.models.gnm.boxes import draw_boxes, from_boxes, to_boxes
 from objdisc_jax.models.gnm.distributions import Normal, uniform_noise
 from objdisc_jax.models.gnm.glimpses import Scene, compose
 from objdisc_jax.models.gnm.layers import NormedConvs, NormedMLP, SubPixelStack
-from objdisc_jax.models.gnm.local_latents import LocalLatentNet, LocalLatents, to_transform
+from objdisc_jax.models.gnm.local_latents import (
+    LocalDistributions,
+    LocalLatentNet,
+    LocalLatents,
+    to_transform,
+)
 from objdisc_jax.models.gnm.scene_latents import (
     AuxiliaryPriors,
     SceneLatents,
@@ -104,10 +109,12 @@ class GNM(Model):
         """
         encoded = None if image is None else self.encoder(image)
         code = self.struct_draw(encoded, noise["global"])
-        p_local = q_local = self.local_net(code.code)
+        if encoded is None or from_code:
+            p_local = q_local = self.local_net(code.code)
+        else:  # the network's gradients are summed once
+            p_local, q_local = self._local(code.code, encoded)
         p_bg = q_bg = Normal.from_features(self.bg_prior(rearrange(code.z, "b t d -> b (t d)")))
         if encoded is not None and not from_code:
-            q_local = self.local_net(encoded)
             flat = rearrange(encoded, "b h w c -> b (c h w)")
             q_bg = Normal.from_features(self.bg_posterior(flat))
         local_noise = LocalLatents(**{name: noise[name] for name in LOCAL})
@@ -120,6 +127,14 @@ class GNM(Model):
             p_bg=p_bg,
             q_bg=q_bg,
         )
+
+    def _local(self, *features: Float[Array, "b h w c"]) -> list[LocalDistributions]:
+        """Distributions of the cells' latents from each of several maps, computed together."""
+        together = rearrange(jnp.stack(features, axis=1), "b n h w c -> (b n) h w c")
+        found = self.local_net(together)
+        count = len(features)
+        apart = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), found)
+        return [jax.tree.map(lambda x, i=i: x[:, i], apart) for i in range(count)]
 
     def glimpses(self, what: Float[Array, "b k d"]) -> Float[Array, "b k p q 4"]:
         """Colours and opacity of glimpses, in [0, 1], float32."""
