@@ -1,8 +1,10 @@
 """What is done between training steps, each with a period of its own."""
 
 import abc
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -100,23 +102,27 @@ class Progress:
         is_first = step == self._session.first_step + 1
         if is_first:
             logging.info("The first step took %.1f s, compilation included.", now - self._logged)
-        if step % config.log_every and step % config.eval.every and step != last_step:
-            if is_first:  # speed is that of the steps after it
-                self._logged, self._logged_step = now, step
+        is_due = step % config.log_every == 0 or step % config.eval.every == 0 or step == last_step
+        if not (is_due or is_first):
             return
-        values = {f"train/{name}": float(value) for name, value in scalars.items()}
         speed = (step - self._logged_step) / (now - self._logged)
         self._logged, self._logged_step = now, step
-        timing = zip(TIMING, (self.seconds, speed, speed * config.batch_size), strict=True)
-        self._session.writer.write_scalars(step, values | dict(timing))
-        logging.info(
-            "step %d/%d  loss %.5f  %.1f steps/s  %s left",
-            step,
-            last_step,
-            values["train/loss"],
-            speed,
-            duration((last_step - step) / speed),
-        )
+        if not is_due:
+            return
+        values = {f"train/{name}": float(value) for name, value in scalars.items()}
+        timing, told = [self.seconds], ""
+        if not is_first:  # speed is that of the steps after it
+            timing += [speed, speed * config.batch_size]
+            told = f"  {speed:.1f} steps/s  {duration((last_step - step) / speed)} left"
+        self._session.writer.write_scalars(step, values | dict(zip(TIMING, timing, strict=False)))
+        logging.info("step %d/%d  loss %.5f%s", step, last_step, values["train/loss"], told)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leaves what is done in it out of the speed of training."""
+        begun = time.monotonic()
+        yield
+        self._logged += time.monotonic() - begun
 
     def close(self) -> None:
         """Takes the progress bar away."""

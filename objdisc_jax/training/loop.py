@@ -79,7 +79,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
             if due or is_stopping:
                 progress.settle()  # nothing is scored, shown or saved after a NaN
             for hook in due:
-                with stop.excuses_errors(but=hooks.Diverged):
+                with stop.excuses_errors(but=hooks.Diverged), progress.aside():
                     state = hook(step, state)
             if is_stopping:
                 break

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import jax
@@ -125,6 +126,20 @@ def test_validation_needs_no_common_multiple_with_logging(tiny, tmp_path):
     loop.train(changed(tiny, **{"log_every": 5, "eval.every": 3, "num_train_steps": 7}), tmp_path)
     assert [line["step"] for line in metrics(tmp_path)] == [3, 5, 6, 7]
     assert (tmp_path / "curves.png").is_file()
+
+
+def test_speed_counts_neither_compilation_nor_validation(tiny, tmp_path, monkeypatch):
+    def validate(self, step, state):
+        time.sleep(2.0)
+        return state
+
+    monkeypatch.setattr(hooks.Validate, "__call__", validate)
+    loop.train(changed(tiny, **{"log_every": 1, "eval.every": 2, "num_train_steps": 5}), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    speeds = [line.get("train/steps_per_second") for line in lines if "train/loss" in line]
+    assert speeds[0] is None  # the first step is compiled
+    assert len(speeds) == 5
+    assert min(speeds[1:]) > 1 / 1.5
 
 
 def test_finished_run_says_so_and_changes_nothing(tiny, tmp_path, caplog):
