@@ -140,7 +140,7 @@ def test_features_of_other_weights_or_images_are_refused(config, tmp_path):
 
 
 def test_file_that_is_missing_damaged_or_there_already_is_explained(config, tmp_path):
-    with pytest.raises(UserError, match=r"there is no file .*features\.h5.*objdisc_jax\.features"):
+    with pytest.raises(UserError, match=r"there is no file .*features\.h5.*objdisc features"):
         loop.train(config, tmp_path / "run")
     features.write(config)
     with pytest.raises(UserError, match="exists already"):

@@ -172,10 +172,10 @@ def test_a_run_without_scores_and_a_folder_that_exists_are_refused(workdir, tmp_
     content = scores.read_text()
     try:
         scores.write_text(content.replace('"step": 4', '"step": 3'))
-        with pytest.raises(UserError, match=r"of step 3, not 4.*--mode eval"):
+        with pytest.raises(UserError, match=r"of step 3, not 4.*objdisc eval"):
             publish(workdir, tmp_path / "new")
         scores.unlink()
-        with pytest.raises(UserError, match=r"is missing.*--mode eval"):
+        with pytest.raises(UserError, match=r"is missing.*objdisc eval"):
             publish(workdir, tmp_path / "new")
     finally:
         scores.write_text(content)
