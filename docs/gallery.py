@@ -28,7 +28,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     for name in pretrained.names():
         with tempfile.TemporaryDirectory() as scratch:
-            score(name, Path(scratch), num_images=NUM_SHOWN, seed=SEED)
+            score(name, Path(scratch), num_images=2 * NUM_SHOWN, seed=SEED)
             (panel,) = Path(scratch).rglob("*.png")
             Image.open(panel).save(folder / f"{name}.jpg", quality=88)
 
@@ -39,7 +39,7 @@ def score(name: str, output: Path, *, num_images: int, seed: int) -> Scores:
     Args:
         name: of a model that comes along.
         output: the folder to write to.
-        num_images: how many images, all of which count.
+        num_images: how many are made; those of the training split, two in three, are scored.
         seed: of the data.
     """
     folder = pretrained.find(name)
@@ -47,11 +47,11 @@ def score(name: str, output: Path, *, num_images: int, seed: int) -> Scores:
     program, *command = shlex.split(card["data"]["command"])
     assert program == "python", command
     data = output / "data.h5"
-    made = ["--num-images", str(2 * num_images), "--seed", str(seed), "--output", str(data)]
+    made = ["--num-images", str(num_images), "--seed", str(seed), "--output", str(data)]
     subprocess.run([sys.executable, *command, *made], check=True, cwd=ROOT)
     config = configs.load(folder)
     config.data.path, config.data.num_workers = str(data), 0
-    config.eval.num_images, config.visualize.num_images = num_images, NUM_SHOWN
+    config.visualize.num_images = NUM_SHOWN
     return evaluate.evaluate(folder, config=config, split="train", output=output)
 
 
