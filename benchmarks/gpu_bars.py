@@ -43,9 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path, help="what gpu.sh wrote")
     folder: Path = parser.parse_args().folder
-    chips, rows = measured(folder / "speed.csv")
-    print(f"hardware: {', '.join(chips) or 'unknown, speed.csv has no rows'}")
-    if not any(name in chip for chip in chips for name in CHIPS):
+    chip, rows = measured(folder / "speed.csv")
+    print(f"hardware: {chip or 'unknown, speed.csv has no rows'}")
+    if not any(name in chip for name in CHIPS):
         print(f"The bars are for {' or '.join(CHIPS)}.")
     bars = list(all_bars(folder, rows))
     print(f"{'':<64}{'found':>10}{'bar':>12}")
@@ -102,12 +102,12 @@ def read(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
-def measured(file: Path) -> tuple[list[str], dict[tuple[str, ...], dict[str, str]]]:
-    """The chips of a file of rows, and the last one's, of published size, by the case's name."""
+def measured(file: Path) -> tuple[str, dict[tuple[str, ...], dict[str, str]]]:
+    """The chip of a file's last row of published size, and its rows by model, side, precision."""
     found = [row for row in csv.DictReader(read(file).splitlines()) if row["settings"] == "{}"]
-    found = [row for row in found if row["hardware"] == found[-1]["hardware"]]
-    by_case = {tuple(row[key] for key in ("model", "side", "precision")): row for row in found}
-    return sorted({row["hardware"] for row in found}), by_case
+    chip = found[-1]["hardware"] if found else ""
+    case = ("model", "side", "precision")
+    return chip, {tuple(row[key] for key in case): row for row in found if row["hardware"] == chip}
 
 
 def seconds_to_first_step(log: str) -> list[float | None]:

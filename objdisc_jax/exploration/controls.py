@@ -25,6 +25,8 @@ AN_HOUR = 3600
 """As many seconds does the page keep what nobody uses."""
 QUIET: Any = {"show_progress": "hidden", "api_visibility": "private"}
 """Of events that answer at once."""
+LATEST: Any = {**QUIET, "trigger_mode": "always_last"}
+"""Of those that come faster than answers: the last one counts."""
 BEGIN = "Drop an image in, or take a sample."
 _AS_TRAINED = "as trained"
 

@@ -13,6 +13,7 @@ from objdisc_jax.exploration import arrangement, pictures
 from objdisc_jax.exploration.arrangement import Placed
 from objdisc_jax.exploration.controls import (
     BEGIN,
+    LATEST,
     QUIET,
     View,
     gallery,
@@ -89,8 +90,7 @@ def segment(explorer: Explorer, view: Any) -> None:
             of_view(paint),
             [view, alpha, *controls],
             overlay,
-            trigger_mode="always_last",
-            **QUIET,
+            **LATEST,
         )
         if abilities.renders and switches:
             gr.on(
@@ -98,8 +98,7 @@ def segment(explorer: Explorer, view: Any) -> None:
                 of_view(repaint),
                 [view, *switches],
                 repainted,
-                trigger_mode="always_last",
-                **QUIET,
+                **LATEST,
             )
 
 
@@ -173,8 +172,7 @@ def exchange(explorer: Explorer, choose: Callable[[str], Any]) -> None:
                 of_view(exchanged),
                 [*views, *boxes],
                 after,
-                trigger_mode="always_last",
-                **QUIET,
+                **LATEST,
             )
 
     @told
@@ -268,8 +266,7 @@ def rearrange(explorer: Explorer, view: Any) -> None:
         of_view(edit),
         [*now, *edits],
         [objects, scene],
-        trigger_mode="always_last",
-        **QUIET,
+        **LATEST,
     )
 
 
@@ -316,8 +313,7 @@ def latents(explorer: Explorer, view: Any) -> None:
             told(walk),
             [chosen, *values],
             painted,
-            trigger_mode="always_last",
-            **QUIET,
+            **LATEST,
         )
 
 
