@@ -89,6 +89,34 @@ def position_features(size: tuple[int, int], num_frequencies: int = 0) -> Tensor
     return torch.cat(features, -1)[None]
 
 
+def pixel_offsets(
+    batch_shape: tuple[int, ...],
+    resolution: tuple[int, int],
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Tensor:
+    """Rows and columns to start a `lattice` at, `[*batch_shape, 2]`."""
+    drawn = [
+        torch.randint(side, batch_shape, generator=generator, device=device) for side in resolution
+    ]
+    return torch.stack(drawn, -1)
+
+
+def lattice(offset: Tensor, resolution: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
+    """Every `stride`-th row `[b, m, 1]` and column `[b, 1, n]` from an offset `[b, 2]` on.
+
+    They ascend: after the last the first ones follow.
+    """
+    rows, columns = (
+        (offset[:, axis, None] + stride * torch.arange(side // stride, device=offset.device))
+        .remainder(side)
+        .sort()
+        .values
+        for axis, side in enumerate(resolution)
+    )
+    return rows[:, :, None], columns[:, None, :]
+
+
 class PositionEmbedding(nn.Module):
     """A learned linear map of position features, added to a feature map `[b, c, h, w]`."""
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
-from objdisc_jax.interop.blocks import SlotAttention, initialise, layers
+from objdisc_jax.interop.blocks import (
+    SlotAttention,
+    initialise,
+    lattice,
+    layers,
+    pixel_offsets,
+)
 from objdisc_jax.interop.layouts import SAME, Rule
 from objdisc_jax.interop.schedules import cosine_ramp
 from objdisc_jax.interop.transformer import TransformerDecoder, transformer_names
@@ -176,15 +182,12 @@ class DINOSAUR(TorchModel):
         """Standard normals of the initial slots; which patches, or which order, is decoded."""
         settings, device = self.settings, next(self.parameters()).device
         noise = self.slot_attention.noise(batch_size, generator, device)
-
-        def below(limit: int) -> Tensor:
-            return torch.randint(limit, (batch_size,), generator=generator, device=device)
-
         if isinstance(self.decoder, AutoregressiveDecoder):
-            noise["order"] = below(self.decoder.num_orders)
-        elif (stride := settings.patch_stride) > 1:
-            spans = [side - stride * (side // stride - 1) for side in settings.grid]
-            noise["offset"] = torch.stack([below(span) for span in spans], 1)
+            noise["order"] = torch.randint(
+                self.decoder.num_orders, (batch_size,), generator=generator, device=device
+            )
+        elif settings.patch_stride > 1:
+            noise["offset"] = pixel_offsets((batch_size,), settings.grid, generator, device)
         return noise
 
     def forward(self, image: Tensor, noise: Noise | None = None) -> Prediction:
@@ -250,12 +253,8 @@ class DINOSAUR(TorchModel):
         stride, grid = self.settings.patch_stride, self.settings.grid
         if stride == 1:
             return None
-        rows, columns = (
-            noise["offset"][:, axis, None]
-            + stride * torch.arange(side // stride, device=noise["offset"].device)
-            for axis, side in enumerate(grid)
-        )
-        return (rows[:, :, None] * grid[1] + columns[:, None]).flatten(1)
+        rows, columns = lattice(noise["offset"], grid, stride)
+        return (rows * grid[1] + columns).flatten(1)
 
     def rules(self) -> list[Rule]:
         """Where every parameter of this model is in the JAX model."""

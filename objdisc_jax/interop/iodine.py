@@ -20,12 +20,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu, softplus
+from torch.nn.functional import elu, pad, softplus
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.blocks import (
     SameConv2d,
     initialise,
+    lattice,
+    pixel_offsets,
     position_features,
     truncated_normal,
 )
@@ -169,6 +171,14 @@ class Mixture:
         return (densities / (densities.sum(1, keepdim=True) + DENSITY_EPSILON))[:, :, None]
 
 
+class Pixels(NamedTuple):
+    """The pixels that posteriors are refined by."""
+
+    image: Tensor  # `[b, 3, h, w]`
+    surroundings: Tensor  # the square of pixels that each stands for, `[b, c, h, w]`
+    features: Tensor  # positions in [0, 1], y and x first, and their waves, `[#b, h, w, f]`
+
+
 class RefinementNetwork(nn.Module):
     """Updates posteriors from how well their samples explain the image."""
 
@@ -180,7 +190,8 @@ class RefinementNetwork(nn.Module):
         }
         self.norms = nn.ModuleDict(norms | {"dzp": nn.LayerNorm(latents)})
         positions = 2 if settings.coordinates == "linear" else settings.num_frequencies**2 - 1
-        channels = (16 + positions, *settings.encoder_channels)
+        colours = 3 * settings.pixel_stride**2
+        channels = (13 + colours + positions, *settings.encoder_channels)
         self.convs = nn.ModuleList(
             truncated(SameConv2d(n_in, n_out, settings.encoder_kernel, 2))
             for n_in, n_out in pairwise(channels)
@@ -192,18 +203,19 @@ class RefinementNetwork(nn.Module):
         self.head = truncated(nn.Linear(size or features, latents))
 
     def spatial_inputs(
-        self, image: Tensor, yx: Tensor, mixture: Mixture, gradient: tuple[Tensor, Tensor]
+        self, pixels: Pixels, mixture: Mixture, gradient: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The maps that are read, `[b, k, c, h, w]`, in the order of their official names."""
         by_logits, by_colours = gradient
+        yx = pixels.features[..., :2]
         maps = {
-            "capacity": image.new_full((1, 1, 1, 1, 1), CAPACITY),
+            "capacity": yx.new_full((1, 1, 1, 1, 1), CAPACITY),
             "components": mixture.colours,
             "coordinates": self.position_features(yx)[:, None],
             "counterfactual": mixture.counterfactual(),
             "dcomponents": by_colours,
             "dmask": by_logits,
-            "image": image[:, None],
+            "image": pixels.surroundings[:, None],
             "log_prob": mixture.log_prob[:, None, None],
             "mask": mixture.logits,
             "posterior": mixture.density_shares(),
@@ -245,13 +257,6 @@ class RefinementNetwork(nn.Module):
         return posterior + self.head(x).float(), state
 
 
-class Pixels(NamedTuple):
-    """The pixels that posteriors are refined by."""
-
-    image: Tensor  # `[b, 3, h, w]`
-    features: Tensor  # positions in [0, 1], y and x first, and their waves, `[#b, h, w, f]`
-
-
 class IODINE(TorchModel):
     """Slots whose posteriors are refined by the gradients of how they explain the image."""
 
@@ -281,29 +286,26 @@ class IODINE(TorchModel):
         draws = 1 + max(settings.num_iterations, settings.num_predict_iterations)
         shape = (batch_size, draws, settings.num_slots, settings.slot_size)
         noise = {"latents": torch.randn(shape, generator=generator, device=device)}
-        stride = settings.pixel_stride
-        if stride > 1:
-            spans = (side - stride * (side // stride - 1) for side in self.resolution)
-            offsets = [
-                torch.randint(span, (batch_size, draws), generator=generator, device=device)
-                for span in spans
-            ]
-            noise["offset"] = torch.stack(offsets, -1)
+        if settings.pixel_stride > 1:
+            noise["offset"] = pixel_offsets((batch_size, draws), self.resolution, generator, device)
         return noise
 
     def pixels(self, image: Tensor, noise: Noise, draw: int) -> Pixels:
         """The pixels that a draw is compared at."""
         stride = self.settings.pixel_stride
         if stride == 1:
-            return Pixels(image, self.features)
-        offset, device = noise["offset"][:, draw], image.device
-        rows, cols = (
-            offset[:, axis, None] + stride * torch.arange(side // stride, device=device)
-            for axis, side in enumerate(self.resolution)
+            return Pixels(image, image, self.features)
+        rows, cols = lattice(noise["offset"][:, draw], self.resolution, stride)
+        batch = torch.arange(len(image), device=image.device)[:, None, None]
+        before = (stride - 1) // 2
+        margin = (before, stride - 1 - before)
+        padded = pad(image, margin + margin, mode="replicate")
+        # Row by row, the colours of a pixel together.
+        around = padded.unfold(2, stride, 1).unfold(3, stride, 1).permute(0, 4, 5, 1, 2, 3)
+        around = around.flatten(1, 3)[batch, :, rows, cols].movedim(-1, 1)
+        return Pixels(
+            image[batch, :, rows, cols].movedim(-1, 1), around, self.features[0, rows, cols]
         )
-        rows, cols = rows[:, :, None], cols[:, None, :]
-        batch = torch.arange(len(image), device=device)[:, None, None]
-        return Pixels(image[batch, :, rows, cols].movedim(-1, 1), self.features[0, rows, cols])
 
     def mixture(self, slots: Tensor, pixels: Pixels) -> Mixture:
         """How slots explain pixels."""
@@ -335,9 +337,7 @@ class IODINE(TorchModel):
                 [by_logits, by_colours, torch.full_like(divergence, scale)],
                 retain_graph=wants_graph,
             )
-            yx = pixels.features[..., :2]
-            gradient = (by_logits, by_colours)
-            maps = self.refinement.spatial_inputs(pixels.image, yx, mixture, gradient)
+            maps = self.refinement.spatial_inputs(pixels, mixture, (by_logits, by_colours))
             posterior, state = self.refinement(maps, by_posterior, posterior, state)
             posteriors.append(posterior)
         return posteriors, nlls
@@ -358,7 +358,7 @@ class IODINE(TorchModel):
             count = self.settings.num_predict_iterations
             posterior = self.refine(image, noise, count)[0][-1]
             slots = sample(posterior, noise["latents"][:, count])
-            mixture = self.mixture(slots, Pixels(image, self.features))
+            mixture = self.mixture(slots, Pixels(image, image, self.features))
         mean, raw = posterior.chunk(2, -1)
         return Prediction(
             mixture.recon,

@@ -20,6 +20,8 @@ from objdisc_jax.interop.blocks import (
     SlotAttention,
     SlotAttentionOutput,
     initialise,
+    lattice,
+    pixel_offsets,
 )
 from objdisc_jax.interop.schedules import cosine_ramp
 from objdisc_jax.models.slot_attention.settings import Settings
@@ -119,12 +121,7 @@ class SlotAttentionAutoEncoder(TorchModel):
         device, stride = self.encoder_pos_embedding.grid.device, self.settings.pixel_stride
         noise = self.slot_attention.noise(batch_size, generator, device)
         if stride > 1:
-            spans = (side - stride * (side // stride - 1) for side in self.resolution)
-            offsets = [
-                torch.randint(span, (batch_size,), generator=generator, device=device)
-                for span in spans
-            ]
-            noise["offset"] = torch.stack(offsets, 1)
+            noise["offset"] = pixel_offsets((batch_size,), self.resolution, generator, device)
         return noise
 
     def encode(self, image: Tensor) -> Tensor:
@@ -167,12 +164,7 @@ class SlotAttentionAutoEncoder(TorchModel):
 
     def _some_pixels(self, image: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Every n-th row and column of images, and the position features there."""
-        stride = self.settings.pixel_stride
-        rows, cols = (
-            offset[:, axis, None] + stride * torch.arange(side // stride, device=offset.device)
-            for axis, side in enumerate(self.resolution)
-        )
-        rows, cols = rows[:, :, None], cols[:, None, :]
+        rows, cols = lattice(offset, self.resolution, self.settings.pixel_stride)
         batch = torch.arange(len(image), device=offset.device)[:, None, None]
         features = self.decoder_pos_embedding.grid[0, rows, cols]
         return image[batch, :, rows, cols].movedim(-1, 1), features

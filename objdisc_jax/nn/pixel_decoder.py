@@ -68,33 +68,34 @@ class MLPBroadcastDecoder(nnx.Module):
         return self(slots, rows, columns)
 
 
-def pixel_offsets(
-    key: Array, batch_size: int, resolution: tuple[int, int], stride: int
-) -> Int[Array, "b 2"]:
-    """First row and column of every `stride`-th pixel, drawn so that all pixels are reached."""
-    spans = jnp.asarray([[side - stride * (side // stride - 1) for side in resolution]])
-    return jax.random.randint(key, (batch_size, 2), 0, spans)
+def pixel_offsets(key: Array, batch_size: int, resolution: tuple[int, int]) -> Int[Array, "b 2"]:
+    """A row and a column to start a `lattice` at, each as likely as any other."""
+    return jax.random.randint(key, (batch_size, 2), 0, jnp.asarray([resolution]))
 
 
 def lattice(
     offset: Int[Array, "b 2"], resolution: tuple[int, int], stride: int
 ) -> tuple[Int[Array, "b m"], Int[Array, "b n"]]:
-    """Every `stride`-th row and column from an offset of `pixel_offsets` on."""
+    """Every `stride`-th row and column from an offset on, in ascending order.
+
+    After the last the first ones follow, so that over all offsets every pixel is met as often as
+    any other: what is summed over a lattice is, but for a factor, that over the image on average.
+    """
     rows, columns = (
-        offset[:, axis, None] + stride * jnp.arange(side // stride)[None]
+        jnp.sort((offset[:, axis, None] + stride * jnp.arange(side // stride)[None]) % side)
         for axis, side in enumerate(resolution)
     )
     return rows, columns
 
 
 def select_pixels(
-    image: Float[Array, "b h w 3"], offset: Int[Array, "b 2"], stride: int
-) -> tuple[Float[Array, "b m n 3"], Float[Array, "b m"], Float[Array, "b n"]]:
-    """Every `stride`-th row and column of images, and where these are, in [0, 1].
+    image: Float[Array, "b h w c"], offset: Int[Array, "b 2"], stride: int
+) -> tuple[Float[Array, "b m n c"], Float[Array, "b m"], Float[Array, "b n"]]:
+    """A `lattice` of images, and where its rows and columns are, in [0, 1].
 
     Args:
         image: the images.
-        offset: first row and column of each, from `pixel_offsets`.
+        offset: a row and a column of each, from `pixel_offsets`.
         stride: pixels from one to the next.
     """
     sides = (image.shape[1], image.shape[2])

@@ -45,7 +45,7 @@ class DINOSAUR(BackboneModel):
             num_orders = self.decoder.num_orders
             noise["order"] = jax.random.randint(decoder_key, (batch_size,), 0, num_orders)
         elif stride > 1:
-            noise["offset"] = pixel_offsets(decoder_key, batch_size, self.settings.grid, stride)
+            noise["offset"] = pixel_offsets(decoder_key, batch_size, self.settings.grid)
         return noise
 
     def loss(

@@ -84,9 +84,7 @@ class IODINE(Model):
             shape = (batch_size, settings.num_slots, settings.slot_size)
             noise = {"latents": jax.random.normal(latents_key, shape)}
             if settings.pixel_stride > 1:
-                noise["offset"] = pixel_offsets(
-                    offset_key, batch_size, settings.resolution, settings.pixel_stride
-                )
+                noise["offset"] = pixel_offsets(offset_key, batch_size, settings.resolution)
             return noise
 
         return jax.vmap(draw, out_axes=1)(jnp.arange(num_draws))
@@ -96,9 +94,12 @@ class IODINE(Model):
 
         Every draw has its own: with those of the draw before, what lies between went unseen.
         """
-        if self.settings.pixel_stride == 1:
-            return Pixels(image, *(coordinates(side)[None] for side in self.resolution))
-        return Pixels(*select_pixels(image, draw["offset"], self.settings.pixel_stride))
+        stride = self.settings.pixel_stride
+        if stride == 1:
+            return Pixels(image, *(coordinates(side)[None] for side in self.resolution), image)
+        around, *where = select_pixels(surroundings(image, stride), draw["offset"], stride)
+        centre = 3 * (stride + 1) * ((stride - 1) // 2)
+        return Pixels(around[..., centre : centre + 3], *where, around)
 
     def decode(self, slots: Float[Array, "b k z"], pixels: Pixels | None = None) -> Decoded:
         """What slots paint at some pixels, or everywhere."""
@@ -237,6 +238,18 @@ class IODINE(Model):
         del step
         image = jnp.zeros((len(slots), *self.resolution, 3))  # whatever it was
         return jnp.clip(Mixture(self.decode(slots), image, self.settings).recon, 0.0, 1.0)
+
+
+def surroundings(image: Float[Array, "b h w 3"], side: int) -> Float[Array, "b h w c"]:
+    """The square of pixels around every pixel, row by row; beyond the border it goes on alike."""
+    before = (side - 1) // 2
+    margin = (before, side - 1 - before)
+    padded = jnp.pad(image, ((0, 0), margin, margin, (0, 0)), mode="edge")
+    _, height, width, _ = image.shape
+    shifts = range(side)
+    return jnp.concatenate(
+        [padded[:, i : i + height, j : j + width] for i in shifts for j in shifts], axis=-1
+    )
 
 
 def traversed(posterior: Float[Array, "b k p"], value: float) -> Float[Array, "b k z"]:

@@ -30,6 +30,7 @@ class Pixels(NamedTuple):
     image: Float[Array, "b h w 3"]
     rows: Float[Array, "#b h"]  # where they are, in [0, 1]: every image's own, or common
     columns: Float[Array, "#b w"]
+    surroundings: Float[Array, "b h w c"]  # the square of pixels that each of them stands for
 
 
 class LSTMState(NamedTuple):
@@ -80,7 +81,8 @@ class RefinementNetwork(nnx.Module):
             | {"dzp": layer_norm(latents, rngs=rngs)}
         )
         positions = 2 if settings.coordinates == "linear" else settings.num_frequencies**2 - 1
-        channels = (16 + positions, *settings.encoder_channels)
+        colours = 3 * settings.pixel_stride**2
+        channels = (13 + colours + positions, *settings.encoder_channels)
         kernel = settings.encoder_kernel
         self.convs = nnx.List(
             conv(n_in, n_out, kernel, stride=2, init="truncated", dtype=dtype, rngs=rngs)
@@ -121,7 +123,7 @@ class RefinementNetwork(nnx.Module):
             "counterfactual": (log_prob[:, None] - mixture.log_prob_without_each())[..., None],
             "dcomponents": gradient.colours,
             "dmask": gradient.logits[..., None],
-            "image": pixels.image[:, None],
+            "image": pixels.surroundings[:, None],
             "log_prob": log_prob[:, None, ..., None],
             "mask": decoded.logits[..., None],
             "posterior": mixture.density_shares()[..., None],

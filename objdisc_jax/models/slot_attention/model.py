@@ -86,7 +86,7 @@ class SlotAttentionAutoEncoder(Model):
         slots_key, offset_key = jax.random.split(key)
         noise, stride = self.slot_attention.noise(slots_key, batch_size), self.settings.pixel_stride
         if stride > 1:
-            noise["offset"] = pixel_offsets(offset_key, batch_size, self.resolution, stride)
+            noise["offset"] = pixel_offsets(offset_key, batch_size, self.resolution)
         return noise
 
     def encode(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:

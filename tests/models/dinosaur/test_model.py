@@ -72,8 +72,7 @@ def test_some_patches_are_decoded_as_among_all():
     patches = model._some_patches(noise)
     assert patches.shape == (4, 9)
     for example, (row, column) in zip(patches.tolist(), noise["offset"].tolist(), strict=True):
-        expected = [6 * r + c for r in range(row, 6, 2) for c in range(column, 6, 2)]
-        assert example == expected[: len(example)]
+        assert example == [6 * r + c for r in range(row % 2, 6, 2) for c in range(column % 2, 6, 2)]
     some, _ = model.decoder(slots, attn, patches)
     every, _ = model.decoder(slots, attn)
     expected = jnp.take_along_axis(every, patches[..., None], axis=1)
