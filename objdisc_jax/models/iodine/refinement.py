@@ -1,7 +1,8 @@
 """The refinement network: what it reads, and how it updates the posteriors."""
 
 import math
-from itertools import pairwise
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import jax
@@ -107,8 +108,8 @@ class RefinementNetwork(nnx.Module):
 
     def spatial_inputs(
         self, pixels: Pixels, mixture: Mixture, gradient: Decoded
-    ) -> Float[Array, "b k h w c"]:
-        """The maps that are read, in the alphabetical order of their official names.
+    ) -> dict[str, Float[Array, "#b #k #h #w _"]]:
+        """The maps that are read, by their official names; of one slot where all have the same.
 
         Args:
             pixels: what is explained.
@@ -134,10 +135,7 @@ class RefinementNetwork(nnx.Module):
             maps[name] = rearrange(
                 self.norms[name](flat), "(b k) h w c -> b k h w c", b=len(log_prob)
             )
-        shape = decoded.logits.shape
-        return jnp.concatenate(
-            [jnp.broadcast_to(x, (*shape, x.shape[-1])) for _, x in sorted(maps.items())], axis=-1
-        )
+        return maps
 
     def position_features(self, pixels: Pixels) -> Float[Array, "b h w f"]:
         """Where pixels are: x and y from −1 to 1, or products of cosines of both."""
@@ -151,7 +149,7 @@ class RefinementNetwork(nnx.Module):
 
     def __call__(
         self,
-        maps: Float[Array, "b k h w c"],
+        maps: Mapping[str, Float[Array, "#b #k #h #w _"]],
         posterior_gradient: Float[Array, "b k p"],
         posterior: Float[Array, "b k p"],
         state: LSTMState | None,
@@ -164,11 +162,11 @@ class RefinementNetwork(nnx.Module):
             posterior: its parameters.
             state: the LSTM's state.
         """
-        x = rearrange(maps, "b k h w c -> (b k) h w c")
-        for layer in self.convs:
+        x = rearrange(elu(self._first_layer(maps)), "b k h w c -> (b k) h w c")
+        for layer in self.convs[1:]:
             x = elu(layer(x))
         x = self.mlp(jnp.mean(x, axis=(1, 2))).astype(jnp.float32)
-        x = rearrange(x, "(b k) c -> b k c", b=len(maps))
+        x = rearrange(x, "(b k) c -> b k c", b=len(posterior))
         gradient = self.norms["dzp"](lax.stop_gradient(posterior_gradient))
         capacity = repeat(jnp.float32([CAPACITY]), "c -> b k c", b=x.shape[0], k=x.shape[1])
         x = jnp.concatenate([x, gradient, capacity, posterior], axis=-1)
@@ -177,3 +175,26 @@ class RefinementNetwork(nnx.Module):
             state = self.lstm(x, state)
             x = state.hidden
         return posterior + self.head(x).astype(jnp.float32), state
+
+    def _first_layer(
+        self, maps: Mapping[str, Float[Array, "#b #k #h #w _"]]
+    ) -> Float[Array, "b k h w c"]:
+        """The convolution of all maps, in the order of their names; of common ones once."""
+        first, names = self.convs[0], sorted(maps)
+        ends = list(accumulate(maps[name].shape[-1] for name in names))
+        kernels = dict(zip(names, jnp.split(first.kernel[...], ends[:-1], axis=2), strict=True))
+
+        def convolved(names: list[str]) -> Float[Array, "b _ h w c"]:
+            found = [maps[name] for name in names]
+            shape = jnp.broadcast_shapes(*(x.shape[:4] for x in found))
+            x = jnp.concatenate(
+                [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in found], axis=-1
+            ).astype(first.dtype)
+            kernel = jnp.concatenate([kernels[name] for name in names], axis=2).astype(x.dtype)
+            flat = rearrange(x, "b k h w c -> (b k) h w c")
+            flat = first.conv_general_dilated(flat, kernel, (2, 2), "SAME")
+            return rearrange(flat, "(b k) h w c -> b k h w c", b=len(x))
+
+        common = [name for name in names if maps[name].shape[1] == 1]
+        bias = first.bias[...].astype(first.dtype)[None, None, None, None]
+        return convolved([name for name in names if name not in common]) + convolved(common) + bias
