@@ -107,7 +107,7 @@ class MLPBroadcastDecoder(nn.Module):
         position = self.position["dense"](features)[:, None]
         x = self.slot_layer(slots)[:, :, None, None] + position
         for layer in self.mlp:
-            x = layer(elu(x))
+            x = layer(x.relu())
         return x.float().movedim(-1, 2)
 
 

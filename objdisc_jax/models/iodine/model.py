@@ -65,7 +65,7 @@ class IODINE(Model):
                 settings.decoder_channels,
                 resolution=settings.resolution,
                 num_frequencies=settings.position_frequencies,
-                activation="elu",
+                activation="relu",
                 dtype=jnp.dtype(settings.dtype),
                 rngs=rngs,
             )
