@@ -152,7 +152,7 @@ class Cropping:
     declaration: DatasetDeclaration  # the data set that the model was trained on
     resolution: tuple[int, int]  # rows and columns, the model's
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.crop, tuple) and len(self.crop) == 4:
             top, bottom, left, right = self.crop
             is_allowed = 0 <= top < bottom and 0 <= left < right

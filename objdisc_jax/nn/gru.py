@@ -46,8 +46,10 @@ class GRUCell(nnx.Module):
             hidden_features, gates, kernel_init=_orthogonal_per_gate, dtype=dtype, rngs=rngs
         )
 
-    def __call__(self, inputs: Float[Array, "*b c"], state: Float[Array, "*b d"]):
-        """Returns the next state, float32 `[*b d]`."""
+    def __call__(
+        self, inputs: Float[Array, "*b c"], state: Float[Array, "*b d"]
+    ) -> Float[Array, "*b d"]:
+        """Returns the next state, float32."""
         state = state.astype(jnp.float32)
         in_r, in_z, in_n = jnp.split(self.input(inputs).astype(jnp.float32), 3, axis=-1)
         hid_r, hid_z, hid_n = jnp.split(self.hidden(state).astype(jnp.float32), 3, axis=-1)

@@ -1,6 +1,7 @@
 """Vectors in space whose coordinates are separate arrays, so that XLA keeps each in registers."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -52,7 +53,7 @@ class Vec:
         """Returns the vector of length 1 in the same direction; of the zero vector, zero."""
         return self * jax.lax.rsqrt(jnp.maximum(self.dot(self), 1e-20))
 
-    def map(self, function) -> "Vec":
+    def map(self, function: Callable[[jax.Array], jax.Array]) -> "Vec":
         """Applies a function to each coordinate."""
         return Vec(function(self.x), function(self.y), function(self.z))
 
