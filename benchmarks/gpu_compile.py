@@ -27,7 +27,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_triton_gemm=false"
 
-CONFIGS = ("sa_clevr6", "gnm_clevr6", "slate_clevr6")
+CONFIGS = ("sa_clevr6", "gnm_clevr6", "slate_clevr6", "iodine_clevr6")
 
 
 def parse() -> argparse.Namespace:
