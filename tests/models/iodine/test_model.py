@@ -131,6 +131,23 @@ def test_nll_of_some_pixels_stands_for_all():
         np.testing.assert_allclose(model.nll(some)[example], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+def test_refinement_reads_the_square_around_each_pixel(stride):
+    case = ModelCase.small("iodine", pixel_stride=stride, **PIXELS)
+    draw = jax.tree.map(lambda x: x[:, 0], case.noise)
+    pixels = case.model.pixels(case.batch.image, draw)
+    image, before = np.asarray(case.batch.image), (stride - 1) // 2
+    for example, (row, col) in enumerate(np.asarray(draw["offset"])):
+        rows, cols = (
+            sorted((start + stride * i) % 16 for i in range(16 // stride)) for start in (row, col)
+        )
+        for i, j in np.ndindex(stride, stride):
+            beside = [np.clip(np.add(x, k - before), 0, 15) for x, k in ((rows, i), (cols, j))]
+            channels = pixels.surroundings[example, ..., 3 * (stride * i + j) :][..., :3]
+            np.testing.assert_array_equal(channels, image[example][np.ix_(*beside)])
+        np.testing.assert_array_equal(pixels.image[example], image[example][np.ix_(rows, cols)])
+
+
 def test_every_draw_has_pixels_of_its_own():
     offset = ModelCase.small("iodine", pixel_stride=5, **PIXELS).noise["offset"]
     assert offset.shape == (4, 3, 2)
