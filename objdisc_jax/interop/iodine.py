@@ -196,7 +196,7 @@ class RefinementNetwork(nn.Module):
             truncated(SameConv2d(n_in, n_out, settings.encoder_kernel, 2))
             for n_in, n_out in pairwise(channels)
         )
-        sizes = (channels[-1], *settings.mlp_sizes)
+        sizes = (settings.encoded_size, *settings.mlp_sizes)
         self.mlp = nn.ModuleList(truncated(nn.Linear(*pair)) for pair in pairwise(sizes))
         features, size = sizes[-1] + 2 * latents + 1, settings.lstm_size
         self.lstm = LSTMCell(features, size) if size else None
@@ -244,7 +244,9 @@ class RefinementNetwork(nn.Module):
         x = maps.flatten(0, 1)
         for layer in self.convs:
             x = elu(layer(x))
-        x = x.mean((2, 3))
+        # Position by position, as the JAX model's maps are laid out.
+        is_mean = self.settings.pooling == "mean"
+        x = x.mean((2, 3)) if is_mean else x.movedim(1, -1).flatten(1)
         for i, layer in enumerate(self.mlp):
             x = layer(elu(x) if i else x)
         x = x.float().unflatten(0, posterior.shape[:2])

@@ -89,7 +89,7 @@ class RefinementNetwork(nnx.Module):
             conv(n_in, n_out, kernel, stride=2, init="truncated", dtype=dtype, rngs=rngs)
             for n_in, n_out in pairwise(channels)
         )
-        sizes = (channels[-1], *settings.mlp_sizes)
+        sizes = (settings.encoded_size, *settings.mlp_sizes)
         self.mlp = MLP(sizes, activation="elu", init="truncated", dtype=dtype, rngs=rngs)
         features = sizes[-1] + 2 * latents + 1
         self.lstm = (
@@ -165,8 +165,9 @@ class RefinementNetwork(nnx.Module):
         x = rearrange(elu(self._first_layer(maps)), "b k h w c -> (b k) h w c")
         for layer in self.convs[1:]:
             x = elu(layer(x))
-        x = self.mlp(jnp.mean(x, axis=(1, 2))).astype(jnp.float32)
-        x = rearrange(x, "(b k) c -> b k c", b=len(posterior))
+        is_mean = self.settings.pooling == "mean"
+        x = jnp.mean(x, axis=(1, 2)) if is_mean else rearrange(x, "n h w c -> n (h w c)")
+        x = rearrange(self.mlp(x).astype(jnp.float32), "(b k) c -> b k c", b=len(posterior))
         gradient = self.norms["dzp"](lax.stop_gradient(posterior_gradient))
         capacity = repeat(jnp.float32([CAPACITY]), "c -> b k c", b=x.shape[0], k=x.shape[1])
         x = jnp.concatenate([x, gradient, capacity, posterior], axis=-1)

@@ -43,7 +43,8 @@ class Settings(settings.Settings):
     pixel_stride: int = 1
     encoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # refinement: convolutions, stride 2
     encoder_kernel: int = 3  # side of their kernels
-    mlp_sizes: tuple[int, ...] = (256, 256)  # refinement: layers after the mean over pixels
+    pooling: Literal["mean", "none"] = "mean"  # what the MLP reads: the last map's mean, or all
+    mlp_sizes: tuple[int, ...] = (256, 256)  # refinement: layers after the convolutions
     lstm_size: int = 256  # refinement: state kept between iterations; 0: none
     coordinates: Literal["linear", "cosine"] = "linear"  # position of pixels in the refinement
     num_frequencies: int = 3  # cosine: half waves along each side, the constant one included
@@ -56,6 +57,16 @@ class Settings(settings.Settings):
     def num_predict_iterations(self) -> int:
         """Refinements in predictions."""
         return self.num_iterations if self.eval_iterations is None else self.eval_iterations
+
+    @property
+    def encoded_size(self) -> int:
+        """Numbers that the refinement's MLP reads of a slot."""
+        channels = self.encoder_channels[-1]
+        if self.pooling == "mean":
+            return channels
+        strides = 2 ** len(self.encoder_channels)
+        height, width = (-(-(side // self.pixel_stride) // strides) for side in self.resolution)
+        return height * width * channels
 
     def check(self) -> None:
         """Refuses layers that do not fit together, and values out of range."""

@@ -24,6 +24,7 @@ VARIANTS = {
         "sigma": 0.3,
         "lstm_size": 0,
         "coordinates": "cosine",
+        "pooling": "none",
     },
     "more iterations": {
         "eval_iterations": 3,
