@@ -109,9 +109,7 @@ class Explorer:
         """
         image = pictures.read_image(file, self.max_pixels)
         trained = self._variant(options.num_slots)
-        return trained.segment(
-            image, seed=_checked_seed(options.seed), background=options.background
-        )
+        return trained.segment(image, seed=options.seed, background=options.background)
 
     def render(
         self,
@@ -145,11 +143,11 @@ class Explorer:
     ) -> Float[np.ndarray, "t k h2 w2"]:
         """How every iteration divides an image, see `Trained.attention`."""
         trained = self._variant(options.num_slots)
-        return trained.attention(image, seed=_checked_seed(options.seed))
+        return trained.attention(image, seed=options.seed)
 
     def sample(self, *, seed: int, temperature: float) -> Float[np.ndarray, "b h w 3"]:
         """Eight new scenes."""
-        return self._trained.sample(8, seed=_checked_seed(seed), temperature=temperature)
+        return self._trained.sample(8, seed=seed, temperature=temperature)
 
     def samples(self, folder: Path) -> list[Path]:
         """Images to choose from, of the data that the model was trained on if it is here.
@@ -197,9 +195,3 @@ class Explorer:
 def widest_latents(result: api.Segmentation, slot: int) -> list[int]:
     """The dimensions of a slot that say most of the image: those of the smallest variance."""
     return [int(i) for i in np.argsort(result.extras["z_std"][slot], kind="stable")[:NUM_LATENTS]]
-
-
-def _checked_seed(seed: int) -> int:
-    if not 0 <= seed < 2**31:
-        raise UserError(f"Seed: got {seed}; allowed is 0 to {2**31 - 1}.")
-    return seed

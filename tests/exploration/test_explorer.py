@@ -66,7 +66,7 @@ def test_what_is_not_possible_is_told(explored, photo):
     for options, message in (
         (Options(num_slots=0), "1 to 24"),
         (Options(num_slots=1000), "1 to 24"),
-        (Options(seed=-1), "Seed: got -1"),
+        (Options(seed=-1), "seed: got -1"),
         (Options(background="all"), "background: got 'all'"),
     ):
         with pytest.raises(UserError, match=message):
