@@ -33,7 +33,7 @@ from objdisc_jax.interop.blocks import (
 )
 from objdisc_jax.models.iodine.settings import Settings
 
-PRIOR_VARIANCE = math.log(2.0)
+PRIOR_VARIANCE, MIN_VARIANCE = math.log(2.0), 1e-30
 DECODER_CONSTANT, CAPACITY = 5.0, 0.5
 DENSITY_EPSILON = 1e-6
 NORMED = {"log_prob": 1, "dmask": 1, "dcomponents": 3, "counterfactual": 1}
@@ -47,16 +47,22 @@ def truncated(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
     return layer
 
 
-def sample(posterior: Tensor, noise: Tensor) -> Tensor:
-    """The draws that standard normal noise makes of posteriors `[..., 2z]`."""
+def mean_and_variance(posterior: Tensor) -> tuple[Tensor, Tensor]:
+    """The normals that parameters `[..., 2z]` stand for."""
     mean, raw = posterior.chunk(2, -1)
-    return mean + softplus(raw).sqrt() * noise
+    return mean, softplus(raw).clamp(min=MIN_VARIANCE)
+
+
+def sample(posterior: Tensor, noise: Tensor) -> Tensor:
+    """The draws that standard normal noise makes of posteriors."""
+    mean, variance = mean_and_variance(posterior)
+    return mean + variance.sqrt() * noise
 
 
 def kl_per_slot(posterior: Tensor) -> Tensor:
     """KL(q ‖ prior) in nats."""
-    mean, raw = posterior.chunk(2, -1)
-    ratio = softplus(raw) / PRIOR_VARIANCE
+    mean, variance = mean_and_variance(posterior)
+    ratio = variance / PRIOR_VARIANCE
     return 0.5 * (mean**2 / PRIOR_VARIANCE + ratio - 1.0 - ratio.log()).sum(-1)
 
 
@@ -175,7 +181,7 @@ class Pixels(NamedTuple):
     """The pixels that posteriors are refined by."""
 
     image: Tensor  # `[b, 3, h, w]`
-    surroundings: Tensor  # the square of pixels that each stands for, `[b, c, h, w]`
+    squares: Tensor  # the pixels around each, `[b, c, h, w]`
     features: Tensor  # positions in [0, 1], y and x first, and their waves, `[#b, h, w, f]`
 
 
@@ -196,7 +202,7 @@ class RefinementNetwork(nn.Module):
             truncated(SameConv2d(n_in, n_out, settings.encoder_kernel, 2))
             for n_in, n_out in pairwise(channels)
         )
-        sizes = (settings.encoded_size, *settings.mlp_sizes)
+        sizes = (channels[-1], *settings.mlp_sizes)
         self.mlp = nn.ModuleList(truncated(nn.Linear(*pair)) for pair in pairwise(sizes))
         features, size = sizes[-1] + 2 * latents + 1, settings.lstm_size
         self.lstm = LSTMCell(features, size) if size else None
@@ -215,7 +221,7 @@ class RefinementNetwork(nn.Module):
             "counterfactual": mixture.counterfactual(),
             "dcomponents": by_colours,
             "dmask": by_logits,
-            "image": pixels.surroundings[:, None],
+            "image": pixels.squares[:, None],
             "log_prob": mixture.log_prob[:, None, None],
             "mask": mixture.logits,
             "posterior": mixture.density_shares(),
@@ -244,9 +250,7 @@ class RefinementNetwork(nn.Module):
         x = maps.flatten(0, 1)
         for layer in self.convs:
             x = elu(layer(x))
-        # Position by position, as the JAX model's maps are laid out.
-        is_mean = self.settings.pooling == "mean"
-        x = x.mean((2, 3)) if is_mean else x.movedim(1, -1).flatten(1)
+        x = x.mean((2, 3))
         for i, layer in enumerate(self.mlp):
             x = layer(elu(x) if i else x)
         x = x.float().unflatten(0, posterior.shape[:2])
@@ -303,10 +307,10 @@ class IODINE(TorchModel):
         margin = (before, stride - 1 - before)
         padded = pad(image, margin + margin, mode="replicate")
         # Row by row, the colours of a pixel together.
-        around = padded.unfold(2, stride, 1).unfold(3, stride, 1).permute(0, 4, 5, 1, 2, 3)
-        around = around.flatten(1, 3)[batch, :, rows, cols].movedim(-1, 1)
+        squares = padded.unfold(2, stride, 1).unfold(3, stride, 1).permute(0, 4, 5, 1, 2, 3)
+        squares = squares.flatten(1, 3)[batch, :, rows, cols].movedim(-1, 1)
         return Pixels(
-            image[batch, :, rows, cols].movedim(-1, 1), around, self.features[0, rows, cols]
+            image[batch, :, rows, cols].movedim(-1, 1), squares, self.features[0, rows, cols]
         )
 
     def mixture(self, slots: Tensor, pixels: Pixels) -> Mixture:
@@ -361,14 +365,14 @@ class IODINE(TorchModel):
             posterior = self.refine(image, noise, count)[0][-1]
             slots = sample(posterior, noise["latents"][:, count])
             mixture = self.mixture(slots, Pixels(image, image, self.features))
-        mean, raw = posterior.chunk(2, -1)
+        mean, variance = mean_and_variance(posterior)
         return Prediction(
             mixture.recon,
             mixture.masks,
             mean,
             extras={
                 "recons": mixture.colours,
-                "z_std": softplus(raw).sqrt(),
+                "z_std": variance.sqrt(),
                 "kl": kl_per_slot(posterior),
             },
         )

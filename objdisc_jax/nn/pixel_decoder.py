@@ -89,8 +89,8 @@ def lattice(
 
 
 def select_pixels(
-    image: Float[Array, "b h w c"], offset: Int[Array, "b 2"], stride: int
-) -> tuple[Float[Array, "b m n c"], Float[Array, "b m"], Float[Array, "b n"]]:
+    image: Float[Array, "b h w 3"], offset: Int[Array, "b 2"], stride: int
+) -> tuple[Float[Array, "b m n 3"], Float[Array, "b m"], Float[Array, "b n"]]:
     """A `lattice` of images, and where its rows and columns are, in [0, 1].
 
     Args:

@@ -64,10 +64,9 @@ class ConvBroadcastDecoder(nnx.Module):
         tiled = jnp.einsum("nhjd,wj->nhwd", jnp.einsum("nijd,hi->nhjd", taps, rows), cols)
         sides = map(coordinates, self.resolution)
         yx = 2.0 * jnp.stack(jnp.meshgrid(*sides, indexing="ij"), axis=-1)[None] - 1.0
-        position = first.conv_general_dilated(
-            yx.astype(self.dtype), kernel[:, :, -2:], (1, 1), "SAME"
-        )
-        return tiled + position + bias[None, None, None]
+        # In float32: bfloat16 has too few digits for positions.
+        position = first.conv_general_dilated(yx, first.kernel[:, :, -2:], (1, 1), "SAME")
+        return tiled + position.astype(self.dtype) + bias[None, None, None]
 
 
 def taps_inside(size: int, num_taps: int) -> Float[Array, "n t"]:

@@ -1,18 +1,20 @@
 """IODINE: iterative object decomposition inference network (Greff et al. 2019, arXiv 1903.00450).
 
-Equal to the official code (google-deepmind/deepmind-research, commit f5de0ed) but for one thing:
-the gradients that the refinement reads are each image's own, times `gradient_scale`. There they are
-of the mean over a device's batch, so that what is found in an image depends on how many are beside.
+By default equal to the official code (google-deepmind/deepmind-research, commit f5de0ed) but for
+one thing: the gradients that the refinement reads are each image's own, times `gradient_scale`.
+There they are of the mean over a device's batch, so that what is found in an image depends on how
+many are beside.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from objdisc_jax.models.base import Batch, Loss, Model, Noise, Prediction, Step
 from objdisc_jax.models.iodine.decoder import ConvBroadcastDecoder
@@ -28,7 +30,7 @@ from objdisc_jax.models.iodine.refinement import Pixels, RefinementNetwork
 from objdisc_jax.models.iodine.settings import Settings
 from objdisc_jax.nn.contrast import contrast
 from objdisc_jax.nn.initializers import uniform
-from objdisc_jax.nn.pixel_decoder import MLPBroadcastDecoder, pixel_offsets, select_pixels
+from objdisc_jax.nn.pixel_decoder import MLPBroadcastDecoder, lattice, pixel_offsets
 from objdisc_jax.nn.position import coordinates
 
 TRAVERSED = (-1.25, -0.625, 0.0, 0.625, 1.25)
@@ -97,9 +99,16 @@ class IODINE(Model):
         stride = self.settings.pixel_stride
         if stride == 1:
             return Pixels(image, *(coordinates(side)[None] for side in self.resolution), image)
-        around, *where = select_pixels(surroundings(image, stride), draw["offset"], stride)
-        centre = 3 * (stride + 1) * ((stride - 1) // 2)
-        return Pixels(around[..., centre : centre + 3], *where, around)
+        rows, columns = lattice(draw["offset"], self.resolution, stride)
+        squares = squares_around(image, rows, columns, stride)
+        middle = (stride - 1) // 2
+        height, width = self.resolution
+        return Pixels(
+            squares[..., middle, middle, :],
+            rows / (height - 1),
+            columns / (width - 1),
+            rearrange(squares, "b m n i j c -> b m n (i j c)"),
+        )
 
     def decode(self, slots: Float[Array, "b k z"], pixels: Pixels | None = None) -> Decoded:
         """What slots paint at some pixels, or everywhere."""
@@ -175,7 +184,8 @@ class IODINE(Model):
         nll = explain(posteriors[-1])
         nlls = jnp.concatenate([nlls, nll[None]])
         kls = jnp.sum(kl(posteriors), axis=-1)
-        loss = jnp.linspace(0.0, 1.0, count + 1) @ (nlls + kls)
+        weights = jnp.linspace(0.0, 1.0, count + 1)[:, None]
+        loss = jnp.sum(weights * (nlls + kls), axis=0)  # no product, which a GPU would round
         return loss, {"elbo": -(nll + kls[-1]), "rec_loss": -nll, "kl": kls[-1]}
 
     def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
@@ -240,16 +250,17 @@ class IODINE(Model):
         return jnp.clip(Mixture(self.decode(slots), image, self.settings).recon, 0.0, 1.0)
 
 
-def surroundings(image: Float[Array, "b h w 3"], side: int) -> Float[Array, "b h w c"]:
-    """The square of pixels around every pixel, row by row; beyond the border it goes on alike."""
-    before = (side - 1) // 2
-    margin = (before, side - 1 - before)
-    padded = jnp.pad(image, ((0, 0), margin, margin, (0, 0)), mode="edge")
-    _, height, width, _ = image.shape
-    shifts = range(side)
-    return jnp.concatenate(
-        [padded[:, i : i + height, j : j + width] for i in shifts for j in shifts], axis=-1
+def squares_around(
+    image: Float[Array, "b h w 3"], rows: Int[Array, "b m"], columns: Int[Array, "b n"], side: int
+) -> Float[Array, "b m n i j 3"]:
+    """The pixels around those of a lattice; beyond the border the image goes on alike."""
+    steps = jnp.arange(side)[None, None] - (side - 1) // 2
+    rows, columns = (
+        jnp.clip(where[..., None] + steps, 0, length - 1)
+        for where, length in ((rows, image.shape[1]), (columns, image.shape[2]))
     )
+    batch = jnp.arange(len(image))[:, None, None, None, None]
+    return image[batch, rows[:, :, None, :, None], columns[:, None, :, None, :]]
 
 
 def traversed(posterior: Float[Array, "b k p"], value: float) -> Float[Array, "b k z"]:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 PRIOR_VARIANCE = math.log(2.0)
+MIN_VARIANCE = 1e-30
+"""Below raw values of -69 the official code's variance goes on to 0, and the KL to infinity."""
 
 
 def mean_and_variance(
@@ -18,7 +20,7 @@ def mean_and_variance(
 ) -> tuple[Float[Array, "*b z"], Float[Array, "*b z"]]:
     """The normals that parameters stand for."""
     mean, raw = jnp.split(posterior, 2, axis=-1)
-    return mean, jax.nn.softplus(raw)
+    return mean, jnp.maximum(jax.nn.softplus(raw), MIN_VARIANCE)
 
 
 def sample(posterior: Float[Array, "*b p"], noise: Float[Array, "*b z"]) -> Float[Array, "*b z"]:

@@ -31,7 +31,7 @@ class Pixels(NamedTuple):
     image: Float[Array, "b h w 3"]
     rows: Float[Array, "#b h"]  # where they are, in [0, 1]: every image's own, or common
     columns: Float[Array, "#b w"]
-    surroundings: Float[Array, "b h w c"]  # the square of pixels that each of them stands for
+    squares: Float[Array, "b h w c"]  # what the refinement reads: the pixels around each
 
 
 class LSTMState(NamedTuple):
@@ -89,14 +89,14 @@ class RefinementNetwork(nnx.Module):
             conv(n_in, n_out, kernel, stride=2, init="truncated", dtype=dtype, rngs=rngs)
             for n_in, n_out in pairwise(channels)
         )
-        sizes = (settings.encoded_size, *settings.mlp_sizes)
+        sizes = (channels[-1], *settings.mlp_sizes)
         self.mlp = MLP(sizes, activation="elu", init="truncated", dtype=dtype, rngs=rngs)
         features = sizes[-1] + 2 * latents + 1
         self.lstm = (
             LSTMCell(features, settings.lstm_size, rngs=rngs) if settings.lstm_size else None
         )
-        self.head = linear(
-            settings.lstm_size or features, latents, init="truncated", dtype=dtype, rngs=rngs
+        self.head = linear(  # float32: it reads the posterior's parameters and updates them
+            settings.lstm_size or features, latents, init="truncated", rngs=rngs
         )
 
     def initial_state(self, batch_size: int) -> LSTMState | None:
@@ -124,7 +124,7 @@ class RefinementNetwork(nnx.Module):
             "counterfactual": (log_prob[:, None] - mixture.log_prob_without_each())[..., None],
             "dcomponents": gradient.colours,
             "dmask": gradient.logits[..., None],
-            "image": pixels.surroundings[:, None],
+            "image": pixels.squares[:, None],
             "log_prob": log_prob[:, None, ..., None],
             "mask": decoded.logits[..., None],
             "posterior": mixture.density_shares()[..., None],
@@ -165,9 +165,8 @@ class RefinementNetwork(nnx.Module):
         x = rearrange(elu(self._first_layer(maps)), "b k h w c -> (b k) h w c")
         for layer in self.convs[1:]:
             x = elu(layer(x))
-        is_mean = self.settings.pooling == "mean"
-        x = jnp.mean(x, axis=(1, 2)) if is_mean else rearrange(x, "n h w c -> n (h w c)")
-        x = rearrange(self.mlp(x).astype(jnp.float32), "(b k) c -> b k c", b=len(posterior))
+        x = self.mlp(jnp.mean(x, axis=(1, 2))).astype(jnp.float32)
+        x = rearrange(x, "(b k) c -> b k c", b=len(posterior))
         gradient = self.norms["dzp"](lax.stop_gradient(posterior_gradient))
         capacity = repeat(jnp.float32([CAPACITY]), "c -> b k c", b=x.shape[0], k=x.shape[1])
         x = jnp.concatenate([x, gradient, capacity, posterior], axis=-1)
@@ -175,7 +174,7 @@ class RefinementNetwork(nnx.Module):
             assert state is not None
             state = self.lstm(x, state)
             x = state.hidden
-        return posterior + self.head(x).astype(jnp.float32), state
+        return posterior + self.head(x), state
 
     def _first_layer(
         self, maps: Mapping[str, Float[Array, "#b #k #h #w _"]]
@@ -185,17 +184,18 @@ class RefinementNetwork(nnx.Module):
         ends = list(accumulate(maps[name].shape[-1] for name in names))
         kernels = dict(zip(names, jnp.split(first.kernel[...], ends[:-1], axis=2), strict=True))
 
-        def convolved(names: list[str]) -> Float[Array, "b _ h w c"]:
-            found = [maps[name] for name in names]
+        def convolved(*some: str) -> Float[Array, "b _ h w c"]:
+            found = [maps[name] for name in some]
             shape = jnp.broadcast_shapes(*(x.shape[:4] for x in found))
             x = jnp.concatenate(
                 [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in found], axis=-1
             ).astype(first.dtype)
-            kernel = jnp.concatenate([kernels[name] for name in names], axis=2).astype(x.dtype)
+            kernel = jnp.concatenate([kernels[name] for name in some], axis=2).astype(x.dtype)
             flat = rearrange(x, "b k h w c -> (b k) h w c")
             flat = first.conv_general_dilated(flat, kernel, (2, 2), "SAME")
             return rearrange(flat, "(b k) h w c -> b k h w c", b=len(x))
 
         common = [name for name in names if maps[name].shape[1] == 1]
         bias = first.bias[...].astype(first.dtype)[None, None, None, None]
-        return convolved([name for name in names if name not in common]) + convolved(common) + bias
+        own = [name for name in names if name not in common]
+        return convolved(*own) + convolved(*common) + bias

@@ -32,19 +32,18 @@ class Settings(settings.Settings):
     likelihood: Literal["logistic", "normal"] = "logistic"  # of a pixel around a slot's colours
     sigma: float = 0.03  # its scale, colours being in [0, 1]; the paper's normal one has 0.1
     # Factor of the gradients that the refinement reads, each image's own. Officially they are of
-    # the mean over a device's batch; its inverse is what published weights go with.
+    # the mean over a device's batch: 1 / images of a device is what published weights go with.
     gradient_scale: float = 0.25
     decoder: Literal["conv", "mlp"] = "conv"  # spatial broadcast, or every pixel alone
     decoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # one entry per layer but the last
     decoder_kernel: int = 3  # conv: side of its kernels
     position_frequencies: int = 12  # mlp: harmonics of the Fourier position features
-    # mlp: posteriors are refined by, and trained on, every n-th row and column, at a random offset
-    # that is another one in every iteration.
+    # mlp: draws are compared with the image at every n-th row and column, from a random offset that
+    # is another one in every iteration; the refinement reads the n x n pixels around each.
     pixel_stride: int = 1
     encoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # refinement: convolutions, stride 2
     encoder_kernel: int = 3  # side of their kernels
-    pooling: Literal["mean", "none"] = "mean"  # what the MLP reads: the last map's mean, or all
-    mlp_sizes: tuple[int, ...] = (256, 256)  # refinement: layers after the convolutions
+    mlp_sizes: tuple[int, ...] = (256, 256)  # refinement: layers after the mean over pixels
     lstm_size: int = 256  # refinement: state kept between iterations; 0: none
     coordinates: Literal["linear", "cosine"] = "linear"  # position of pixels in the refinement
     num_frequencies: int = 3  # cosine: half waves along each side, the constant one included
@@ -57,16 +56,6 @@ class Settings(settings.Settings):
     def num_predict_iterations(self) -> int:
         """Refinements in predictions."""
         return self.num_iterations if self.eval_iterations is None else self.eval_iterations
-
-    @property
-    def encoded_size(self) -> int:
-        """Numbers that the refinement's MLP reads of a slot."""
-        channels = self.encoder_channels[-1]
-        if self.pooling == "mean":
-            return channels
-        strides = 2 ** len(self.encoder_channels)
-        height, width = (-(-(side // self.pixel_stride) // strides) for side in self.resolution)
-        return height * width * channels
 
     def check(self) -> None:
         """Refuses layers that do not fit together, and values out of range."""

@@ -10,7 +10,7 @@ from objdisc_jax.models import base
 from objdisc_jax.models.iodine.decoder import ConvBroadcastDecoder
 from objdisc_jax.models.iodine.likelihood import Decoded, Mixture
 from objdisc_jax.models.iodine.model import TRAVERSED, traversed
-from objdisc_jax.models.iodine.posterior import kl_per_dimension
+from objdisc_jax.models.iodine.posterior import kl, kl_per_dimension, sample
 from objdisc_jax.testing.models import STEP, ModelCase
 
 PIXELS = {"decoder": "mlp", "position_frequencies": 4}
@@ -143,7 +143,7 @@ def test_refinement_reads_the_square_around_each_pixel(stride):
         )
         for i, j in np.ndindex(stride, stride):
             beside = [np.clip(np.add(x, k - before), 0, 15) for x, k in ((rows, i), (cols, j))]
-            channels = pixels.surroundings[example, ..., 3 * (stride * i + j) :][..., :3]
+            channels = pixels.squares[example, ..., 3 * (stride * i + j) :][..., :3]
             np.testing.assert_array_equal(channels, image[example][np.ix_(*beside)])
         np.testing.assert_array_equal(pixels.image[example], image[example][np.ix_(rows, cols)])
 
@@ -196,3 +196,15 @@ def test_visualization_shows_every_iteration_and_moves_one_dimension(case):
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         ModelCase.small("iodine", **changes)
+
+
+def test_posteriors_without_width_keep_their_gradients_finite():
+    """The variance of raw values below -104 is 0 in float32, its root's derivative infinite."""
+    narrow = jnp.concatenate([jnp.zeros((1, 4)), jnp.full((1, 4), -200.0)], axis=1)
+
+    def loss(posterior):
+        return jnp.sum(sample(posterior, jnp.ones((1, 4)))) + jnp.sum(kl(posterior))
+
+    value, gradient = jax.value_and_grad(loss)(narrow)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()

@@ -137,7 +137,7 @@ def check_iterations(case, input_stride=8):
     close(refined.posteriors, golden["zp"], 1e-4)
     close(divergence, golden["kl"], 1e-4)
     if "recon_s8" not in golden:
-        return
+        return  # the groups of other batch sizes have no images
     close(masks[..., ::8, ::8], golden["masks_s8"], 2e-5)
     close(recon[:, :, ::8, ::8], golden["recon_s8"], 1e-4)
     given = {key.split("/")[1] for key in golden if key.startswith("inputs")}

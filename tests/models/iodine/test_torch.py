@@ -24,7 +24,6 @@ VARIANTS = {
         "sigma": 0.3,
         "lstm_size": 0,
         "coordinates": "cosine",
-        "pooling": "none",
     },
     "more iterations": {
         "eval_iterations": 3,
