@@ -14,27 +14,29 @@ from objdisc_jax.config import experiment
 def get_config():
     config = experiment(model="iodine", data="tetrominoes")
     config.batch_size = 16
-    config.num_train_steps = 6_500
+    config.num_train_steps = 18_000
     config.optimizer.learning_rate = 2e-3
+    config.optimizer.kwargs.b2 = 0.99
+    config.optimizer.ema_decay = 0.999
     config.schedule.name = "cosine"
     config.schedule.warmup_steps = 200
     config.schedule.decay_steps = 1.0
-    config.eval.every = 1000
-    config.checkpoint.every = 1000
+    config.eval.every = 1500
+    config.checkpoint.every = 1500
     config.visualize.every = 2000
     config.data.num_workers = 0
-    config.background.mode = "none"  # black costs no slot anything, so none has the background
+    config.background.mode = "contrast"  # black costs no slot anything, and all slots paint it
 
     model = config.model
     model.resolution = (35, 35)
     model.num_slots = 4
-    model.slot_size = 16
+    model.slot_size = 64
     model.num_iterations = 5
     model.likelihood = "normal"
     model.sigma = 0.2
     model.gradient_scale = 1 / 16
     model.decoder = "mlp"
-    model.decoder_channels = (64, 64)
+    model.decoder_channels = (64, 64, 64, 64)
     model.pixel_stride = 3
     model.encoder_channels = (64, 64)
     model.mlp_sizes = (128,)

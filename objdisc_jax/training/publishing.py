@@ -66,11 +66,14 @@ def publish(
         "environment": made_on,
     }
     own, _ = base.partition(trained.params, trained.model)
+    config = trained.config.copy_and_resolve_references()
+    # Where the file lay is nobody's business; here is where the command puts it.
+    config.data.path = datasets.get(config.data.name).default_config().path
     try:
         with replacing(output) as partial:
             partial.mkdir(parents=True)
             weights.write(partial / pretrained.WEIGHTS, own, trained.step)
-            configs.save(trained.config, partial)
+            configs.save(config, partial)
             if trained.model.frozen:
                 shutil.copy(workdir / run_files.FROZEN, partial / run_files.FROZEN)
             write_atomically(partial / pretrained.SCORES, json.dumps(scores, indent=2) + "\n")
