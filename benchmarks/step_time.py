@@ -2,6 +2,7 @@
 
     python benchmarks/step_time.py                        # Slot Attention on the CPU, batch 4
     python benchmarks/step_time.py --model slate --batch-size 2
+    python benchmarks/step_time.py --config configs/iodine_tetrominoes.py --batch-size 16
     python benchmarks/step_time.py --layers               # also every kind of layer on its own
     python benchmarks/step_time.py --device cuda --batch-size 64 --dtype bfloat16
 
@@ -15,6 +16,7 @@ import argparse
 import csv
 import os
 import platform
+import runpy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +33,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--model", default="slot_attention", help="name of the model, at its default size")
+    add("--config", type=Path, help="an experiment of configs/ in place of a model's default size")
     add("--batch-size", type=int, default=4)
     add("--dtype", choices=["float32", "bfloat16"], default="float32")
     add("--device", choices=["cpu", "cuda"], default="cpu")
@@ -58,8 +61,8 @@ def main() -> None:
     hardware = describe(arguments.device, len(cores))
     print(", ".join(f"{name} {value}" for name, value in hardware.items()))
     print(
-        f"{arguments.model}, {arguments.dtype}, batch {arguments.batch_size}, medians of "
-        f"{arguments.rounds} rounds\n"
+        f"{arguments.config or arguments.model}, {arguments.dtype}, batch "
+        f"{arguments.batch_size}, medians of {arguments.rounds} rounds\n"
     )
     cases = {"training step": training_step(arguments)}
     if arguments.layers:
@@ -76,6 +79,7 @@ def main() -> None:
             key: getattr(arguments, key)
             for key in (
                 "model",
+                "config",
                 "batch_size",
                 "dtype",
                 "rounds",
@@ -131,7 +135,10 @@ def training_step(arguments: argparse.Namespace) -> Contestants:
     from objdisc_jax.training import run_dir
     from objdisc_jax.training.step import initial_state, make_train_step
 
-    config = configs.experiment(model=arguments.model, data="clevr_with_masks")
+    if arguments.config:
+        config = runpy.run_path(str(arguments.config))["get_config"]()
+    else:
+        config = configs.experiment(model=arguments.model, data="clevr_with_masks")
     config.batch_size = arguments.batch_size
     config.model.dtype = arguments.dtype
     graphdef, params = base.split(run_dir.build_model(config))

@@ -3,9 +3,10 @@
     python data_scripts/generate_tetrominoes.py
     objdisc train --config configs/iodine_tetrominoes.py
 
-What makes it quick: a decoder that treats pixels one by one, and draws that are compared with every
-third row and column, other ones in each iteration. RESULTS.md has what was measured so far: pieces
-are found, their masks are blurred, and the paper's 99.2 % are not reached.
+Cost: 43 minutes on one core. Expect an FG-ARI of 0.79, and an ARI of 0.77 with the background by
+contrast (RESULTS.md); the paper's 0.99 is not reached. What makes it quick: a decoder that treats
+pixels one by one, and draws that are compared with every third row and column, other ones in each
+iteration; the refinement reads the pixels around. What makes it good: four layers in the decoder.
 """
 
 from objdisc_jax.config import experiment
