@@ -200,7 +200,7 @@ def test_what_comes_along_scores_what_its_card_says(name, tmp_path):
     import gallery
 
     card = json.loads((pretrained.find(name) / "scores.json").read_text())
-    scores = gallery.score(name, tmp_path, num_images=96, seed=1234)
-    assert scores.num_images >= 64
+    scores = gallery.score(name, tmp_path, num_images=192, seed=1234)
+    assert scores.num_images >= 128
     for metric in ("fg_ari", "ari", "miou"):
         assert abs(scores.means[metric] - card["scores"][metric]) <= 0.03, metric
