@@ -11,7 +11,7 @@ from absl import logging
 from jaxtyping import Float
 from PIL import Image
 
-from objdisc_jax import api
+from objdisc_jax import api, pretrained
 from objdisc_jax.data import dataset, datasets
 from objdisc_jax.errors import UserError
 from objdisc_jax.exploration import pictures
@@ -153,7 +153,8 @@ class Explorer:
         """Images to choose from, of the data that the model was trained on if it is here.
 
         Args:
-            folder: where they are written, in that case; otherwise they come along.
+            folder: where they are written, in that case; otherwise they come along with the model,
+                or with this package.
         """
         config = self._trained.config.data
         try:
@@ -164,7 +165,8 @@ class Explorer:
             batch, _ = data.read_or_replace(positions, names=["image"], replace=False)
         except UserError:
             logging.info("The data that the model was trained on is not here: other samples.")
-            return sorted(SAMPLES.glob("*.jpg"))
+            own = pretrained.locate(self._source) / pretrained.SAMPLES
+            return sorted(own.iterdir()) if own.is_dir() else sorted(SAMPLES.glob("*.jpg"))
         files = []
         valid = batch["valid"]
         for number, image in zip(batch["index"][valid], batch["image"][valid], strict=True):

@@ -5,6 +5,7 @@
     frozen.json        where the model's frozen parts come from, if it has any
     scores.json        what was measured, on what, with which commit
     README.md          the model card
+    samples            images to try it on, if there are any
 
 `objdisc convert to-pretrained` makes such a folder of a run. Wherever a run directory
 can be named, one of these can be, by its name here, its path, or its repository on the Hub.
@@ -21,6 +22,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = run_files.CONFIG
 SCORES = "scores.json"
 CARD = "README.md"
+SAMPLES = "samples"
 FROZEN = run_files.FROZEN
 _HERE = Path(__file__).parent
 

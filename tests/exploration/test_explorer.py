@@ -92,6 +92,9 @@ def test_samples_are_of_the_runs_data_if_it_is_here(tmp_path, monkeypatch):
     folder = small.write("slot_attention", tmp_path / "model")
     explored = Explorer(folder, max_pixels=10_000)
     assert explored.samples(tmp_path) == sorted(explorer.SAMPLES.glob("*.jpg"))
+    (folder / "samples").mkdir()
+    Image.new("RGB", (8, 8)).save(own := folder / "samples" / "own.png")
+    assert explored.samples(tmp_path) == [own]
     config = explored._trained.config.data
     (tmp_path / config.path).parent.mkdir(exist_ok=True)
     example = datasets.get(config.name).write_example(tmp_path / config.path)
