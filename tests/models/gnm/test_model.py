@@ -90,14 +90,14 @@ def test_slots_are_drawn_as_they_were_found_in_any_order(small, found):
 def test_an_object_whose_box_is_moved_is_drawn_there(small, found):
     slots = found.slots[:, :1].at[..., -1].set(1.0)
     boxes = jnp.broadcast_to(jnp.array([2.0, 8.0, 3.0, 9.0]), (BATCH, 1, 4))
-    move = jnp.array([5.0, 5.0, 4.0, 4.0])
+    move = jnp.array([[[5.0, 5.0, 4.0, 4.0]]])
     before, after = (
         np.asarray(call(small, "render", slots, step=STEP, boxes=b)) for b in (boxes, boxes + move)
     )
     np.testing.assert_allclose(after[:, 5:, 4:], before[:, :-5, :-4], atol=1e-5)
     assert before[:, 4, 5].min() > 0.01
     assert not after[:, :5].any()
-    larger = call(small, "render", slots, step=STEP, boxes=boxes + jnp.array([-1, 1, -1, 1.0]))
+    larger = call(small, "render", slots, step=STEP, boxes=boxes + jnp.array([[[-1, 1, -1, 1.0]]]))
     assert not before[:, 1].any()
     assert np.asarray(larger)[:, 1, 4:8].any()
 
