@@ -4,6 +4,7 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")  # none is broadcast to more axes unseen
 # Most of the time goes into compiling the same functions in many tests and processes.
 CACHE = os.path.join(tempfile.gettempdir(), f"objdisc_jax_tests_{os.getuid()}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", CACHE)
@@ -20,10 +21,8 @@ from jaxtyping import install_import_hook
 
 import tests.typechecker
 
-# Annotations of shapes and types are checked whenever a function of ours is called, and no array is
-# broadcast to more axes unseen.
+# Annotations of shapes and types are checked whenever a function of ours is called.
 install_import_hook("objdisc_jax", f"{tests.typechecker.__name__}.check")
-os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 from objdisc_jax import models
 from objdisc_jax.config import experiment, model_block
