@@ -198,7 +198,7 @@ def test_large_images_are_written_one_after_another(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ctrl_c_ends_cleanly(workdir, many, tmp_path):
     (tmp_path / "in").mkdir()
-    for i in range(300):
+    for i in range(1000):  # none is the last before the signal comes
         os.symlink(many / f"{i % 70:02}.png", tmp_path / "in" / f"{i}.png")
     command = [sys.executable, "-m", "objdisc_jax.predict", "--workdir", workdir, *ALL]
     command += ["--input", tmp_path / "in", "--output", tmp_path / "out", "--num-workers", "1"]
@@ -209,7 +209,7 @@ def test_ctrl_c_ends_cleanly(workdir, many, tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)  # what is being compiled is ended first
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert errors.endswith("interrupted\n")
