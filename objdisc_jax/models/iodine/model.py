@@ -98,7 +98,8 @@ class IODINE(Model):
         """
         stride = self.settings.pixel_stride
         if stride == 1:
-            return Pixels(image, *(coordinates(side)[None] for side in self.resolution), image)
+            rows, columns = (coordinates(side)[None] for side in self.resolution)
+            return Pixels(image, rows, columns, image)
         rows, columns = lattice(draw["offset"], self.resolution, stride)
         squares = squares_around(image, rows, columns, stride)
         middle = (stride - 1) // 2

@@ -181,6 +181,7 @@ class RefinementNetwork(nnx.Module):
     ) -> Float[Array, "b k h w c"]:
         """The convolution of all maps, in the order of their names; of common ones once."""
         first, names = self.convs[0], sorted(maps)
+        assert first.bias is not None
         ends = list(accumulate(maps[name].shape[-1] for name in names))
         kernels = dict(zip(names, jnp.split(first.kernel[...], ends[:-1], axis=2), strict=True))
 
