@@ -4,7 +4,8 @@
 all that is ever computed are a plain convolution, its transpose, and the gradient by the kernel.
 On a GPU these three are what cuDNN has routines for. XLA, differentiating a transposed convolution
 by itself, finds none of them: it convolves copies filled with zeros, by kernels as large as maps.
-On the CPU the transpose and the kernel's gradient are written as what XLA is quick at there.
+On the CPU the transpose and the kernel's gradient are written as what XLA is quick at there, with
+Eigen, which the package asks for.
 """
 
 from collections.abc import Callable, Sequence
@@ -114,13 +115,12 @@ def kernel_gradient(
         padding: its padding.
     """
     settings = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
-    whole = partial(_kernel_gradient, **settings)
-    in_turn = partial(_kernel_gradient_by_images, **settings)
-    # Images that several devices share cannot be taken in turn, and it is not worth it for small
-    # maps.
-    is_small = gradient.shape[1] * gradient.shape[2] < 128
-    by_images = whole if jax.device_count() > 1 or is_small else in_turn
-    return lax.platform_dependent(x, gradient, cpu=by_images, default=whole)
+    return lax.platform_dependent(
+        x,
+        gradient,
+        cpu=partial(_kernel_gradient_by_eigen, **settings),
+        default=partial(_kernel_gradient, **settings),
+    )
 
 
 def _convolved(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
@@ -182,59 +182,38 @@ def _kernel_gradient(
     return _transposed(lambda kernel: _convolved(x, kernel, stride, padding), shape, gradient)
 
 
-def _kernel_gradient_by_images(
+def _kernel_gradient_by_eigen(
     x: Array, gradient: Array, *, kernel_size: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
-    """The sum over images of convolutions over rows, the columns being their channels.
+    """The same as a plain convolution of channels by channels, over the images.
 
-    XLA reaches four fifths of a matrix product's speed with them, and half with its own way.
-    The maps with fewer channels are the ones that are copied, once for every column of the kernel.
+    XLA itself leaves the axes where they are, and inside a loop, where it does not put them in
+    Eigen's order, has a routine for it that takes a hundred times as long. From few channels to
+    many is up to three times as quick as the other way round.
     """
     if stride == 1 and x.shape[-1] > gradient.shape[-1]:
-        top, left = (n - 1 - low for n, (low, _) in zip(kernel_size, padding, strict=True))
-        flipped = _kernel_gradient_by_images(
-            gradient, x, kernel_size=kernel_size, stride=1, padding=((top, 0), (left, 0))
+        pads = tuple(
+            (taps - 1 - low, taps - 1 - high)
+            for taps, (low, high) in zip(kernel_size, padding, strict=True)
         )
-        return flipped[::-1, ::-1].swapaxes(2, 3)
-    (above, _), (left, _) = padding
-    height, width, num_out = gradient.shape[1:]
-    num_rows, num_columns = (  # of each phase
-        n + (taps - 1) // stride for n, taps in zip((height, width), kernel_size, strict=True)
-    )
-    below, right = (
-        stride * n - size - low
-        for n, size, low in zip((num_rows, num_columns), x.shape[1:3], (above, left), strict=True)
-    )
-    margins = ((above, below, 0), (left, right, 0), (0, 0, 0))
-
-    def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
-        x, gradient = image
-        x = lax.pad(x, jnp.zeros((), x.dtype), margins)
-        phases = rearrange(x, "(h i) (w j) c -> i j c h w", i=stride, j=stride)
-        rows: list[Array] = []
-        for phase in range(stride):
-            num_taps = len(range(phase, kernel_size[0], stride))
-            if not num_taps:  # fewer taps than phases
-                break
-            part = phases[phase, :, :, : height + num_taps - 1]
-            shifted = [
-                part[tap % stride, :, :, tap // stride : tap // stride + width]
-                for tap in range(kernel_size[1])
-            ]
-            found = lax.conv_general_dilated(
-                rearrange(jnp.stack(shifted), "n c h w -> (n c) h w"),
-                gradient,
-                (1,),
-                "VALID",
-                dimension_numbers=("NHC", "HIO", "NHC"),
+        swapped = _kernel_gradient_by_eigen(
+            gradient, x, kernel_size=kernel_size, stride=1, padding=pads
+        )
+        return swapped[::-1, ::-1].swapaxes(2, 3)
+    found = lax.conv_general_dilated(
+        rearrange(x, "b h w c -> c h w b"),
+        rearrange(gradient, "b h w d -> h w b d"),
+        (1, 1),
+        [
+            (low, taps + stride * (outputs - 1) - inputs - low)
+            for taps, outputs, inputs, (low, _) in zip(
+                kernel_size, gradient.shape[1:3], x.shape[1:3], padding, strict=True
             )
-            rows.append(rearrange(found, "(n c) m d -> m n c d", n=kernel_size[1]))
-        taps = [rows[tap % stride][tap // stride] for tap in range(kernel_size[0])]
-        return total + jnp.stack(taps), None
-
-    zeros = jnp.zeros((*kernel_size, x.shape[-1], num_out), jnp.float32)
-    total, _ = lax.scan(add, zeros, (x, gradient))
-    return total.astype(x.dtype)
+        ],
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return rearrange(found, "c m n d -> m n c d")
 
 
 def convolution(
