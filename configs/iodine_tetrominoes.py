@@ -43,6 +43,6 @@ def get_config():
     model.mlp_sizes = (128,)
     model.lstm_size = 0
     model.coordinates = "cosine"
-    model.num_frequencies = 4
+    model.num_cosines = 4
     model.rematerialize = False
     return config

@@ -99,7 +99,7 @@ class MLPBroadcastDecoder(nn.Module):
         super().__init__()
         hidden = settings.decoder_channels
         self.slot_layer = nn.Linear(settings.slot_size, hidden[0], bias=False)
-        dense = nn.Linear(4 + 4 * settings.position_frequencies, hidden[0])
+        dense = nn.Linear(4 + 4 * settings.num_frequencies, hidden[0])
         layers = [nn.Linear(*sizes) for sizes in pairwise((*hidden, 4))]
         initialise(self.slot_layer, "xavier")
         initialise(dense, "xavier")
@@ -195,7 +195,7 @@ class RefinementNetwork(nn.Module):
             name: nn.GroupNorm(1, channels) for name, channels in NORMED.items()
         }
         self.norms = nn.ModuleDict(norms | {"dzp": nn.LayerNorm(latents)})
-        positions = 2 if settings.coordinates == "linear" else settings.num_frequencies**2 - 1
+        positions = 2 if settings.coordinates == "linear" else settings.num_cosines**2 - 1
         colours = 3 * settings.pixel_stride**2
         channels = (13 + colours + positions, *settings.encoder_channels)
         self.convs = nn.ModuleList(
@@ -239,7 +239,7 @@ class RefinementNetwork(nn.Module):
         y, x = yx.unbind(-1)
         if self.settings.coordinates == "linear":
             return 2.0 * torch.stack([x, y], 1) - 1.0
-        steps = range(self.settings.num_frequencies)
+        steps = range(self.settings.num_cosines)
         waves = [(math.pi * i * x).cos() * (math.pi * j * y).cos() for i in steps for j in steps]
         return torch.stack(waves[1:], 1)
 
@@ -282,7 +282,7 @@ class IODINE(TorchModel):
         decoder = ConvBroadcastDecoder if self.is_conv else MLPBroadcastDecoder
         self.decoder = decoder(settings)
         self.refinement = RefinementNetwork(settings)
-        frequencies = 0 if self.is_conv else settings.position_frequencies
+        frequencies = 0 if self.is_conv else settings.num_frequencies
         features = position_features(settings.resolution, frequencies)
         self.register_buffer("features", features, persistent=False)
 

@@ -100,6 +100,5 @@ def select_pixels(
     """
     sides = (image.shape[1], image.shape[2])
     rows, cols = lattice(offset, sides, stride)
-    batch = jnp.arange(image.shape[0])[:, None, None]
-    pixels = image[batch, rows[:, :, None], cols[:, None, :]]
+    pixels = jax.vmap(lambda image, rows, cols: image[rows[:, None], cols[None]])(image, rows, cols)
     return pixels, rows / (sides[0] - 1), cols / (sides[1] - 1)

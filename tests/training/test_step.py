@@ -1,5 +1,6 @@
 """The training step: preprocessing, accumulation, devices."""
 
+import re
 from unittest import mock
 
 import jax
@@ -41,6 +42,26 @@ def test_any_number_of_devices_makes_the_same_updates(tiny, devices):
     np.testing.assert_allclose(many, one, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(state_of_many), jax.tree.leaves(state_of_one), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["slot_attention", "iodine"])
+def test_devices_exchange_sums_alone(tiny, model):
+    """Every device picks the pixels of its own images."""
+    if jax.device_count() < 2:
+        pytest.skip("needs 2 devices")
+    config = tiny
+    if model == "iodine":
+        config = changed(small_config(model), **{"model.decoder": "mlp", "model.pixel_stride": 3})
+    graphdef, params = base.split(build_model(config))
+    mesh = sharding.data_mesh()
+    state = sharding.put_replicated(initial_state(config, params), mesh)
+    image = np.zeros((8, *config.model.resolution, 3), np.uint8)
+    batch = sharding.put_batch({"image": image}, mesh)
+    program = make_train_step(config, graphdef).lower(state, batch, {}).compile().as_text()
+    exchanges = (
+        r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
+    )
+    assert set(re.findall(exchanges, program)) == {"all-reduce"}
 
 
 def test_gradient_accumulation_makes_the_same_updates(tiny):

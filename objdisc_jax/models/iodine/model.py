@@ -66,7 +66,7 @@ class IODINE(Model):
                 settings.slot_size,
                 settings.decoder_channels,
                 resolution=settings.resolution,
-                num_frequencies=settings.position_frequencies,
+                num_frequencies=settings.num_frequencies,
                 activation="relu",
                 dtype=jnp.dtype(settings.dtype),
                 rngs=rngs,
@@ -181,7 +181,6 @@ class IODINE(Model):
             decoded = self.decode(sample(posterior, last["latents"]), pixels)
             return self.nll(Mixture(decoded, pixels.image, self.settings))
 
-        explain = jax.checkpoint(explain) if self.settings.rematerialize else explain
         nll = explain(posteriors[-1])
         nlls = jnp.concatenate([nlls, nll[None]])
         kls = jnp.sum(kl(posteriors), axis=-1)
@@ -260,8 +259,11 @@ def squares_around(
         jnp.clip(where[..., None] + steps, 0, length - 1)
         for where, length in ((rows, image.shape[1]), (columns, image.shape[2]))
     )
-    batch = jnp.arange(len(image))[:, None, None, None, None]
-    return image[batch, rows[:, :, None, :, None], columns[:, None, :, None, :]]
+
+    def squares(image: Array, rows: Array, columns: Array) -> Array:
+        return image[rows[:, None, :, None], columns[None, :, None]]
+
+    return jax.vmap(squares)(image, rows, columns)
 
 
 def traversed(posterior: Float[Array, "b k p"], value: float) -> Float[Array, "b k z"]:

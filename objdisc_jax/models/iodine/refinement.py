@@ -81,7 +81,7 @@ class RefinementNetwork(nnx.Module):
             }
             | {"dzp": layer_norm(latents, rngs=rngs)}
         )
-        positions = 2 if settings.coordinates == "linear" else settings.num_frequencies**2 - 1
+        positions = 2 if settings.coordinates == "linear" else settings.num_cosines**2 - 1
         colours = 3 * settings.pixel_stride**2
         channels = (13 + colours + positions, *settings.encoder_channels)
         kernel = settings.encoder_kernel
@@ -143,7 +143,7 @@ class RefinementNetwork(nnx.Module):
         if self.settings.coordinates == "linear":
             x, y = jnp.broadcast_arrays(x, y)
             return 2.0 * jnp.concatenate([x, y], axis=-1) - 1.0
-        angles = math.pi * jnp.arange(self.settings.num_frequencies)[None, None, None]
+        angles = math.pi * jnp.arange(self.settings.num_cosines)[None, None, None]
         waves = jnp.cos(x * angles)[..., :, None] * jnp.cos(y * angles)[..., None, :]
         return rearrange(waves, "b h w i j -> b h w (i j)")[..., 1:]
 

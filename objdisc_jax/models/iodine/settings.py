@@ -37,7 +37,7 @@ class Settings(settings.Settings):
     decoder: Literal["conv", "mlp"] = "conv"  # spatial broadcast, or every pixel alone
     decoder_channels: tuple[int, ...] = (64, 64, 64, 64)  # one entry per layer but the last
     decoder_kernel: int = 3  # conv: side of its kernels
-    position_frequencies: int = 12  # mlp: harmonics of the Fourier position features
+    num_frequencies: int = 12  # mlp: harmonics of the Fourier position features
     # mlp: draws are compared with the image at every n-th row and column, from a random offset that
     # is another one in every iteration; the refinement reads the n x n pixels around each.
     pixel_stride: int = 1
@@ -46,7 +46,7 @@ class Settings(settings.Settings):
     mlp_sizes: tuple[int, ...] = (256, 256)  # refinement: layers after the mean over pixels
     lstm_size: int = 256  # refinement: state kept between iterations; 0: none
     coordinates: Literal["linear", "cosine"] = "linear"  # position of pixels in the refinement
-    num_frequencies: int = 3  # cosine: half waves along each side, the constant one included
+    num_cosines: int = 3  # cosine: half waves along each side, the constant one included
     # A loop over iterations that computes their activations again; off: written out, which takes
     # several times the memory and, on a CPU, less time.
     rematerialize: bool = True
@@ -61,8 +61,8 @@ class Settings(settings.Settings):
         """Refuses layers that do not fit together, and values out of range."""
         self.at_least(1, "slot_size", "num_iterations", "decoder_kernel", "encoder_kernel")
         self.at_least(1, "decoder_channels", "encoder_channels", "mlp_sizes", "pixel_stride")
-        self.at_least(2, "num_slots", "num_frequencies")
-        self.at_least(0, "lstm_size", "position_frequencies")
+        self.at_least(2, "num_slots", "num_cosines")
+        self.at_least(0, "lstm_size", "num_frequencies")
         if self.eval_iterations is not None:
             self.at_least(0, "eval_iterations")
         for key in ("decoder_channels", "encoder_channels", "mlp_sizes"):

@@ -13,7 +13,7 @@ from objdisc_jax.models.iodine.model import TRAVERSED, traversed
 from objdisc_jax.models.iodine.posterior import kl, kl_per_dimension, sample
 from objdisc_jax.testing.models import STEP, ModelCase
 
-PIXELS = {"decoder": "mlp", "position_frequencies": 4}
+PIXELS = {"decoder": "mlp", "num_frequencies": 4}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,22 @@ def test_loop_that_computes_again_has_the_same_gradient(changes):
     graphdef, params = base.split(again.model)
     program = jax.make_jaxpr(lambda p: again.loss(graphdef, p, again.batch, again.noise))(params)
     assert "remat" in str(program)
+
+
+@pytest.mark.parametrize("changes", [{}, PIXELS | {"pixel_stride": 3}])
+def test_bfloat16_stays_close_to_float32_and_keeps_float32_outputs(changes):
+    full, half = (
+        ModelCase.small("iodine", dtype=dtype, **changes) for dtype in ("float32", "bfloat16")
+    )
+    expected, found = predict(full), predict(half)
+    for name in ("recon", "masks", "slots"):
+        assert getattr(found, name).dtype == np.float32
+    np.testing.assert_allclose(found.masks, expected.masks, atol=0.02)
+    np.testing.assert_allclose(found.recon, expected.recon, atol=0.02 * expected.recon.max())
+    exact, rounded = (case.model.loss(case.batch, case.noise, step=STEP) for case in (full, half))
+    for value in jax.tree.leaves(rounded):
+        assert value.dtype == np.float32
+    np.testing.assert_allclose(rounded[0], exact[0], rtol=0.01)
 
 
 def test_more_iterations_at_evaluation_leave_the_loss_as_it_is(case):

@@ -29,7 +29,6 @@ SAME_NAMES = (
     "sigma",
     "gradient_scale",
     "coordinates",
-    "num_frequencies",
     "resolution",
     "num_slots",
     "num_iterations",
@@ -51,7 +50,8 @@ def load(file, group):
     }
     config = json.loads(str(golden["config"]))
     names = {name: config[name] for name in SAME_NAMES}
-    settings = Settings(slot_size=config["latent_size"], **names)
+    num_cosines = config["num_frequencies"]
+    settings = Settings(slot_size=config["latent_size"], num_cosines=num_cosines, **names)
     there = interop.get("iodine")(settings)
     for key, parameter in there.named_parameters():
         value = published.recipe(key, tuple(parameter.shape))

@@ -19,7 +19,7 @@ VARIANTS = {
     "pixels": {
         "decoder": "mlp",
         "pixel_stride": 3,
-        "position_frequencies": 4,
+        "num_frequencies": 4,
         "likelihood": "normal",
         "sigma": 0.3,
         "lstm_size": 0,
