@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+SAMPLES = Path(__file__).parents[2] / "docs/samples"
 CODE = """
 import sys
 import jax, jax.numpy as jnp
@@ -71,3 +75,19 @@ def test_a_folder_that_jax_was_told_is_left_to_it(tmp_path):
     _, files = compile_in(tmp_path, **options)
     assert files
     assert all(theirs in file.parents for file in files)
+
+
+@pytest.mark.slow
+def test_second_predict_compiles_nothing(tmp_path):
+    command = [sys.executable, "-m", "objdisc_jax.predict", "--pretrained", "sa_clevr6_cpu"]
+    command += ["--input", str(SAMPLES), "--output", str(tmp_path / "out")]
+    compiled = tmp_path / "compiled"
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # however quick this machine is
+    }
+    subprocess.run(command, env=environment, check=True)
+    first = set(compiled.glob("*-cache"))
+    assert first
+    subprocess.run(command, env=environment, check=True)
+    assert set(compiled.glob("*-cache")) == first
