@@ -44,6 +44,7 @@ def get_config():
     model.local_channels = (128, 128)
     model.what_size = 16
     model.glimpse_channels = (128, 128)
+    model.glimpse_kernels = (3, 3, 3)
     model.glimpse_upscales = (1, 1, 20)
     model.background_size = 2
     model.background_hidden = (64,)

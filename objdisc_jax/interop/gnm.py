@@ -74,6 +74,7 @@ class GNM(TorchModel):
             "local_channels": (128, 128),
             "initial_size": -1.0,
             "glimpse_channels": (128, 64, 32, 16, 8),
+            "glimpse_kernels": (3, 3, 3, 3, 3, 3),
             "glimpse_upscales": (2, 2, 2, 2, 2, 2),
             "background_hidden": (512, 256),
             "background_prior_hidden": (128, 64),

@@ -64,9 +64,12 @@ class LocalLatentSampler(nn.Module):
         self.grid = grid = settings.grid
         row, column = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
         self.register_buffer("offset", torch.stack([column, row])[None].float())
-        upscales = settings.glimpse_upscales
-        channels, kernels = (*settings.glimpse_channels, 4), (3,) * len(upscales)
-        self.z_what_decoder_net = SubPixelStack(settings.what_size, channels, kernels, upscales)
+        self.z_what_decoder_net = SubPixelStack(
+            settings.what_size,
+            (*settings.glimpse_channels, 4),
+            settings.glimpse_kernels,
+            settings.glimpse_upscales,
+        )
 
     def transforms(self, where: Tensor) -> Tensor:
         """(scale x, scale y, shift x, shift y) of raw latents `[b, k, 4]`."""

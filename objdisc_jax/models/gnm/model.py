@@ -63,7 +63,7 @@ class GNM(Model):
         self.glimpse_decoder = SubPixelStack(
             settings.what_size,
             (*settings.glimpse_channels, 4),
-            (3,) * len(settings.glimpse_upscales),
+            settings.glimpse_kernels,
             settings.glimpse_upscales,
             dtype=dtype,
             rngs=rngs,

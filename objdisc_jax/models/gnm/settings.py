@@ -39,6 +39,7 @@ class Settings(settings.Settings):
     what_size: int = 64  # size of z_what, a glimpse's appearance
     initial_size: float = -1.0  # raw size of all glimpses at first; its sigmoid is the image's part
     glimpse_channels: tuple[int, ...] = (128, 64, 32, 16, 8)  # layers that draw it, but the last
+    glimpse_kernels: tuple[int, ...] = (3, 3, 3, 3, 3, 3)  # sides of their kernels
     glimpse_upscales: tuple[int, ...] = (2, 2, 2, 2, 2, 2)  # their product is its side
     background_size: int = 10  # size of z_bg
     background_hidden: tuple[int, ...] = (512, 256)  # hidden layers of its posterior
@@ -94,7 +95,7 @@ class Settings(settings.Settings):
             if not getattr(self, key):
                 self.refuse(key, "there must be at least one layer")
         self.same_length("encoder_channels", "encoder_kernels", "encoder_strides")
-        self.same_length("glimpse_channels", "glimpse_upscales", more=1)
+        self.same_length("glimpse_channels", "glimpse_kernels", "glimpse_upscales", more=1)
         self.same_length("background_channels", "background_kernels", "background_upscales", more=1)
         if self.sigma <= 0.0:
             self.refuse("sigma", "standard deviations are positive")
@@ -138,6 +139,7 @@ class Settings(settings.Settings):
             local_channels=(8,),
             what_size=4,
             glimpse_channels=(8,),
+            glimpse_kernels=(3, 3),
             glimpse_upscales=(2, 4),
             background_size=3,
             background_hidden=(8,),

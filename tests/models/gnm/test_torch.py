@@ -18,6 +18,7 @@ SMALL = {
     "local_channels": (16,),
     "what_size": 10,
     "glimpse_channels": (12, 8),
+    "glimpse_kernels": (1, 3, 3),
     "glimpse_upscales": (2, 2, 3),
     "background_size": 5,
     "background_hidden": (24,),
