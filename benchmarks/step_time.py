@@ -206,6 +206,7 @@ def one_layer(
     from flax import nnx
     from torch.nn.utils import convert_conv2d_weight_memory_format
 
+    from objdisc_jax.compiling import jit
     from objdisc_jax.nn.conv import ConvTranspose, conv
 
     dtype, rngs = jnp.dtype(arguments.dtype), nnx.Rngs(0)
@@ -219,10 +220,10 @@ def one_layer(
     def forward(params, x):
         return nnx.merge(graphdef, params)(x)
 
-    out = jax.jit(forward)(params, x)
+    out = jit(forward)(params, x)
     backward = {
-        "input gradient": jax.jit(lambda p, x, g: jax.vjp(lambda x: forward(p, x), x)[1](g)),
-        "kernel gradient": jax.jit(lambda p, x, g: jax.vjp(lambda p: forward(p, x), p)[1](g)),
+        "input gradient": jit(lambda p, x, g: jax.vjp(lambda x: forward(p, x), x)[1](g)),
+        "kernel gradient": jit(lambda p, x, g: jax.vjp(lambda p: forward(p, x), p)[1](g)),
     }
 
     half, options = (
@@ -247,7 +248,7 @@ def one_layer(
         with torch.no_grad():
             theirs(tx)
 
-    jax_forward = jax.jit(forward)
+    jax_forward = jit(forward)
     cases: dict[str, Contestants] = {
         "forward": {"jax": lambda: jax_forward(params, x), "torch": torch_forward}
     }

@@ -286,8 +286,8 @@ def matmul_flops(arguments: argparse.Namespace) -> float:
 def count_flops(config: Any) -> float:
     """Floating-point operations of an update, by XLA's analysis of the program as it is written.
 
-    XLA counts the body of a loop once: loops are written out for it, with one image, so that those
-    over images are short. What `rematerialize` computes again is not counted.
+    XLA counts the body of a loop once: loops are written out for it. The operations of one image
+    are counted, and multiplied by the batch. What `rematerialize` computes again is not counted.
     """
     import jax
 

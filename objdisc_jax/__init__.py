@@ -4,12 +4,10 @@
 
     od.load("runs/demo").segment("photo.jpg").show()
 
-What is public is imported when it is first used, so that this module alone imports next to nothing.
+What is public is imported when it is first used, so that this module alone imports nothing.
 """
 
 import importlib
-import importlib.metadata
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,22 +43,6 @@ _PUBLIC = {
     "load": ("api", "load"),
     "train": ("training.loop", "train"),
 }
-
-
-def _convolve_with_eigen() -> None:
-    """Has XLA convolve with Eigen on CPUs, unless XLA_FLAGS says otherwise.
-
-    By itself it takes YNNPACK, whose convolutions run on one thread where maps are small, take up
-    to three times as long, and lose digits in sums over many pixels. XLA reads its flags when it is
-    first used, and ends the program at one that it does not know: only versions known to have this
-    one are asked.
-    """
-    flag, flags = "--xla_cpu_experimental_ynn_fusion_type", os.environ.get("XLA_FLAGS", "")
-    if flag not in flags and importlib.metadata.version("jaxlib").startswith(("0.10.", "0.11.")):
-        os.environ["XLA_FLAGS"] = f"{flags} {flag}=-individual_convolution".strip()
-
-
-_convolve_with_eigen()
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from objdisc_jax import pretrained, segmentation, visualize
+from objdisc_jax.compiling import jit
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.images import ReadOptions, read_rgb, to_rgb
 from objdisc_jax.errors import UserError
@@ -159,7 +160,7 @@ class Trained:
         self.config, self.step = run.config, run.step
         self.model = base.merge(run.graphdef, run.params)
         self._declaration = datasets.get(run.config.data.name).declare(run.config.data)
-        self._render = jax.jit(self._rendered)
+        self._render = jit(self._rendered)
 
     def __repr__(self) -> str:
         height, width = self.model.resolution

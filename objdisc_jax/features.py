@@ -83,7 +83,7 @@ def write(config: ConfigDict, *, overwrite: bool = False) -> None:
     params = sharding.put_replicated(rest | parts.params, mesh)
     compute = in_chunks(encode, mesh)
     example = {"image": jax.ShapeDtypeStruct((block, *dataset.image_size, 3), np.uint8)}
-    names = tuple(jax.eval_shape(compute, params, example, jnp.int32(0)))
+    names = tuple(compute.eval_shape(params, example, jnp.int32(0)))
     if not names:
         raise ConfigError(
             f"model.name: the model {config.model.name!r} makes nothing of images beforehand. Name "

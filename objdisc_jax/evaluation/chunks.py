@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from objdisc_jax import sharding
+from objdisc_jax.compiling import jit
 from objdisc_jax.models import base
 
 CHUNK = 16
@@ -48,4 +49,4 @@ def in_chunks(
     compute = jax.shard_map(
         compute, mesh=mesh, in_specs=specs, out_specs=divided.spec, check_vma=False
     )
-    return jax.jit(compute, out_shardings=everywhere)
+    return jit(compute, out_shardings=everywhere)

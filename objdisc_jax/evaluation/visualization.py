@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 
 from objdisc_jax import run_files, sharding, visualize
+from objdisc_jax.compiling import jit
 from objdisc_jax.data import loader
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
@@ -35,7 +35,7 @@ class Visualizer:
         self._fields["index"] = self._fields["index"].astype(np.int32)
         self._background = config.background.to_dict()
         self._background_labels = dataset.declaration.background_labels
-        self._draw = jax.jit(
+        self._draw = jit(
             lambda params, fields, step: draw(
                 base.merge(graphdef, params), fields, config.seed, step
             )

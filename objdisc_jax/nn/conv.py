@@ -4,8 +4,8 @@
 all that is ever computed are a plain convolution, its transpose, and the gradient by the kernel.
 On a GPU these three are what cuDNN has routines for. XLA, differentiating a transposed convolution
 by itself, finds none of them: it convolves copies filled with zeros, by kernels as large as maps.
-On the CPU the transpose and the kernel's gradient are written as what XLA is quick at there, with
-Eigen, which the package asks for.
+On the CPU the transpose and the kernel's gradient are plain convolutions, which `compiling.jit` has
+Eigen compute.
 """
 
 from collections.abc import Callable, Sequence
@@ -185,16 +185,15 @@ def _kernel_gradient(
 def _kernel_gradient_by_eigen(
     x: Array, gradient: Array, *, kernel_size: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
-    """The same as a plain convolution of channels by channels, over the images.
+    """The same as a plain convolution, whose images are channels and whose channels are images.
 
-    XLA itself leaves the axes where they are, and inside a loop, where it does not put them in
-    Eigen's order, has a routine for it that takes a hundred times as long. From few channels to
-    many is up to three times as quick as the other way round.
+    The axes are in Eigen's order. XLA puts them into it outside loops only, and inside one takes a
+    routine that is a hundred times as slow. From few channels to many is up to three times as quick
+    as from many to few: without a stride the two maps change places where that helps.
     """
     if stride == 1 and x.shape[-1] > gradient.shape[-1]:
         pads = tuple(
-            (taps - 1 - low, taps - 1 - high)
-            for taps, (low, high) in zip(kernel_size, padding, strict=True)
+            (taps - 1 - low, 0) for taps, (low, _) in zip(kernel_size, padding, strict=True)
         )
         swapped = _kernel_gradient_by_eigen(
             gradient, x, kernel_size=kernel_size, stride=1, padding=pads

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from objdisc_jax import config as configs
 from objdisc_jax import segmentation, sharding
+from objdisc_jax.compiling import jit
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.evaluation.chunks import CHUNK, in_chunks, whole_chunks
@@ -116,7 +117,7 @@ class Segmenter:
         self._batch_size = whole_chunks(batch_size, self._mesh, chunk)
         predict = functools.partial(self._predict, details=details, panel=panel)
         self._step = in_chunks(predict, self._mesh, chunk)
-        self._attention = jax.jit(self._attend)
+        self._attention = jit(self._attend)
 
     @staticmethod
     def _makes(run: run_dir.TrainedModel) -> Set[str]:

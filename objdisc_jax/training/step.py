@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
+from objdisc_jax.compiling import jit
 from objdisc_jax.models import base
 from objdisc_jax.preprocessing import prepare_batch
 from objdisc_jax.training import optimizers
@@ -110,4 +111,4 @@ def make_train_step(
             ema = optax.incremental_update(new, ema, share)
         return TrainState(step + 1, new, opt_state, state.plateau, ema), scalars
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jit(train_step, donate_argnums=0)
