@@ -14,7 +14,8 @@ def jit(function: Callable[..., Any], **settings: Any) -> Any:
     """`jax.jit` of the outermost function, which on CPUs convolves with Eigen.
 
     XLA's own choice, YNNPACK, takes up to three times as long, uses one thread for small maps, and
-    loses digits in sums over many pixels. An XLA that doesn't know the option keeps its choice.
+    loses digits in sums over many pixels. An XLA that doesn't know the option keeps its choice. JAX
+    takes options from the outermost function alone, and refuses them inside another.
     """
     options = _EIGEN if jax.default_backend() == "cpu" and _has_option() else None
     return jax.jit(function, compiler_options=options, **settings)

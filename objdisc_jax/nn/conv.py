@@ -192,11 +192,11 @@ def _kernel_gradient_by_eigen(
     as from many to few: without a stride the two maps change places where that helps.
     """
     if stride == 1 and x.shape[-1] > gradient.shape[-1]:
-        pads = tuple(
-            (taps - 1 - low, 0) for taps, (low, _) in zip(kernel_size, padding, strict=True)
-        )
+        (top, _), (left, _) = padding
+        rows, columns = kernel_size
+        padding = ((rows - 1 - top, 0), (columns - 1 - left, 0))
         swapped = _kernel_gradient_by_eigen(
-            gradient, x, kernel_size=kernel_size, stride=1, padding=pads
+            gradient, x, kernel_size=kernel_size, stride=1, padding=padding
         )
         return swapped[::-1, ::-1].swapaxes(2, 3)
     found = lax.conv_general_dilated(
