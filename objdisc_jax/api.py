@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from objdisc_jax import pretrained, segmentation, visualize
+from objdisc_jax import models, pretrained, segmentation, visualize
 from objdisc_jax.compiling import jit
 from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.images import ReadOptions, read_rgb, to_rgb
@@ -45,6 +45,7 @@ def load(
     *,
     step: str | int = "latest",
     one_by_one: bool = False,
+    keep_aspect: bool = False,
     **settings: Any,
 ) -> "Trained":
     """Loads a trained model.
@@ -55,14 +56,22 @@ def load(
         step: the checkpoint of a run: "latest", "best" or a step.
         one_by_one: images are computed one at a time. One takes a fraction of the time, many take
             longer, and a pixel between two slots may fall to the other one than with `predict`.
+        keep_aspect: models on features of a vision transformer see every image in its own aspect
+            ratio, in about as many patches as their resolution has, rather than stretched to it.
         **settings: of the model, in place of those it was trained with, where its parameters keep
-            their shapes: `num_slots=5`, say.
+            their shapes: `num_slots=5`, say, or `resolution=(448, 448)`.
 
     Raises:
-        UserError: there is no such model, or it has no such setting.
+        UserError: there is no such model, it has no such setting, or sees images of one shape.
     """
     folder = pretrained.locate(source)
-    return Trained(folder, step=str(step), one_by_one=one_by_one, settings=settings)
+    return Trained(
+        folder,
+        step=str(step),
+        one_by_one=one_by_one,
+        keep_aspect=keep_aspect,
+        settings=settings,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -146,6 +155,7 @@ class Trained:
         *,
         step: str = "latest",
         one_by_one: bool = False,
+        keep_aspect: bool = False,
         settings: Mapping[str, Any] = types.MappingProxyType({}),
     ):
         self._segmenter = Segmenter(
@@ -155,11 +165,14 @@ class Trained:
             settings=settings,
             batch_size=1,
             one_by_one=one_by_one,
+            keep_aspect=keep_aspect,
         )
+        self._keep_aspect = keep_aspect
         run: run_dir.TrainedModel = self._segmenter.run
         self.config, self.step = run.config, run.step
         self.model = base.merge(run.graphdef, run.params)
         self._declaration = datasets.get(run.config.data.name).declare(run.config.data)
+        self._cropping(None)  # refuses what the model cannot see
         self._render = jit(self._rendered)
 
     def __repr__(self) -> str:
@@ -306,8 +319,8 @@ class Trained:
     def can_take(self, **settings: Any) -> bool:
         """Whether `load` takes these settings of the model: they exist, parameters keep shapes."""
         try:
-            changed = dataclasses.replace(self.model.settings, **settings)
-        except (TypeError, UserError):
+            changed = models.changed_settings(self.config.model, settings)
+        except UserError:
             return False
         other = nnx.eval_shape(lambda: type(self.model)(changed, rngs=nnx.Rngs(0)))
         shapes = [
@@ -317,9 +330,7 @@ class Trained:
         return shapes[0] == shapes[1]
 
     def _cropping(self, crop: inputs.Crop | None) -> inputs.Cropping:
-        if crop is None:
-            crop = "none" if self.model.settings.has_coarse_masks else "data"
-        return inputs.Cropping(crop, self._declaration, self.model.resolution)
+        return inputs.Cropping(crop, self._declaration, self.model.settings, self._keep_aspect)
 
     def _background(self, mode: str | None) -> Mapping[str, Any]:
         if mode is None:

@@ -29,7 +29,7 @@ import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "models that have learned each slot",
     )
     add(
+        "--resolution",
+        type=int_in_range(1),
+        nargs=2,
+        metavar=("ROWS", "COLUMNS"),
+        help="the size at which the model sees images (default: as in training); not for models "
+        "whose parameters depend on it",
+    )
+    add(
+        "--keep-aspect",
+        action="store_true",
+        help="models on features of a vision transformer see every image in its own aspect ratio, "
+        "in about as many patches as the resolution has, rather than stretched to it",
+    )
+    add(
         "--backbone",
         metavar="FILE",
         help="where the weights of the frozen vision transformer lie now, a safetensors file",
@@ -151,9 +165,14 @@ def main(arguments: argparse.Namespace) -> None:
     options = _read_options(arguments, declaration.read_options)
     declaration = dataclasses.replace(declaration, read_options=options)
     crop = arguments.crop and _parse_crop(arguments.crop)
-    if crop is None:
-        crop = "none" if models.settings_class(config.model.name).has_coarse_masks else "data"
-    cropping = inputs.Cropping(crop, declaration, tuple(config.model.resolution))
+    asked = {
+        "num_slots": arguments.num_slots,
+        "weights": arguments.backbone,
+        "resolution": arguments.resolution,
+    }
+    changes = {name: value for name, value in asked.items() if value is not None}
+    settings = models.changed_settings(config.model, changes)
+    cropping = inputs.Cropping(crop, declaration, settings, arguments.keep_aspect)
     num_workers = arguments.num_workers
     if num_workers is None:
         num_workers = 0 if len(files) < FEW_FILES else max(1, _num_cores() // 2)
@@ -163,7 +182,7 @@ def main(arguments: argparse.Namespace) -> None:
         for file in own:
             if isinstance(file, inputs.Skipped):
                 progress.add(file)
-        _segment(images, outputs, progress, arguments, options)
+        _segment(images, outputs, progress, arguments, options, changes)
     counts = progress.counts
     logging.info("Segmented %d image(s) into %s.", counts[inputs.File], arguments.output)
     failures = {
@@ -181,6 +200,7 @@ def _segment(
     progress: "_Progress",
     arguments: argparse.Namespace,
     read_options: ReadOptions,
+    settings: Mapping[str, Any],
 ) -> None:
     """Segments images and writes the results."""
     from objdisc_jax.prediction.results import Writer
@@ -189,7 +209,6 @@ def _segment(
     names = ("background", "region", "threshold", "min_contrast")
     asked = {name: getattr(arguments, name) for name in names}
     asked["mode"] = asked.pop("background")
-    settings = {"num_slots": arguments.num_slots, "weights": arguments.backbone}
     segmenter = Segmenter(
         arguments.workdir,
         which=arguments.step,
@@ -197,7 +216,8 @@ def _segment(
         batch_size=arguments.batch_size,
         details="npz" in outputs,
         panel="panel" in outputs,
-        settings={name: value for name, value in settings.items() if value is not None},
+        settings=settings,
+        keep_aspect=arguments.keep_aspect,
     )
     writer = Writer(
         arguments.output,

@@ -48,6 +48,14 @@ class Settings:
     def check(self) -> None:
         """Refuses values out of range, and values that contradict each other."""
 
+    def resized(self, resolution: tuple[int, int]) -> "Settings":
+        """The settings with which a model trained with these sees images of another size.
+
+        Raises:
+            ConfigError: the resolution is not allowed.
+        """
+        return dataclasses.replace(self, resolution=resolution)
+
     @classmethod
     def small(cls) -> "Settings":
         """Settings of a small model, with which tests of all models are quick."""
@@ -223,6 +231,18 @@ class BackboneSettings(Settings):
     def num_patches(self) -> int:
         """Patches of an image."""
         return self.grid[0] * self.grid[1]
+
+    def fitted(self, rows: int, columns: int) -> tuple[int, int]:
+        """The resolution of about as many patches that is most like an image's aspect ratio.
+
+        Args:
+            rows: of the image.
+            columns: of the image.
+        """
+        high = round((self.num_patches * rows / columns) ** 0.5)
+        high = min(max(high, 1), self.num_patches)
+        wide = min(max(round(high * columns / rows), 1), self.num_patches // high)
+        return high * self.vit.patch, wide * self.vit.patch
 
     def check(self) -> None:
         """Refuses backbones that there are not, and images that patches do not fill."""

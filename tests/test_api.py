@@ -309,6 +309,7 @@ def test_attention_is_that_of_every_iteration(runs, model, scenes):
 
 def test_settings_that_keep_the_parameters_are_known(model):
     assert model.can_take(num_slots=5)
+    assert not model.can_take(resolution=(20, 24))  # its decoder's sizes make 16x16
     assert not model.can_take(slot_size=16)
     assert not model.can_take(num_slots=0)
     assert not model.can_take(nothing=1)

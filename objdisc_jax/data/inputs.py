@@ -20,6 +20,7 @@ from objdisc_jax.data.declaration import DatasetDeclaration, scaled_box
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.images import NAMES, SUFFIXES, centred_box, read_rgb
 from objdisc_jax.data.walk import walk
+from objdisc_jax.settings import BackboneSettings, Settings
 
 _FILES = 8
 """Files that a worker is asked for at a time."""
@@ -148,11 +149,21 @@ class Cropping:
     to the model's resolution here, with antialiasing.
     """
 
-    crop: Crop  # what is cropped
+    crop: Crop | None  # what is cropped; None: "none" for models with coarse masks, else "data"
     declaration: DatasetDeclaration  # the data set that the model was trained on
-    resolution: tuple[int, int]  # rows and columns, the model's
+    settings: Settings  # the model's
+    keep_aspect: bool = False  # models on features see a crop in its own aspect ratio
 
     def __post_init__(self) -> None:
+        if self.keep_aspect and not isinstance(self.settings, BackboneSettings):
+            rows, columns = self.settings.resolution
+            raise DataError(
+                f"keep_aspect: the model sees every image in {rows} rows and {columns} columns. "
+                "Leave it out: models on features of a vision transformer alone see others."
+            )
+        if self.crop is None:
+            crop = "none" if self.settings.has_coarse_masks else "data"
+            object.__setattr__(self, "crop", crop)
         if isinstance(self.crop, tuple) and len(self.crop) == 4:
             top, bottom, left, right = self.crop
             is_allowed = 0 <= top < bottom and 0 <= left < right
@@ -182,7 +193,8 @@ class Cropping:
             box = self.declaration.crop or ((0, size[0]), (0, size[1]))
             (top, bottom), (left, right) = scaled_box(box, size, (rows, columns))
             return top, bottom, left, right
-        aspect = self.resolution[1] / self.resolution[0] if self.crop == "data" else 1.0
+        height, width = self.settings.resolution
+        aspect = width / height if self.crop == "data" else 1.0
         left, top, right, bottom = centred_box((columns, rows), aspect)
         return top, bottom, left, right
 
@@ -208,10 +220,16 @@ class Cropping:
         if crop != (0, size[0], 0, size[1]):
             image = image.crop((left, top, right, bottom))
         kept = (image.height, image.width) == self.declaration.cropped_size
-        if self.declaration.resize is not None or not kept:
-            rows, columns = self.resolution
+        if self.declaration.resize is not None or not kept or self.keep_aspect:
+            rows, columns = self._resolution(image.height, image.width)
             image = image.resize((columns, rows), Image.Resampling.BILINEAR)
         return crop, np.asarray(image)
+
+    def _resolution(self, rows: int, columns: int) -> tuple[int, int]:
+        """The resolution at which the model sees a crop."""
+        if self.keep_aspect and isinstance(self.settings, BackboneSettings):
+            return self.settings.fitted(rows, columns)
+        return self.settings.resolution
 
     def __getitems__(self, files: Sequence[File]) -> list[Input | Skipped]:
         """Reads what can be read of files, as worker processes do."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from objdisc_jax.interop.base import Noise, Prediction, TorchModel
 from objdisc_jax.interop.blocks import (
@@ -36,7 +37,9 @@ class MLPDecoder(nn.Module):
     def __init__(self, settings: Settings):
         super().__init__()
         self.settings = settings
-        self.positions = nn.Parameter(torch.empty(1, settings.num_patches, settings.slot_size))
+        self.grid = settings.position_grid or settings.grid
+        count = self.grid[0] * self.grid[1]
+        self.positions = nn.Parameter(torch.empty(1, count, settings.slot_size))
         nn.init.normal_(self.positions, std=0.02)
         self.mlp = layers(settings.slot_size, *settings.decoder_hidden, settings.d_model + 1)
 
@@ -50,7 +53,7 @@ class MLPDecoder(nn.Module):
             attn: how its patches are divided among them, `[b, n, k]`.
             patches: numbers `[b, m]` of those to decode; None means all.
         """
-        positions = self.positions.expand(len(slots), -1, -1)
+        positions = self._resampled().expand(len(slots), -1, -1)
         if patches is not None:
             rows = torch.arange(len(slots), device=slots.device)[:, None]
             positions, attn = positions[rows, patches], attn[rows, patches]
@@ -65,6 +68,14 @@ class MLPDecoder(nn.Module):
         if index is not None:
             masks = torch.zeros_like(attn, dtype=masks.dtype).scatter(2, index, masks)
         return recon, masks.transpose(1, 2)
+
+    def _resampled(self) -> Tensor:
+        """Positions of the patches; a table of another grid is resampled."""
+        if self.settings.grid == self.grid:
+            return self.positions
+        square = self.positions.transpose(1, 2).unflatten(-1, self.grid)
+        found = functional.interpolate(square, self.settings.grid, mode="bicubic", antialias=True)
+        return found.flatten(2).transpose(1, 2)
 
 
 class AutoregressiveDecoder(nn.Module):

@@ -7,11 +7,13 @@ model itself is asked for.
 """
 
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from objdisc_jax import registry
 from objdisc_jax.errors import ConfigError
+from objdisc_jax.names import closest
 from objdisc_jax.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,6 +64,27 @@ def settings_of(block: Any) -> Settings:
     """
     values = dict(block)
     return settings_class(values.pop("name")).from_dict(values)
+
+
+def changed_settings(block: Any, changes: Mapping[str, Any]) -> Settings:
+    """The settings of a trained model with some of them changed, parameters keeping their shapes.
+
+    Args:
+        block: the `model` block of its config.
+        changes: settings by name; with `resolution` go those that it takes along.
+
+    Raises:
+        ConfigError: the model has no such setting, or one is not allowed.
+    """
+    for name in changes:
+        if name not in block:
+            raise ConfigError(
+                f"The model {block['name']!r} has no setting {name!r}{closest(name, list(block))}. "
+                "Leave it out."
+            )
+    changed = settings_of({**dict(block), **changes})
+    trained = settings_of({**dict(block), **changes, "resolution": block["resolution"]})
+    return changed if changed == trained else trained.resized(changed.resolution)
 
 
 def create(block: Any, *, rngs: "nnx.Rngs") -> "Model":

@@ -10,17 +10,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from objdisc_jax import config as configs
-from objdisc_jax import segmentation, sharding
+from objdisc_jax import models, segmentation, sharding
 from objdisc_jax.compiling import jit
 from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import visualization
 from objdisc_jax.evaluation.chunks import CHUNK, in_chunks, whole_chunks
 from objdisc_jax.evaluation.runner import evaluation_noise
 from objdisc_jax.models import base
-from objdisc_jax.names import closest
 from objdisc_jax.preprocessing import prepare_batch, prepare_images, to_unit_range
 from objdisc_jax.training import run_dir
 
@@ -69,6 +69,7 @@ class Segmenter:
         panel: whether to compute the rows of the panel.
         settings: of the model, in place of the run's: the number of slots, say. Its parameters keep
             their shapes.
+        keep_aspect: images may have any resolution that `BackboneSettings.fitted` returns.
 
     Attributes:
         run: the trained model.
@@ -89,18 +90,14 @@ class Segmenter:
         details: bool = False,
         panel: bool = False,
         settings: Mapping[str, Any] = types.MappingProxyType({}),
+        keep_aspect: bool = False,
     ):
         devices = jax.local_devices()
         self._mesh = sharding.data_mesh(devices[:1] if one_by_one else devices)
-        config = configs.load(workdir) if settings else None
-        for name, value in settings.items():
-            assert config is not None
-            if name not in config.model:
-                raise UserError(
-                    f"The model {config.model.name!r} has no setting {name!r}"
-                    f"{closest(name, config.model)}. Leave it out."
-                )
-            config.model[name] = value
+        config = None
+        if settings:
+            config = configs.load(workdir)
+            config.model.update(vars(models.changed_settings(config.model, settings)))
         place = sharding.replicated(self._mesh)
         run = run_dir.load_trained(workdir, place, which=which, config=config)
         further = [name for name in run.model.fields if name != "image"]
@@ -111,7 +108,7 @@ class Segmenter:
                 "images, so it can only be evaluated on its data: "
                 "objdisc eval --config CONFIG --workdir RUN"
             )
-        self.run = run
+        self.run, self._keep_aspect = run, keep_aspect
         self.background = {**run.config.background.to_dict(), **(background or {})}
         chunk = 1 if one_by_one else CHUNK
         self._batch_size = whole_chunks(batch_size, self._mesh, chunk)
@@ -226,8 +223,17 @@ class Segmenter:
         made = model.encode_frozen(image)
         return {**fields, **{name: made[name] for name in self._made}}
 
+    def _model(self, params: base.Params, image: Array) -> base.Model:
+        """The model, for images of this size if it takes several."""
+        settings, size = self.run.model.settings, (image.shape[1], image.shape[2])
+        if not self._keep_aspect or size == settings.resolution:
+            return base.merge(self.run.graphdef, params)
+        resized = settings.resized(size)
+        shapes = nnx.eval_shape(lambda: type(self.run.model)(resized, rngs=nnx.Rngs(0)))
+        return base.merge(base.split(shapes)[0], params)
+
     def _attend(self, params: base.Params, fields: Any, step: base.Step) -> Array:
-        model = base.merge(self.run.graphdef, params)
+        model = self._model(params, fields["image"])
         noise = evaluation_noise(model, self.run.config.seed, fields["index"])
         batch = prepare_batch(self._with_made(model, fields), model)
         return model.attention(batch, noise, step=step)
@@ -235,7 +241,7 @@ class Segmenter:
     def _predict(
         self, params: base.Params, fields: Any, step: base.Step, *, details: bool, panel: bool
     ) -> _Found:
-        model, seed = base.merge(self.run.graphdef, params), self.run.config.seed
+        model, seed = self._model(params, fields["image"]), self.run.config.seed
         fields = self._with_made(model, fields)
         if panel:
             rows, prediction = visualization.draw(model, fields, seed, step)

@@ -70,12 +70,13 @@ VARIANTS = [
     {"decoder": "transformer", "orders": "random", "average_orders": True},
     {"decoder": "transformer"},
     {"normalized_state": True},
+    {"position_grid": (4, 7), "patch_stride": 2},
 ]
 
 
 @pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
-    "variant", VARIANTS, ids=["top_k", "distilled", "orders", "rows", "normalized"]
+    "variant", VARIANTS, ids=["top_k", "distilled", "orders", "rows", "normalized", "resampled"]
 )
 def test_variant_of_dinosaur_in_torch(variant, check):
     check("dinosaur", dataclasses.replace(small("dinosaur"), **variant))

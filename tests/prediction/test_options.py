@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import objdisc_jax
 from objdisc_jax import features, segmentation
+from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import loop
 from tests.backbones import write_tiny
@@ -92,6 +94,50 @@ def test_number_of_slots_may_be_another_than_in_training(spectral, workdir, imag
             output = tmp_path / f"{most}{asked}{run_directory.name}"
             run(run_directory, images, output, "--save", "npz", *more)
             assert len(np.load(output / "a.npz")["masks"]) == (asked or most)
+
+
+def test_photographs_keep_their_aspect_ratio(spectral, scenes_of_many_shapes, tmp_path):
+    inputs, output = scenes_of_many_shapes, tmp_path / "out"
+    run(spectral / "run", inputs, output, "--save", "npz,panel,labels", "--keep-aspect")
+    # Patches of 4x4 pixels, at most 36 of them: 6x6 in training.
+    expected = {"square": (24, 24), "wide": (16, 36), "high": (36, 16), "strip": (4, 144)}
+    for name, shape in expected.items():
+        assert np.load(output / f"{name}.npz")["masks"].shape[1:] == shape
+        with Image.open(inputs / f"{name}.png") as image:
+            assert labels(output / f"{name}_labels.png").shape == (image.height, image.width)
+    model = objdisc_jax.load(spectral / "run", keep_aspect=True)
+    found = model.segment(inputs / "high.png")
+    np.testing.assert_array_equal(found.masks, np.load(output / "high.npz")["masks"])
+    stretched = objdisc_jax.load(spectral / "run").segment(inputs / "square.png")
+    np.testing.assert_array_equal(stretched.masks, np.load(output / "square.npz")["masks"])
+
+
+@pytest.fixture
+def scenes_of_many_shapes(tmp_path):
+    sizes = {"square": (70, 70), "wide": (45, 100), "high": (100, 45), "strip": (3, 200)}
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    scene = Image.fromarray(tetrominoes.generate(0, 0, 1)["image"][0])
+    for name, (rows, columns) in sizes.items():
+        scene.resize((columns, rows)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_models_of_one_shape_refuse_to_keep_the_aspect_ratio(workdir, images, tmp_path):
+    message = r"keep_aspect: the model sees every image in 35 rows and 35 columns"
+    with pytest.raises(UserError, match=message):
+        run(workdir, images, tmp_path / "out", "--keep-aspect")
+    with pytest.raises(UserError, match=message):
+        objdisc_jax.load(workdir, keep_aspect=True)
+
+
+def test_resolution_may_be_another_than_in_training(spectral, workdir, images, tmp_path):
+    for folder, resolution in ((spectral / "run", (36, 24)), (workdir, (24, 20))):
+        output = tmp_path / folder.parent.name
+        run(folder, images, output, "--save", "npz", "--resolution", *resolution)
+        assert np.load(output / "a.npz")["masks"].shape[1:] == resolution
+    with pytest.raises(UserError, match=r"model\.resolution: got \(30, 24\); the patches of tiny"):
+        run(spectral / "run", images, tmp_path / "out", "--resolution", 30, 24)
 
 
 def test_slots_that_were_learned_stay_as_many(images, tetrominoes_file, tmp_path):

@@ -13,6 +13,7 @@ from objdisc_jax.data import datasets, inputs
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.errors import UserError
 from objdisc_jax.prediction import results
+from objdisc_jax.settings import Settings
 from tests.conftest import small_config
 from tests.prediction.running import contents, labels, run
 
@@ -138,7 +139,7 @@ def test_crop_of_the_data_scales_with_the_image(tmp_path, size, crop):
     config = datasets.get("clevr_with_masks").default_config()
     declaration = datasets.get("clevr_with_masks").declare(config)
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "image.png")
-    given = inputs.Cropping("data", declaration, (48, 48)).read(
+    given = inputs.Cropping("data", declaration, Settings(resolution=(48, 48))).read(
         inputs.File("image", tmp_path / "image.png")
     )
     assert given.crop == crop

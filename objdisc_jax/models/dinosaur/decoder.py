@@ -27,7 +27,8 @@ class MLPDecoder(nnx.Module):
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         self.settings = settings
-        shape = (1, settings.num_patches, settings.slot_size)
+        self.grid = settings.position_grid or settings.grid
+        shape = (1, self.grid[0] * self.grid[1], settings.slot_size)
         self.positions = nnx.Param(normal(0.02)(rngs.params(), shape, jnp.float32))
         self.mlp = MLP(
             (settings.slot_size, *settings.decoder_hidden, settings.d_model + 1),
@@ -52,7 +53,7 @@ class MLPDecoder(nnx.Module):
         first, *others = self.mlp.layers
         by_slot = first(slots)
         by_patch = jnp.dot(
-            self.positions[...].astype(by_slot.dtype), first.kernel[...].astype(by_slot.dtype)
+            self._positions().astype(by_slot.dtype), first.kernel[...].astype(by_slot.dtype)
         )
         if patches is not None:
             by_patch = by_patch[0][patches]
@@ -73,6 +74,15 @@ class MLPDecoder(nnx.Module):
         if chosen is None:
             return recon, rearrange(masks, "b m k -> b k m")
         return recon, jnp.einsum("bmj,bmjk->bkm", masks, chosen.astype(jnp.float32))
+
+    def _positions(self) -> Float[Array, "1 n d"]:
+        """Positions of the patches; a table of another grid is resampled as VideoSAUR does."""
+        table, grid = self.positions[...], self.settings.grid
+        if grid == self.grid:
+            return table
+        square = rearrange(table, "1 (h w) d -> 1 h w d", h=self.grid[0])
+        found = jax.image.resize(square, (1, *grid, square.shape[-1]), "cubic", antialias=True)
+        return rearrange(found, "1 h w d -> 1 (h w) d")
 
 
 class AutoregressiveDecoder(nnx.Module):

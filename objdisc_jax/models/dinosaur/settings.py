@@ -20,6 +20,9 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
     normalized_state: bool = False  # what the GRU updates are the normalised slots (VideoSAUR)
     decoder: Literal["mlp", "transformer"] = "mlp"  # every patch alone, or one after another
     decoder_hidden: tuple[int, ...] = (2048, 2048, 2048)  # mlp: widths of its layers but the last
+    # mlp: rows and columns of the learned table of positions, which other grids of patches
+    # interpolate; None: one position per patch.
+    position_grid: tuple[int, int] | None = None
     # mlp: decode only so many slots for a patch, those that attend most to it; None: all.
     top_k: int | None = None
     patch_stride: int = 1  # mlp: decode every n-th row and column in training, at a random offset
@@ -46,6 +49,13 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
         """Of the transformer: none."""
         return 0.0
 
+    def resized(self, resolution: tuple[int, int]) -> "Settings":
+        """As these, the table of positions as it was learned."""
+        kept = self.position_grid
+        if self.decoder == "mlp":
+            kept = kept or self.grid
+        return dataclasses.replace(self, resolution=resolution, position_grid=kept)
+
     def check(self) -> None:
         """Refuses settings out of range, and those that contradict each other."""
         super().check()
@@ -55,7 +65,11 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
         self.between(1, min(self.grid), "patch_stride")
         if self.top_k is not None:
             self.between(1, self.num_slots, "top_k")
+        if self.position_grid is not None:
+            self.at_least(1, "position_grid")
         if self.decoder == "transformer":
+            if self.position_grid is not None:
+                self.refuse("position_grid", "it must be None unless model.decoder is 'mlp'")
             if self.top_k is not None:
                 self.refuse("top_k", "it must be None unless model.decoder is 'mlp'")
             if self.patch_stride != 1:

@@ -58,6 +58,23 @@ def test_as_many_slots_as_there_are_decode_as_all_do():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_another_resolution_keeps_the_parameters_and_their_meaning():
+    small = ModelCase.small("dinosaur").model  # 6x6 patches
+    _, params = base.split(small)
+    twice, same = (
+        base.merge(base.split(ModelCase("dinosaur", resized).build())[0], params)
+        for resized in (small.settings.resized((24, 48)), small.settings.resized((24, 24)))
+    )
+    ramp = jnp.broadcast_to(jnp.arange(6.0)[:, None] + 10, (6, 6)).reshape(1, 36, 1)
+    for model in (twice, same):
+        model.decoder.positions[...] = jnp.broadcast_to(ramp, model.decoder.positions.shape)
+    found = twice.decoder._positions().reshape(6, 12, -1)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(np.arange(10, 16.0)[:, None, None], (6, 12, 8)), rtol=1e-6
+    )
+    np.testing.assert_array_equal(same.decoder._positions(), same.decoder.positions[...])
+
+
 def test_slots_that_attend_most_to_a_patch_are_decoded_for_it():
     model, batch, noise = features_case(top_k=1)
     slots, attn = model.slot_attention(model.features(batch), noise["slots"])
