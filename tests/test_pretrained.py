@@ -163,7 +163,7 @@ def test_another_config_or_step_is_refused(folder, tmp_path):
         run_dir.load_trained(other, PLACE)
 
 
-def test_a_run_without_scores_and_a_folder_that_exists_are_refused(workdir, tmp_path):
+def test_a_run_without_its_scores_and_a_folder_that_exists_are_refused(workdir, tmp_path):
     def publish(workdir, output):
         publishing.publish(workdir, output, limits="", data_command="")
 
@@ -176,6 +176,10 @@ def test_a_run_without_scores_and_a_folder_that_exists_are_refused(workdir, tmp_
     try:
         scores.write_text(content.replace('"step": 4', '"step": 3'))
         with pytest.raises(UserError, match=r"of step 3, not 4.*objdisc eval"):
+            publish(workdir, tmp_path / "new")
+        other = {"data.path": "'a' -> 'b'", "background.mode": "'none' -> 'contrast'"}
+        scores.write_text(json.dumps(json.loads(content) | {"differs_from_training": other}))
+        with pytest.raises(UserError, match=r"other settings .*\(background\.mode: 'none' -> 'con"):
             publish(workdir, tmp_path / "new")
         scores.unlink()
         with pytest.raises(UserError, match=r"is missing.*objdisc eval"):

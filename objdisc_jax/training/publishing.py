@@ -40,8 +40,8 @@ def publish(
         others: scored runs of the same config with other seeds.
 
     Raises:
-        UserError: a run has no such checkpoint or no scores of it, or the folder exists or cannot
-            be made.
+        UserError: a run has no such checkpoint, no scores of it or those of other settings, or the
+            folder exists or cannot be made.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"output: {output} exists already. Name a folder that does not.")
@@ -93,6 +93,17 @@ def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
         raise UserError(
             f"{file} is {what}. Score the run first: objdisc eval "
             f"--workdir {workdir}" + ("" if step is None else f" --step {step}")
+        )
+    changes = {
+        key: change
+        for key, change in found.get("differs_from_training", {}).items()
+        if key.startswith(("model.", "background."))
+    }
+    if changes:
+        listing = ", ".join(f"{key}: {change}" for key, change in changes.items())
+        raise UserError(
+            f"{file} has scores of other settings than the run's ({listing}), but the run's are "
+            f"published. Score it as it was trained: objdisc eval --workdir {workdir}"
         )
     return found
 
