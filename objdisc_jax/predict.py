@@ -123,8 +123,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--batch-size",
         type=int,
         default=16,
-        help="images at a time, rounded up to 16 per device (default: 16); makes no difference to "
-        "the results",
+        help="images at a time, rounded up to 16 per device, or 4 for models on features (default: "
+        "16); makes no difference to the results",
     )
     add(
         "--num-workers",

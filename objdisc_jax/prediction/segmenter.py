@@ -25,6 +25,9 @@ from objdisc_jax.preprocessing import prepare_batch, prepare_images, to_unit_ran
 from objdisc_jax.training import run_dir
 
 Key = TypeVar("Key")
+_FEW = 4
+"""In place of `CHUNK` for models on features of a vision transformer: each image is work enough,
+and those that fill up a chunk cost as much."""
 
 
 class Segmented(NamedTuple):
@@ -110,8 +113,9 @@ class Segmenter:
             )
         self.run, self._keep_aspect = run, keep_aspect
         self.background = {**run.config.background.to_dict(), **(background or {})}
-        chunk = 1 if one_by_one else CHUNK
+        chunk = 1 if one_by_one else _FEW if run.model.settings.has_coarse_masks else CHUNK
         self._batch_size = whole_chunks(batch_size, self._mesh, chunk)
+        self._least = whole_chunks(1, self._mesh, chunk)
         predict = functools.partial(self._predict, details=details, panel=panel)
         self._step = in_chunks(predict, self._mesh, chunk)
         self._attention = jit(self._attend)
@@ -156,7 +160,7 @@ class Segmenter:
             yield from self._finish(*started, background)
 
     def _batches(self, images: Iterable[tuple[Key, Any]]) -> Iterator[tuple[list[Key], Any]]:
-        """Batches of images of one size, all full but the last of each size."""
+        """Batches of images of one size, full ones, and of what is left the smallest there are."""
         waiting: dict[tuple[int, ...], tuple[list[Key], list[np.ndarray]]] = {}
         for key, image in images:
             keys, batch = waiting.setdefault(image.shape, ([], []))
@@ -165,7 +169,9 @@ class Segmenter:
             if len(batch) == self._batch_size:
                 del waiting[image.shape]
                 yield keys, batch
-        yield from waiting.values()
+        for keys, batch in waiting.values():
+            for i in range(0, len(batch), self._least):
+                yield keys[i : i + self._least], batch[i : i + self._least]
 
     def attention(
         self, image: UInt8[np.ndarray, "h w 3"], *, draw: int = 0
@@ -184,10 +190,10 @@ class Segmenter:
         return np.asarray(attn[0])
 
     def _start(self, images: list[np.ndarray], draw: int) -> _Found:
-        padding = [images[0]] * (self._batch_size - len(images))
+        size = self._least if len(images) <= self._least else self._batch_size
         batch = {
-            "image": np.stack(images + padding),
-            "index": np.full(self._batch_size, draw, np.int32),  # so that all have the same noise
+            "image": np.stack(images + [images[0]] * (size - len(images))),
+            "index": np.full(size, draw, np.int32),  # so that all have the same noise
         }
         step = jnp.int32(self.run.step)
         return self._step(self.run.params, sharding.put_batch(batch, self._mesh), step)
