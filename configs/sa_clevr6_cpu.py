@@ -6,8 +6,7 @@
 
 The model is that of configs/demo.py with seven slots: a strided encoder that leaves 256 positions,
 and a decoder that treats pixels one by one and is trained on every fourth row and column. Two
-devices, which share each batch, are a little faster than two threads. RESULTS.md has times and
-scores.
+devices, which share each batch, are faster than two threads. RESULTS.md has times and scores.
 """
 
 from objdisc_jax.config import experiment
