@@ -50,10 +50,10 @@ demo: $(READY) $(DATA)
 	@echo "next     $(BIN)/python -m objdisc_jax.predict --workdir $(RUN) --input YOUR_IMAGES --output segmented"
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check

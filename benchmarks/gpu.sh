@@ -5,14 +5,20 @@
 #   PYTHON=python3 RESULTS=gpu_results MINUTES=6 bash benchmarks/gpu.sh [PART ...]
 #
 # Parts: tests, scenes, train_CONFIG for every config of published size whose data is generated
-# here, speed_MODEL and scaling_MODEL for every model, bars; without names, all of them. Each takes
-# under nine minutes. What a part has not done when its time is up, another call does: rows that the
+# here, speed_MODEL and scaling_MODEL for every model but DINOSAUR, bars; without names, all of them.
+# Each takes MINUTES and three more at most. What a part has not done when its time is up, another call does: rows that the
 # CSV files have are not measured again, rendering goes on where it was, and training from its last
 # checkpoint. Results go to $RESULTS, with hardware and versions, data to data/. The bars alone, and
 # training alone:
 #
 #   bash benchmarks/gpu.sh speed_slot_attention speed_gnm scenes train_sa_clevr6 bars
 #   bash benchmarks/gpu.sh train_sa_clevr6 train_slate_clevr6
+#
+# A GPU of one's own trains a config to its end in one slice, and what is better than the weights that
+# come along takes their place:
+#
+#   MINUTES=3000 bash benchmarks/gpu.sh train_gnm_clevr6
+#   objdisc convert to-pretrained --workdir gpu_results/train_gnm_clevr6 --output ...
 #
 # On a CPU, to try it:
 #
@@ -27,7 +33,8 @@ minutes=${MINUTES:-6}
 device=${DEVICE:-cuda}
 sizes=(--device "$device" ${BATCH:+--batch-size "$BATCH"} --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
 models="slot_attention slate gnm iodine"
-configs="sa_clevr6 sa_clevr6_cpu sa_tetrominoes sa_multi_dsprites sa_shapes3d slate_clevr6 gnm_clevr6 iodine_clevr6"
+configs="sa_clevr6 sa_clevr6_cpu sa_clevr10 sa_clevrtex sa_tetrominoes sa_multi_dsprites sa_multi_dsprites_cpu sa_shapes3d
+    slate_clevr6 slate_shapes3d gnm_clevr6 gnm_clevrtex6 iodine_clevr6 iodine_multi_dsprites"
 images=${IMAGES:-50000}
 parts=${*:-tests scenes $(printf 'train_%s ' $configs) $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) bars}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
@@ -45,7 +52,7 @@ fi
 status=0
 
 # What is left of a part's time; a part that has none left fails, and another call goes on.
-begin() { deadline=$((SECONDS + 530)); }
+begin() { deadline=$((SECONDS + 60 * minutes + 170)); }
 within() {
     local left=$((deadline - SECONDS))
     if ((left < 5)); then
@@ -87,11 +94,23 @@ for part in $parts; do
             data=data/clevr6-$images.h5
             make=(render_clevr.py --max-objects 6 --num-images "$images")
             ;;
+        *_clevr10)
+            data=data/clevr10-$images.h5
+            make=(render_clevr.py --num-images "$images")
+            ;;
+        *_clevrtex)
+            data=data/clevrtex-$images
+            make=(render_clevrtex.py --num-images "$images")
+            ;;
+        *_clevrtex6)
+            data=data/clevrtex6-$images
+            make=(render_clevrtex.py --max-objects 6 --num-images "$images")
+            ;;
         *_tetrominoes)
             data=data/tetrominoes.h5
             make=(generate_tetrominoes.py)
             ;;
-        *_multi_dsprites)
+        *_multi_dsprites | *_multi_dsprites_cpu)
             data=data/multi_dsprites-$images.h5
             make=(generate_multi_dsprites.py --num-images "$images")
             ;;
@@ -105,12 +124,19 @@ for part in $parts; do
             continue
             ;;
         esac
+        there=$data # or, of a folder, what appears in it when all is there
+        case $config in *_clevrtex | *_clevrtex6) there=$data/clevrtex_full ;; esac
         log=$out/$part.log
         run=(-m objdisc_jax.main --config "configs/$config.py" --workdir "$out/$part")
         run+=(--config.data.path="$data" ${EXTRA:-})
-        case $config in *_cpu) run+=(--config.data.image_size="(240, 320)" --config.data.num_workers=8) ;; esac
-        [ -f "$data" ] || within "$python" "data_scripts/${make[0]}" "${make[@]:1}" --output "$data" \
+        case $config in *_clevr6_cpu) run+=(--config.data.image_size="(240, 320)" --config.data.num_workers=8) ;; esac
+        [ -e "$there" ] || within "$python" "data_scripts/${make[0]}" "${make[@]:1}" --output "$data" \
             > >(tee -a "$log") 2>&1
+        if ! [ -e "$there" ]; then
+            echo "$part: the data is not all there yet. Call this part again."
+            status=1
+            continue
+        fi
         # Twice: the second start finds the programs in the cache. SIGTERM makes a run save and end,
         # with 0; what is left of the part's time is for the evaluation.
         left=$((deadline - SECONDS - 150))

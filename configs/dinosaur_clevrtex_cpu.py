@@ -4,8 +4,8 @@ r"""DINOSAUR on rendered ClevrTex scenes of 3 to 6 objects, small enough to trai
     objdisc features --config configs/dinosaur_clevrtex_cpu.py
     objdisc train --config configs/dinosaur_clevrtex_cpu.py
 
-The second command needs the weights of DINOv2's ViT-S/14, from the Hugging Face Hub or with
-`--config.model.weights=FILE`; the third reads its features. They are those of the ninth block,
+Both last commands need the weights of DINOv2's ViT-S/14, from the Hugging Face Hub or with
+`--config.model.weights=FILE`; the third reads features alone. They are those of the ninth block,
 which tell things apart better than the last does (configs/spectral_clevrtex.py). RESULTS.md has
 times and scores.
 """

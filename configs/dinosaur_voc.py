@@ -1,4 +1,4 @@
-"""DINOSAUR with the MLP decoder on Pascal VOC 2012, in the published setting, for a GPU.
+"""DINOSAUR with the MLP decoder on Pascal VOC 2012, near the published setting, for a GPU.
 
     objdisc features --config configs/dinosaur_voc.py
     objdisc train --config configs/dinosaur_voc.py
@@ -16,7 +16,7 @@ def get_config():
     config.data.train_list = "trainaug"
     config.data.features = "data/voc.dino_s16.h5"
     config.data.num_workers = 4
-    config.evals = ("instances",)  # as OCLF and SPOT count; "panoptic" as VQ-VFM-OCL does
+    config.evals = ("instances",)  # as OCLF and SPOT score; "panoptic" as VQ-VFM-OCL does
     config.batch_size = 64
     config.num_train_steps = 300_000
     config.schedule.warmup_steps = 10_000
@@ -27,5 +27,6 @@ def get_config():
     model = config.model
     model.backbone = "dino_s16"
     model.cached = True
+    model.input_mlp = (384, 256)
     model.num_slots = 6
     return config

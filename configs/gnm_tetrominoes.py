@@ -4,8 +4,8 @@
     objdisc train --config configs/gnm_tetrominoes.py
 
 Cost: 20 to 40 minutes on one core, as fast as it is. Expect an FG-ARI of 0.7 to 0.77, nine of ten
-images counted right and a squared error of 0.0025 per pixel and channel (RESULTS.md). Adam in place of RMSprop, and
-lighter weights on what glimpses look like, make it quick.
+images counted right and a squared error of 0.0025 per pixel and channel (RESULTS.md). Adam in place
+of RMSprop, and lighter weights on what glimpses look like, make it quick.
 
 Four cells for three pieces, and windows of 20x20 pixels, which hold any piece: both keep a piece
 from being made up of several glimpses, which is otherwise found first and never left. The

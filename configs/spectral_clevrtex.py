@@ -5,8 +5,8 @@ r"""Spectral clustering of a frozen ViT's features on ClevrTex: the floor for wh
     objdisc eval --config configs/spectral_clevrtex.py
 
 Nothing is trained: the first command makes a run, the second scores it. With the features that
-objdisc_jax.features stores, `--config.model.cached=True --config.data.features=FILE`, it needs no
-image. RESULTS.md has scores.
+objdisc_jax.features stores, `--config.model.cached=True --config.data.features=FILE`, it is
+quicker. RESULTS.md has scores.
 """
 
 from objdisc_jax.config import experiment

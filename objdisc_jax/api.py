@@ -215,7 +215,7 @@ class Trained:
                 `predict` has it.
             seed: of the noise, of slots before the first iteration say; 0 is `predict`'s.
             background: how background is told from objects, a mode of `objdisc_jax.segmentation`
-                ("none", "low_confidence", "largest_segment" or "both"); by default as the model's
+                (`segmentation.MODES`: "none", "contrast" and others); by default as the model's
                 experiment has it.
 
         Raises:

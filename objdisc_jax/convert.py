@@ -256,6 +256,7 @@ def _write_run(workdir: Path, config: ConfigDict, parts: Any, state: Any, step: 
 
     try:
         with replacing(workdir) as partial, run_dir.opened(partial, config, parts):
+            run_dir.record(partial, config, parts)
             with contextlib.closing(Checkpoints(partial)) as checkpoints:
                 checkpoints.save(step, state, {"seconds": 0.0})
             if checkpoints.failure is not None:

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from objdisc_jax.cli import exit_on_usage, parse_absl, run
-from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.errors import ConfigError
 
 DTYPE = "float16"
@@ -91,29 +91,37 @@ def write(config: ConfigDict, *, overwrite: bool = False) -> None:
         )
 
     def decode(first: int, images: list[Any]) -> dict[str, Any]:
-        padded = {"image": np.stack([*images, *images[:1] * (block - len(images))])}
-        found = jax.device_get(compute(params, sharding.put_batch(padded, mesh), jnp.int32(0)))
+        seen = np.zeros((block, *dataset.image_size, 3), np.uint8)
+        there = np.array([image is not None for image in images])
+        seen[: len(images)][there] = [image for image in images if image is not None]
+        batch = sharding.put_batch({"image": seen}, mesh)
+        found = jax.device_get(compute(params, batch, jnp.int32(0)))
         for name, values in found.items():
-            if not np.isfinite(values[: len(images)]).all():
+            found[name] = values = np.array(values[: len(images)])
+            if not np.isfinite(values[there]).all():
                 raise DataError(
                     f"Of images {first} to {first + len(images) - 1} the values of {name!r} are "
                     f"beyond the range of {DTYPE}, or not finite. Look at the weights."
                 )
-        return {name: values[: len(images)] for name, values in found.items()}
+            values[~there] = np.nan  # so that whoever reads them skips them, too
+        return found
 
     total = features.num_records(reader)
 
     def images(start: int) -> Iterator[Any]:
         blocks = [range(n, min(n + block, total)) for n in range(start, total, block)]
         for found in loader.read_ahead(
-            _Images(reader),
+            _Images(reader, skip=declaration.on_bad_image == "skip"),
             blocks,
             num_workers=config.data.num_workers,
             in_process="--config.data.num_workers=0",
         ):
             if isinstance(found, DataError):
                 raise found
-            yield from found
+            for image, problem in found:
+                if problem:
+                    logging.warning("%s It is skipped.", problem)
+                yield image
 
     made_of = {
         **frozen.computed_with(model, parts),
@@ -135,16 +143,24 @@ def write(config: ConfigDict, *, overwrite: bool = False) -> None:
 
 
 class _Images:
-    """The images of a reader as worker processes read them."""
+    """The images of a reader as worker processes read them, each with what is wrong with it."""
 
-    def __init__(self, reader: Any):
-        self._reader = reader
+    def __init__(self, reader: Any, *, skip: bool):
+        self._reader, self._skip = reader, skip
 
-    def __getitems__(self, records: Sequence[int]) -> list[Any] | DataError:
+    def __getitems__(self, records: Sequence[int]) -> list[tuple[Any, str]] | DataError:
         try:
-            return [self._reader.read(record, ["image"])["image"] for record in records]
+            return [self._read(record) for record in records]
         except DataError as error:
             return error
+
+    def _read(self, record: int) -> tuple[Any, str]:
+        try:
+            return self._reader.read(record, ["image"])["image"], ""
+        except BadImageError as error:
+            if not self._skip:
+                raise
+            return None, str(error)
 
 
 def main(arguments: tuple[ConfigDict, bool]) -> None:

@@ -26,7 +26,10 @@ from objdisc_jax.cli import exit_on_usage, run
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="the experiment, a Python file")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "the run directory (default: runs/<name of the config file>)"
+    "workdir",
+    None,
+    "the run directory (default: runs/<name of the config file>; eval of a pretrained model: "
+    "runs/pretrained/<its name>)",
 )
 _PRETRAINED = flags.DEFINE_string(
     "pretrained",
@@ -54,10 +57,10 @@ _HEARTBEAT = flags.DEFINE_integer(
 def main(_: Sequence[str]) -> None:
     """Does what the flags say."""
     config, workdir = _CONFIG.value, _WORKDIR.value
-    if workdir is None and config is not None:
+    if workdir is None and _PRETRAINED.value and _MODE.value == "eval":
+        workdir = Path("runs") / "pretrained" / Path(_PRETRAINED.value).name
+    elif workdir is None and config is not None:
         workdir = Path("runs") / Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    elif workdir is None and _PRETRAINED.value:
-        workdir = Path("runs") / Path(_PRETRAINED.value).name
     if workdir is None or (config is None and _MODE.value == "train"):
         exit_on_usage("Name an experiment, for example --config configs/demo.py")
     from objdisc_jax.training import distributed

@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add_trained(parser)
     add("--input", type=Path, nargs="+", required=True, help="images, or folders of images")
-    add("--output", type=Path, required=True, help="folder to write to")
+    add("--output", type=Path, default="segmented", help="folder to write to (default: segmented)")
     add(
         "--save",
         default="labels,overlay",
@@ -96,7 +96,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add(
         "--num-slots",
-        type=int_in_range(1),
+        type=int_in_range(1, segmentation.MAX_SLOTS),
         help="into how many slots images are divided at most (default: as in training); not for "
         "models that have learned each slot",
     )

@@ -1,6 +1,7 @@
 """What the settings of all models have in common; imports the standard library alone."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,19 @@ class Settings:
             ConfigError: the resolution is not allowed.
         """
         return dataclasses.replace(self, resolution=resolution)
+
+    def fitted(self, rows: int, columns: int) -> tuple[int, int] | None:
+        """The resolution at which an image may be seen in its own aspect ratio.
+
+        Args:
+            rows: of the image.
+            columns: of the image.
+
+        Returns:
+            A resolution that `resized` takes; None if the model sees images of one shape.
+        """
+        del rows, columns
+        return None
 
     @classmethod
     def small(cls) -> "Settings":
@@ -212,8 +226,8 @@ class BackboneSettings(Settings):
     final_norm: bool = False  # whether the backbone's last LayerNorm is applied to that
     # How positions are resampled to other image sizes than the backbone's own: as Hugging Face
     # (size) and as Meta do (offset), both bicubic, or with antialiasing, as timm does and Hugging
-    # Face for models with registers.
-    positions: Literal["size", "offset", "antialias"] = "size"
+    # Face for models with registers. None: as Hugging Face does for this backbone.
+    positions: Literal["size", "offset", "antialias"] | None = None
     cached: bool = False  # read features, from the file `data.features`, and no images
     dtype: DType = "float32"  # compute type; parameters, norms and losses are float32
 
@@ -221,6 +235,11 @@ class BackboneSettings(Settings):
     def vit(self) -> ViT:
         """The backbone's sizes."""
         return VITS[self.backbone]
+
+    @property
+    def resampling(self) -> Literal["size", "offset", "antialias"]:
+        """How positions are resampled."""
+        return self.positions or ("antialias" if self.vit.registers else "size")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -233,15 +252,20 @@ class BackboneSettings(Settings):
         return self.grid[0] * self.grid[1]
 
     def fitted(self, rows: int, columns: int) -> tuple[int, int]:
-        """The resolution of about as many patches that is most like an image's aspect ratio.
+        """The resolution most like an image's aspect ratio, of about as many patches, at most as many.
 
-        Args:
-            rows: of the image.
-            columns: of the image.
+        A difference of the aspect ratio counts as much as twice that of the number of patches.
         """
-        high = round((self.num_patches * rows / columns) ** 0.5)
-        high = min(max(high, 1), self.num_patches)
-        wide = min(max(round(high * columns / rows), 1), self.num_patches // high)
+        most, aspect = self.num_patches, columns / rows
+
+        def misfit(grid: tuple[int, int]) -> float:
+            high, wide = grid
+            return abs(math.log(wide / high / aspect)) + 0.5 * math.log(most / (high * wide))
+
+        grids = (
+            (high, min(max(round(high * aspect), 1), most // high)) for high in range(1, most + 1)
+        )
+        high, wide = min(grids, key=misfit)
         return high * self.vit.patch, wide * self.vit.patch
 
     def check(self) -> None:

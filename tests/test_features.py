@@ -5,16 +5,20 @@ import subprocess
 import sys
 
 import h5py
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from objdisc_jax import features
-from objdisc_jax.data import loader, splits
+from objdisc_jax.data import datasets, loader, splits
 from objdisc_jax.data.hdf5 import Hdf5Reader
 from objdisc_jax.data.hdf5_writer import RecordWriter
 from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import evaluate, loop
+from objdisc_jax.training.prepare import prepare
 from tests.backbones import write_tiny
 from tests.conftest import NUM_IMAGES, SPLITS, small_config
 from tests.training.test_train import changed, metrics
@@ -91,6 +95,58 @@ def test_no_image_is_read_for_stored_fields(config, monkeypatch):
         dataset.read(np.arange(1), ["image"])
 
 
+def test_validation_reads_what_is_scored_alone(config, monkeypatch):
+    features.write(config)
+    read, asked = Hdf5Reader.read, set()
+
+    def spied(self, record, names):
+        asked.update(names)
+        return read(self, record, names)
+
+    prepared = prepare(config)
+    monkeypatch.setattr(Hdf5Reader, "read", spied)
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), prepared.run.state.params)
+    prepared.validation(params | prepared.frozen.params, 0)
+    assert asked == {"segmentation"}
+
+
+def photographs(config, folder):
+    """An experiment on images of a folder, and the files, in the order of their records."""
+    folder.mkdir()
+    for i, image in enumerate(tetrominoes.generate(3, 0, 12)["image"]):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        block = datasets.get("image_folder").default_config()
+        block.update(path=str(folder), num_workers=0, resolution=(24, 24))
+        with block.unlocked():
+            block.features = config.data.features
+        config.data = block
+    reader = loader.load(changed(config, **{"data.features": None}).data, "train").reader
+    return config, [folder / name.decode() for name in reader.names().tolist()]
+
+
+def test_an_image_that_cannot_be_read_is_skipped_with_its_features(config, tmp_path):
+    config, files = photographs(config, tmp_path / "photographs")
+    files[4].write_bytes(b"damaged")
+    with pytest.raises(UserError, match="on_bad_image=skip"):
+        features.write(config)
+    config = changed(config, **{"data.on_bad_image": "skip"})
+    features.write(config)
+    with h5py.File(config.data.features) as file:
+        there = np.isfinite(file["features"][:]).all((1, 2))
+    np.testing.assert_array_equal(np.flatnonzero(~there), [4])
+    loop.train(config, tmp_path / "run")
+
+
+def test_features_of_images_of_other_names_are_refused(config, tmp_path):
+    config, files = photographs(config, tmp_path / "photographs")
+    features.write(config)
+    files[5].rename(files[5].with_name("another.png"))
+    with pytest.raises(UserError, match=r"names: \d+ there, \d+ in the config"):
+        loop.train(config, tmp_path / "run")
+
+
 def test_interrupted_command_goes_on(config, tmp_path, monkeypatch):
     features.write(config)
     config.data.features, whole = str(tmp_path / "again.h5"), config.data.features
@@ -114,7 +170,8 @@ def test_interrupted_command_goes_on(config, tmp_path, monkeypatch):
     ("key", "value", "message"),
     [
         ("model.block", 1, r"block: 2 there, 1 in the config"),
-        ("model.positions", "antialias", r"positions: 'size' there, 'antialias'"),
+        ("model.positions", "size", r"positions: 'antialias' there, 'size'"),
+        ("model.dtype", "bfloat16", r"dtype: 'float32' there, 'bfloat16'"),
         ("model.resolution", (20, 20), r"resolution: \[24, 24\] there, \[20, 20\]"),
         ("model.final_norm", True, r"final_norm: False there, True"),
     ],

@@ -1,6 +1,8 @@
 """Pretrained models: made of a run, found by name, used wherever a run is."""
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -187,6 +189,56 @@ def test_a_run_without_its_scores_and_a_folder_that_exists_are_refused(workdir, 
     finally:
         scores.write_text(content)
     assert not (tmp_path / "new").exists()
+
+
+def test_seeds_differ_in_the_seed_alone(workdir, tmp_path):
+    def publish(*others):
+        publishing.publish(workdir, tmp_path / "new", limits="", data_command="", others=others)
+
+    config = configs.load(workdir)
+    for name, change in {
+        "same": {},
+        "other": {"seed": 5, "optimizer.learning_rate": 1.0},
+        "seed": {"seed": 5, "data.path": "elsewhere.h5"},
+    }.items():
+        (tmp_path / name).mkdir()
+        configs.save(changed(config, **change), tmp_path / name)
+        (tmp_path / name / "eval_test.json").write_bytes((workdir / "eval_test.json").read_bytes())
+    with pytest.raises(UserError, match=r"same is no other seed .*its seed is the same"):
+        publish(tmp_path / "same")
+    with pytest.raises(
+        UserError, match=r"other is no other seed .*optimizer\.learning_rate: 0\.001"
+    ):
+        publish(tmp_path / "other")
+    publish(tmp_path / "seed")
+    assert " seed 5 |" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_folders_of_the_author_are_not_published(workdir, folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    config = configs.load(run)
+    with config.unlocked():
+        config.pretrained = str(folder)
+    configs.save(config, run)
+    publishing.publish(run, tmp_path / "new", limits="", data_command="")
+    assert configs.load(tmp_path / "new").pretrained == folder.name
+    assert (
+        f"begun with the parameters of `{folder.name}`"
+        in (tmp_path / "new" / "README.md").read_text()
+    )
+
+
+def test_scores_of_a_pretrained_model_do_not_replace_those_of_a_run(workdir, folder, tmp_path):
+    config, scores = configs.load(workdir), (workdir / "eval_test.json").read_bytes()
+    with pytest.raises(UserError, match=r"holds a run, whose scores .* would replace"):
+        evaluate.evaluate(folder, config=config, output=workdir)
+    assert (workdir / "eval_test.json").read_bytes() == scores
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tetrominoes.h5").symlink_to(config.data.path)
+    command = [sys.executable, "-m", "objdisc_jax.main", "--mode=eval", f"--pretrained={folder}"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "runs" / "pretrained" / folder.name / "eval_test.json").is_file()
 
 
 @pytest.mark.parametrize("name", pretrained.names())

@@ -20,7 +20,7 @@ from jaxtyping import Int64
 
 from objdisc_jax.data import hdf5_file
 from objdisc_jax.data.declaration import DatasetDeclaration, Field, Reader
-from objdisc_jax.data.errors import DataError
+from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.data.hdf5 import RecordArray
 
 ATTRIBUTE = "computed_with"
@@ -34,8 +34,9 @@ def num_records(reader: Reader) -> int:
 
 def identity(declaration: DatasetDeclaration, reader: Reader) -> dict[str, Any]:
     """Returns what distinguishes a data set's images, as a model is given them, from others."""
-    matte = declaration.read_options.matte
+    matte, names = declaration.read_options.matte, getattr(reader, "names", None)
     return {
+        **({} if names is None else {"names": zlib.crc32(b"\0".join(names().tolist()))}),
         **({"matte": list(matte)} if any(matte) else {}),  # as older files say nothing of black
         "dataset": declaration.name,
         "images": declaration.source("image"),
@@ -170,4 +171,9 @@ class WithFeatures:
         own = [name for name in names if name not in self._names]
         found = self._reader.read(record, own) if own else {}
         stored = {n: self._features.read(n, record) for n in names if n in self._names}
+        if any(np.isnan(values.flat[0]) for values in stored.values()):
+            raise BadImageError(
+                f"The image of record {record} could not be read when {self._features.path} was "
+                f"computed. Restore the image and compute the file anew: {_COMMAND} --overwrite"
+            )
         return {**found, **stored}

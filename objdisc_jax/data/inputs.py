@@ -20,7 +20,7 @@ from objdisc_jax.data.declaration import DatasetDeclaration, scaled_box
 from objdisc_jax.data.errors import DataError
 from objdisc_jax.data.images import NAMES, SUFFIXES, centred_box, read_rgb
 from objdisc_jax.data.walk import walk
-from objdisc_jax.settings import BackboneSettings, Settings
+from objdisc_jax.settings import Settings
 
 _FILES = 8
 """Files that a worker is asked for at a time."""
@@ -155,7 +155,7 @@ class Cropping:
     keep_aspect: bool = False  # models on features see a crop in its own aspect ratio
 
     def __post_init__(self) -> None:
-        if self.keep_aspect and not isinstance(self.settings, BackboneSettings):
+        if self.keep_aspect and self.settings.fitted(1, 1) is None:
             rows, columns = self.settings.resolution
             raise DataError(
                 f"keep_aspect: the model sees every image in {rows} rows and {columns} columns. "
@@ -227,9 +227,8 @@ class Cropping:
 
     def _resolution(self, rows: int, columns: int) -> tuple[int, int]:
         """The resolution at which the model sees a crop."""
-        if self.keep_aspect and isinstance(self.settings, BackboneSettings):
-            return self.settings.fitted(rows, columns)
-        return self.settings.resolution
+        fitted = self.settings.fitted(rows, columns) if self.keep_aspect else None
+        return fitted or self.settings.resolution
 
     def __getitems__(self, files: Sequence[File]) -> list[Input | Skipped]:
         """Reads what can be read of files, as worker processes do."""

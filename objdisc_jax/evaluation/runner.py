@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -49,6 +49,7 @@ class Runner:
         graphdef: the model's static description.
         dataset: the split.
         mesh: the devices.
+        fields: what the model needs of the data set.
         num_images: how many examples of the split are used; None means all.
         expensive_metrics: compute the model's expensive metrics too.
 
@@ -62,6 +63,7 @@ class Runner:
         graphdef: nnx.GraphDef,
         dataset: loader.Dataset,
         mesh: Mesh,
+        fields: Collection[str],
         num_images: int | None = None,
         expensive_metrics: bool = True,
     ):
@@ -78,6 +80,7 @@ class Runner:
                 )
             else:
                 self._evaluators.append(evaluator)
+        self._fields = sorted({*fields, *(name for one in self._evaluators for name in one.fields)})
         self._step = self._make_step(expensive_metrics)
 
     def __call__(self, params: base.Params, step: int) -> Scores:
@@ -85,6 +88,7 @@ class Runner:
         batches = loader.eval_batches(
             self._dataset,
             batch_size=self._batch_size,
+            fields=self._fields,
             num_images=self._num_images,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -103,28 +107,34 @@ class Runner:
                     progress.update(self._batch_size)
         return self._combine(jax.device_get(found))
 
-    def check_metric(self, name: str, params: base.Params) -> None:
-        """Checks that a metric will be among the scores; computes nothing.
+    def best(self, params: base.Params) -> tuple[str, str]:
+        """What makes a checkpoint the best, ("max", "fg_ari") say; computes nothing.
+
+        It is what the config says, or the first of the evaluators that have something to score, or
+        the least loss.
 
         Args:
-            name: of the metric.
             params: all parameters of the model, or their shapes.
 
         Raises:
-            ConfigError: it is none; lists those there are.
+            ConfigError: the config names a metric that there is not; lists those there are.
         """
-        batch = self._dataset.read(np.array([0]))
+        batch = self._dataset.read(np.array([0]), self._fields)
         batch["index"] = batch["index"].astype(np.int32)
         batch = {key: value.repeat(whole_chunks(1, self._mesh), 0) for key, value in batch.items()}
         own, *shapes = jax.eval_shape(self._step, params, batch, jnp.int32(0))[0]
-        known = list(own)
-        for evaluator, values in zip(self._evaluators, shapes, strict=True):
-            known += evaluator.metrics if values else ()
+        pairs = zip(self._evaluators, shapes, strict=True)
+        scoring = [evaluator for evaluator, values in pairs if values]
+        known = [*own, *(name for evaluator in scoring for name in evaluator.metrics)]
+        defaults = [evaluator.best for evaluator in scoring if evaluator.best is not None]
+        best = self._config.checkpoint.best or [*defaults, "min loss"][0]
+        direction, name = best.split()
         if name not in known:
             raise ConfigError(
                 f"checkpoint.best: validations have no metric {name!r}{closest(name, known)}. "
                 f"There are {', '.join(known)}."
             )
+        return direction, name
 
     def _combine(self, batches: list[Any]) -> Scores:
         (own, *values), examples = jax.tree.map(lambda *parts: np.concatenate(parts), *batches)

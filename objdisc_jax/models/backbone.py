@@ -26,7 +26,7 @@ class BackboneModel(Model):
         super().__init__(settings, rngs=rngs)
         self.fields = ("features",) if settings.cached else ("image",)
         self.backbone = VisionTransformer(
-            settings.vit, positions=settings.positions, dtype=jnp.dtype(settings.dtype), rngs=rngs
+            settings.vit, positions=settings.resampling, dtype=jnp.dtype(settings.dtype), rngs=rngs
         )
 
     @property
@@ -42,10 +42,9 @@ class BackboneModel(Model):
     def encoding(self) -> Mapping[str, Any]:
         """What features depend on beside weights and resolution."""
         settings = self.settings
-        return {
-            name: getattr(settings, name)
-            for name in ("backbone", "block", "final_norm", "positions")
-        }
+        names = ("backbone", "block", "final_norm", "dtype")
+        stated = {name: getattr(settings, name) for name in names}
+        return {**stated, "positions": settings.resampling}
 
     def encode_frozen(self, image: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """The features of images, `[b, n, d]`, patches row by row."""

@@ -72,7 +72,7 @@ class Segmenter:
         panel: whether to compute the rows of the panel.
         settings: of the model, in place of the run's: the number of slots, say. Its parameters keep
             their shapes.
-        keep_aspect: images may have any resolution that `BackboneSettings.fitted` returns.
+        keep_aspect: images may have any resolution that `Settings.fitted` returns.
 
     Attributes:
         run: the trained model.

@@ -41,11 +41,11 @@ def find(source: str) -> Path:
     Raises:
         UserError: there is no such model; lists those that come along.
     """
-    if source in names():
-        return _HERE / source
     folder = Path(source).expanduser()
     if (folder / WEIGHTS).is_file():
         return folder
+    if source in names():
+        return _HERE / source
     reason = f"there is no {folder / WEIGHTS}"
     if (folder / CONFIG).is_file():
         reason += f" ({folder} seems to be a run directory: name it with --workdir)"

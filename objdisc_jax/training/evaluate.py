@@ -46,6 +46,11 @@ def evaluate(
     if output is None and pretrained.is_pretrained(workdir):
         raise UserError(f"output: {workdir} is no run directory. Name a folder for the scores.")
     output = workdir if output is None else Path(output)
+    if (output / run_files.CONFIG).exists() and not output.samefile(workdir):
+        raise UserError(
+            f"output: {output} holds a run, whose scores those of {workdir} would replace. Name "
+            "another folder (--workdir)."
+        )
     if config is not None:
         configs.check(config)
     mesh = sharding.data_mesh()
@@ -62,7 +67,8 @@ def evaluate(
     dataset = loader.load(config.data, split)
     dataset.check_fields(trained.model.fields, f"model {config.model.name!r}")
     frozen.check_computed(trained.frozen, trained.model, dataset.fields, config.data.features)
-    scores = Runner(config, trained.graphdef, dataset, mesh)(trained.params, trained.step)
+    runner = Runner(config, trained.graphdef, dataset, mesh, trained.model.fields)
+    scores = runner(trained.params, trained.step)
     if distributed.is_primary():
         draw = visualization.Visualizer(config, trained.graphdef, dataset)
         file = output / run_files.scores(split)

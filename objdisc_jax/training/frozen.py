@@ -130,7 +130,7 @@ def _find(part: str, source: str) -> Path:
         except hub.HubError as error:
             reason += f", and {error}"
     raise ConfigError(
-        f"model: the frozen part {part!r} comes from {source}, but {reason}. Put the file there "
-        f"(from a repository, {HUB_FILE}), or name where it lies, such as "
-        "--config.model.weights=FOLDER/FILE where the setting is so called."
+        f"model: the frozen part {part!r} comes from {source}, but {reason}. Restore the file, or "
+        f"name where it lies (of a repository, {HUB_FILE}): --config.model.weights=FOLDER/FILE "
+        "where the setting is so called, --backbone FOLDER/FILE for predict."
     )

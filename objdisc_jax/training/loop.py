@@ -46,6 +46,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
                 last_step,
             )
             return
+        if is_primary:
+            run_dir.record(workdir, config, prepared.frozen)
         state, seconds = restored_or_initial(prepared, checkpoints)
         first_step = int(state.step)
         writer = writers.create(config, workdir, last_step=first_step, primary=is_primary)

@@ -48,13 +48,11 @@ def prepare(config: ConfigDict) -> Prepared:
     parts = frozen.load(run.model, run.frozen)
     frozen.check_computed(parts, run.model, train_data.fields, config.data.features)
     num_images, expensive_metrics = config.eval.num_images, config.eval.expensive_metrics
-    validation = Runner(config, run.graphdef, val_data, mesh, num_images, expensive_metrics)
-    best = config.checkpoint.best
-    if best is None:
-        best = "max fg_ari" if "segmentation" in val_data.fields else "min loss"
-    direction, metric = best.split()
-    validation.check_metric(metric, run.state.params | run.frozen)
-    return Prepared(config, mesh, run, parts, train_data, val_data, validation, (direction, metric))
+    validation = Runner(
+        config, run.graphdef, val_data, mesh, run.model.fields, num_images, expensive_metrics
+    )
+    best = validation.best(run.state.params | run.frozen)
+    return Prepared(config, mesh, run, parts, train_data, val_data, validation, best)
 
 
 def restored_or_initial(prepared: Prepared, checkpoints: Checkpoints) -> tuple[TrainState, float]:
@@ -81,7 +79,7 @@ def restored_or_initial(prepared: Prepared, checkpoints: Checkpoints) -> tuple[T
 
 def _initial_params(config: ConfigDict) -> base.Params:
     if config.pretrained:
-        folder = pretrained.find(config.pretrained)
+        folder = pretrained.locate(config.pretrained)
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         trained = run_dir.load_trained(folder, sharding, config=config)
         logging.info("Beginning with the parameters of %s, step %d.", folder, trained.step)

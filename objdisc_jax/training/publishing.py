@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from objdisc_jax import config as configs
 from objdisc_jax import models, pretrained, run_files
@@ -18,6 +20,9 @@ from objdisc_jax.files import replacing, write_atomically
 from objdisc_jax.models import base
 from objdisc_jax.training import run_dir, weights
 from objdisc_jax.training.checkpoint import Checkpoints
+
+_PLACES = ("data.path", "data.features", "data.num_workers")
+"""Keys of a config that say nothing of what is computed."""
 
 
 def publish(
@@ -48,7 +53,11 @@ def publish(
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     trained = run_dir.load_trained(workdir, place, which=which)
     evaluated = _evaluated(workdir, trained.step)
-    seeds = {str(configs.load(run).seed): _scores(_evaluated(run)) for run in others}
+    seeds = {}
+    for run in others:
+        other = configs.load(run)
+        _check_alike(trained.config, other, run)
+        seeds[str(other.seed)] = _scores(_evaluated(run, trained.step))
     with contextlib.closing(Checkpoints(workdir, create=False)) as checkpoints:
         seconds = checkpoints.metadata(trained.step)["seconds"]
     made_on = run_files.read_json(file := workdir / run_files.ENVIRONMENT)
@@ -66,9 +75,7 @@ def publish(
         "environment": made_on,
     }
     own, _ = base.partition(trained.params, trained.model)
-    config = trained.config.copy_and_resolve_references()
-    # Where the file lay is nobody's business; here is where the command puts it.
-    config.data.path = datasets.get(config.data.name).default_config().path
+    config = _without_places(trained.config)
     try:
         with replacing(output) as partial:
             partial.mkdir(parents=True)
@@ -77,11 +84,40 @@ def publish(
             if trained.model.frozen:
                 shutil.copy(workdir / run_files.FROZEN, partial / run_files.FROZEN)
             write_atomically(partial / pretrained.SCORES, json.dumps(scores, indent=2) + "\n")
-            write_atomically(partial / pretrained.CARD, _card(output.name, trained, scores, limits))
+            card = _card(output.name, config, scores, limits)
+            write_atomically(partial / pretrained.CARD, card)
     except OSError as error:
         raise UserError(
             f"output: {output} cannot be written ({error.strerror}). Name another folder."
         ) from error
+
+
+def _without_places(config: ConfigDict) -> ConfigDict:
+    """A config without the folders that files lay in, which are nobody's business."""
+    config = config.copy_and_resolve_references()
+    # Where the command puts it.
+    config.data.path = datasets.get(config.data.name).default_config().path
+    for block, key in (
+        (config, "pretrained"),
+        (config.data, "features"),
+        (config.model, "weights"),
+    ):
+        value = block.get(key)
+        if value and (os.path.isabs(value) or os.path.exists(value)):
+            block[key] = Path(value).name
+    return config
+
+
+def _check_alike(config: ConfigDict, other: ConfigDict, run: Path) -> None:
+    """Refuses a run as another seed of a config if it differs in more."""
+    differing = configs.differences(configs.to_dict(config), configs.to_dict(other))
+    changes = {key: change for key, change in differing.items() if key not in (*_PLACES, "seed")}
+    if changes or "seed" not in differing:
+        listing = ", ".join(f"{key}: {change}" for key, change in changes.items())
+        raise UserError(
+            f"--seeds: {run} is no other seed of the run: "
+            f"{listing or 'its seed is the same'}. Leave it out."
+        )
 
 
 def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
@@ -97,7 +133,7 @@ def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
     changes = {
         key: change
         for key, change in found.get("differs_from_training", {}).items()
-        if key.startswith(("model.", "background."))
+        if key.startswith(("model.", "background.", "data.")) and key not in _PLACES
     }
     if changes:
         listing = ", ".join(f"{key}: {change}" for key, change in changes.items())
@@ -117,9 +153,9 @@ def _scores(evaluated: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _card(name: str, trained: run_dir.TrainedModel, scores: Mapping[str, Any], limits: str) -> str:
+def _card(name: str, config: ConfigDict, scores: Mapping[str, Any], limits: str) -> str:
     """The model card, in the form of the Hugging Face Hub."""
-    config, made_on = trained.config, scores["environment"]
+    made_on = scores["environment"]
     declaration = datasets.get(config.data.name).declare(config.data)
     meanings: dict[str, str] = {}
     for evaluator in evaluators.create(config, declaration):
@@ -137,6 +173,7 @@ def _card(name: str, trained: run_dir.TrainedModel, scores: Mapping[str, Any], l
     height, width = config.model.resolution
     minutes = scores["training_seconds"] / 60
     device = f"{made_on['num_devices']} x {made_on['device']}"
+    begun = f", begun with the parameters of `{begun}`" if (begun := config.pretrained) else ""
     return "\n".join(
         [
             "---",
@@ -155,8 +192,8 @@ def _card(name: str, trained: run_dir.TrainedModel, scores: Mapping[str, Any], l
             "## Training",
             "",
             f"{scores['step']:,} steps of {config.batch_size} images, {minutes:.0f} minutes on "
-            f"{device}, seed {scores['seed']}, commit `{made_on['git_commit']}`; `config.json` has "
-            "every setting. Without labels. The data, made by a program and free of rights:",
+            f"{device}, seed {scores['seed']}, commit `{made_on['git_commit']}`{begun}; "
+            "`config.json` has every setting. Without labels. The data:",
             "",
             f"    {scores['data']['command']}",
             "",

@@ -44,8 +44,8 @@ class TrainedModel(NamedTuple):
 def opened(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE) -> Iterator[None]:
     """Makes a run directory, or checks that an existing one holds a run of this config.
 
-    The primary process writes the config and what the run is made on, and keeps other runs out
-    while the context lasts. A run without a checkpoint begins anew.
+    The primary process keeps other runs out while the context lasts. A run without a checkpoint
+    begins anew.
 
     Raises:
         UserError: the directory cannot be made or written, is in use, or holds a run of another
@@ -59,23 +59,39 @@ def opened(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE
         return
     with contextlib.ExitStack() as stack:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(workdir / LOCK_FILE))
-            configs.save(config, workdir)
-            frozen.record(parts, workdir)
-            content = json.dumps(environment(), indent=2) + "\n"
-            write_atomically(workdir / run_files.ENVIRONMENT, content)
+            with _writing(workdir):
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(workdir / LOCK_FILE))
         except InUse as error:
             raise UserError(
                 f"workdir: {workdir} is in use by another run ({error}). Wait until it "
                 "ends, stop it, or name another directory with --workdir."
             ) from error
-        except OSError as error:
-            raise UserError(
-                f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory "
-                "with --workdir."
-            ) from error
         yield
+
+
+def record(workdir: Path, config: ConfigDict, parts: frozen.Frozen = frozen.NONE) -> None:
+    """Writes the config, the frozen parts, and what the run is made on from here.
+
+    Raises:
+        UserError: the directory cannot be written.
+    """
+    with _writing(workdir):
+        configs.save(config, workdir)
+        frozen.record(parts, workdir)
+        content = json.dumps(environment(), indent=2) + "\n"
+        write_atomically(workdir / run_files.ENVIRONMENT, content)
+
+
+@contextlib.contextmanager
+def _writing(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"workdir: {workdir} cannot be written ({error.strerror}). Name another directory "
+            "with --workdir."
+        ) from error
 
 
 def environment() -> dict[str, str | int | None]:

@@ -20,11 +20,12 @@ from tests.training.test_train import changed
 
 
 def score(config, devices=1, num_images=None):
-    graphdef, params = base.split(build_model(config))
+    model = build_model(config)
+    graphdef, params = base.split(model)
     mesh = sharding.data_mesh(jax.devices()[:devices])
     dataset = loader.load(config.data, "val")
     params = sharding.put_replicated(params, mesh)
-    return Runner(config, graphdef, dataset, mesh, num_images)(params, 5)
+    return Runner(config, graphdef, dataset, mesh, model.fields, num_images)(params, 5)
 
 
 @pytest.fixture

@@ -11,8 +11,12 @@ import pytest
 from objdisc_jax.config import experiment
 from objdisc_jax.data import datasets
 from objdisc_jax.data.instances import NUM_ENTITIES, Instances
+from objdisc_jax.errors import UserError
 from objdisc_jax.evaluation import evaluators
 from objdisc_jax.models.base import Batch, Model, Prediction
+from objdisc_jax.training.prepare import prepare
+from tests.backbones import write_tiny
+from tests.conftest import small_config
 
 PUBLISHED = np.load(Path(__file__).parents[1] / "metrics" / "instance_masks.npz")
 TRUE, IGNORE = (np.unpackbits(PUBLISHED[name], axis=-1).astype(bool) for name in ("true", "ignore"))
@@ -54,6 +58,21 @@ def scores(name, classes=(1, 2, 3, 4, 5, 6, 7), masks=None):
     found = evaluator.finish(jax.device_get(values))
     assert set(found) == set(evaluator.metrics)
     return found
+
+
+@pytest.mark.parametrize(("name", "best"), [("instances", "mbo_i"), ("panoptic", "panoptic_mbo")])
+def test_a_score_of_photographs_makes_the_best_checkpoint(tmp_path, name, best):
+    datasets.get("voc").write_example(tmp_path / "voc")
+    config = small_config("dinosaur")
+    config.model.weights = str(write_tiny(tmp_path / "tiny.safetensors"))
+    with config.unlocked():
+        config.data = experiment(model="dinosaur", data="voc").data
+    config.data.update(path=str(tmp_path / "voc"), num_workers=0, resolution=(24, 24))
+    config.update(batch_size=8, evals=(name,))
+    assert prepare(config).best == ("max", best)
+    config.checkpoint.best = "max fg_ari"
+    with pytest.raises(UserError, match=rf"no metric 'fg_ari'.*{best}"):
+        prepare(config)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from objdisc_jax.errors import UserError
 from objdisc_jax.training import loop
 from tests.backbones import write_tiny
 from tests.conftest import small_config, tiny_experiment
-from tests.prediction.running import ALL, labels, run
+from tests.prediction.running import ALL, contents, labels, run
 from tests.training.test_train import changed
 
 
@@ -94,6 +94,17 @@ def test_number_of_slots_may_be_another_than_in_training(spectral, workdir, imag
             output = tmp_path / f"{most}{asked}{run_directory.name}"
             run(run_directory, images, output, "--save", "npz", *more)
             assert len(np.load(output / "a.npz")["masks"]) == (asked or most)
+
+
+def test_few_photographs_are_divided_as_among_many(spectral, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i, scene in enumerate(tetrominoes.generate(5, 0, 40)["image"]):
+        Image.fromarray(scene).save(tmp_path / "in" / f"{i:02}.png")
+    outputs = {size: tmp_path / f"by_{size}" for size in (1, 32)}
+    for size, output in outputs.items():
+        more = ("--save", "npz", "--batch-size", size)
+        run(spectral / "run", tmp_path / "in", output, *more)
+    assert contents(outputs[1]) == contents(outputs[32])
 
 
 def test_photographs_keep_their_aspect_ratio(spectral, scenes_of_many_shapes, tmp_path):

@@ -220,9 +220,17 @@ def test_second_run_in_a_workdir_is_refused(tiny, tmp_path):
     loop.train(changed(tiny, num_train_steps=2), tmp_path)
 
 
+def test_a_run_that_has_ended_keeps_what_it_was_made_on(tiny, tmp_path):
+    loop.train(changed(tiny, num_train_steps=2), tmp_path)
+    kept = {name: tmp_path / name for name in ("environment.json", "config.json")}
+    (tmp_path / "environment.json").write_text("{}")
+    before = {name: file.read_bytes() for name, file in kept.items()}
+    loop.train(changed(tiny, num_train_steps=1), tmp_path)
+    assert {name: file.read_bytes() for name, file in kept.items()} == before
+
+
 def test_commit_of_the_code_is_recorded(tiny, tmp_path):
-    with run_dir.opened(tmp_path, tiny):
-        pass
+    run_dir.record(tmp_path, tiny)
     environment = json.loads((tmp_path / "environment.json").read_text())
     root = Path(run_dir.__file__).parents[2]
     commit = None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from objdisc_jax.data import cache, images
@@ -90,6 +91,17 @@ class CocoReader(InstanceReader):
                 f"The folder {self.declaration.absolute_path} of data set 'coco' has images, but "
                 f"none in {' or '.join(FOLDERS)}. {self.declaration.how_to_fix()}"
             )
+        wanted = zip(FOLDERS, (NUM_TRAINING + NUM_VALIDATION, NUM_TEST), strict=True)
+        for (folder, published), there in zip(wanted, (training, test), strict=True):
+            if 0 < len(there) < published:
+                logging.warning(
+                    "%s holds %d of the %d images of %s, and these alone are used. %s",
+                    self.declaration.absolute_path,
+                    len(there),
+                    published,
+                    folder,
+                    self.declaration.how_to_fix(),
+                )
         share = len(training) * NUM_VALIDATION / (NUM_TRAINING + NUM_VALIDATION)
         val = max(1, round(share)) if len(training) > 1 else 0
         sizes = {"train": len(training) - val, "val": val, "test": len(test)}

@@ -28,10 +28,13 @@ class Evaluator(abc.ABC):
     Attributes:
         fields: what it needs of the data set beside the fields that the model names.
         metrics: the names of its metrics, and what they mean.
+        best: what makes a checkpoint the best where the config doesn't say, "max fg_ari" say; None:
+            nothing of these metrics.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[Mapping[str, str]]
+    best: ClassVar[str | None] = None
 
     def __init__(self, config: ConfigDict, declaration: DatasetDeclaration):
         self.config, self.declaration = config, declaration

@@ -23,6 +23,7 @@ class Instances(Evaluator):
     """
 
     fields = ("segmentation", "ignore", "classes")
+    best = "max mbo_i"
     metrics = MappingProxyType(
         {
             "mbo_i": "mean over objects of the best overlap with a mask",

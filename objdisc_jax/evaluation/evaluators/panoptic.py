@@ -23,6 +23,7 @@ class Panoptic(Evaluator):
     """
 
     fields = ("segmentation", "ignore")
+    best = "max panoptic_mbo"
     metrics = MappingProxyType(
         {
             "panoptic_ari": "adjusted Rand index over all pixels but void ones",

@@ -21,6 +21,7 @@ class Segmentation(Evaluator):
     """
 
     fields = ("segmentation",)
+    best = "max fg_ari"
     metrics = MappingProxyType(
         {
             "fg_ari": "adjusted Rand index over the pixels of true objects",

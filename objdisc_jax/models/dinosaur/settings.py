@@ -50,11 +50,9 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
         return 0.0
 
     def resized(self, resolution: tuple[int, int]) -> "Settings":
-        """As these, the table of positions as it was learned."""
-        kept = self.position_grid
-        if self.decoder == "mlp":
-            kept = kept or self.grid
-        return dataclasses.replace(self, resolution=resolution, position_grid=kept)
+        """As these, the table of positions as it was learned, and every patch decoded."""
+        kept = (self.position_grid or self.grid) if self.decoder == "mlp" else None
+        return dataclasses.replace(self, resolution=resolution, position_grid=kept, patch_stride=1)
 
     def check(self) -> None:
         """Refuses settings out of range, and those that contradict each other."""

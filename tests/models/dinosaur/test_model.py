@@ -58,6 +58,25 @@ def test_as_many_slots_as_there_are_decode_as_all_do():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [
+        ((100, 100), (16, 16)),
+        ((300, 200), (19, 13)),
+        ((200, 300), (13, 19)),
+        ((480, 640), (14, 18)),
+        ((20, 600), (3, 85)),
+        ((1, 5000), (1, 256)),
+    ],
+)
+def test_a_fitted_grid_has_the_aspect_ratio_of_the_image(size, grid):
+    settings = Settings(patch_stride=2)  # 16x16 patches of 14x14 pixels
+    resolution = settings.fitted(*size)
+    assert resolution == (14 * grid[0], 14 * grid[1])
+    resized = settings.resized(resolution)  # allowed whatever the shape
+    assert (resized.grid, resized.position_grid, resized.patch_stride) == (grid, (16, 16), 1)
+
+
 def test_another_resolution_keeps_the_parameters_and_their_meaning():
     small = ModelCase.small("dinosaur").model  # 6x6 patches
     _, params = base.split(small)
