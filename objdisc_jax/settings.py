@@ -176,6 +176,10 @@ VITS = types.MappingProxyType(
 """The backbones by name."""
 
 
+RESAMPLINGS = ("size", "offset", "antialias")
+"""How a backbone's positions may be resampled."""
+
+
 @runtime_checkable
 class TransformerSettings(Protocol):
     """What the decoder asks of a model's settings."""
@@ -227,7 +231,7 @@ class BackboneSettings(Settings):
     # How positions are resampled to other image sizes than the backbone's own: as Hugging Face
     # (size) and as Meta do (offset), both bicubic, or with antialiasing, as timm does and Hugging
     # Face for models with registers. None: as Hugging Face does for this backbone.
-    positions: Literal["size", "offset", "antialias"] | None = None
+    positions: str | None = None
     cached: bool = False  # read features, from the file `data.features`, and no images
     dtype: DType = "float32"  # compute type; parameters, norms and losses are float32
 
@@ -237,7 +241,7 @@ class BackboneSettings(Settings):
         return VITS[self.backbone]
 
     @property
-    def resampling(self) -> Literal["size", "offset", "antialias"]:
+    def resampling(self) -> str:
         """How positions are resampled."""
         return self.positions or ("antialias" if self.vit.registers else "size")
 
@@ -252,9 +256,10 @@ class BackboneSettings(Settings):
         return self.grid[0] * self.grid[1]
 
     def fitted(self, rows: int, columns: int) -> tuple[int, int]:
-        """The resolution most like an image's aspect ratio, of about as many patches, at most as many.
+        """The resolution most like an image's aspect ratio, of about as many patches.
 
-        A difference of the aspect ratio counts as much as twice that of the number of patches.
+        There are at most as many. A difference of the aspect ratio counts as much as twice that of
+        the number of patches.
         """
         most, aspect = self.num_patches, columns / rows
 
@@ -282,6 +287,8 @@ class BackboneSettings(Settings):
                 f"{patch}, such as {near}",
             )
         self.between(1, self.vit.num_blocks, "block")
+        if self.resampling not in RESAMPLINGS:
+            self.refuse("positions", f"allowed are None, {', '.join(RESAMPLINGS)}")
         if self.final_norm and self.block != self.vit.num_blocks:
             self.refuse("final_norm", f"it belongs to the last block, {self.vit.num_blocks}")
 

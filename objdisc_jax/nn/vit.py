@@ -6,7 +6,7 @@ Darcet et al. 2023, arXiv 2309.16588.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,6 @@ from jaxtyping import Array, Float
 
 from objdisc_jax.nn.mlp import linear
 from objdisc_jax.settings import ViT
-
-Positions = Literal["size", "offset", "antialias"]
 
 # Of ImageNet, red, green and blue in [0, 1]: every model of the family saw such images.
 MEAN = (0.485, 0.456, 0.406)
@@ -75,11 +73,9 @@ class VisionTransformer(nnx.Module):
         rngs: source of the initial values.
     """
 
-    def __init__(
-        self, sizes: ViT, *, positions: Positions = "size", dtype: DTypeLike, rngs: nnx.Rngs
-    ):
+    def __init__(self, sizes: ViT, *, positions: str = "size", dtype: DTypeLike, rngs: nnx.Rngs):
         self.sizes = sizes
-        self.resampling: Positions = positions
+        self.resampling = positions
         width = sizes.width
 
         def learned(count: int) -> nnx.Param:
@@ -139,9 +135,7 @@ class VisionTransformer(nnx.Module):
         return x[:, 1 + self.sizes.registers :]
 
 
-def resampled(
-    table: Float[Array, "m d"], grid: tuple[int, int], how: Positions
-) -> Float[Array, "n d"]:
+def resampled(table: Float[Array, "m d"], grid: tuple[int, int], how: str) -> Float[Array, "n d"]:
     """A square table of positions, row by row, brought to another grid by bicubic interpolation.
 
     `size` and `offset` interpolate without antialiasing by PyTorch's kernel (a = -0.75): from the
