@@ -15,6 +15,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from objdisc_jax.cli import exit_on_usage, parse_absl, run
+from objdisc_jax.data.dataset import SKIPPING
 from objdisc_jax.data.errors import BadImageError, DataError
 from objdisc_jax.errors import ConfigError
 
@@ -159,7 +160,7 @@ class _Images:
             return self._reader.read(record, ["image"])["image"], ""
         except BadImageError as error:
             if not self._skip:
-                raise
+                raise BadImageError(f"{error}\n{SKIPPING}") from error
             return None, str(error)
 
 

@@ -21,7 +21,7 @@ Positions = Sequence[int] | Int[np.ndarray, " b"]
 
 # So many images that cannot be read are no accident.
 _MOST_TRIES = 20
-_SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
+SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Dataset:
                     example = self._read_one(record, names)
                 except BadImageError as error:
                     if self.declaration.on_bad_image == "raise":
-                        raise BadImageError(f"{error}\n{_SKIPPING}") from error
+                        raise BadImageError(f"{error}\n{SKIPPING}") from error
                     skipped[record] = str(error)
                     if not replace:
                         break
