@@ -80,7 +80,12 @@ class Runner:
                 )
             else:
                 self._evaluators.append(evaluator)
-        self._fields = sorted({*fields, *(name for one in self._evaluators for name in one.fields)})
+        self._fields = sorted(
+            {*fields}.union(
+                *(one.fields for one in self._evaluators),
+                *({*one.optional} & dataset.fields.keys() for one in self._evaluators),
+            )
+        )
         self._step = self._make_step(expensive_metrics)
 
     def __call__(self, params: base.Params, step: int) -> Scores:

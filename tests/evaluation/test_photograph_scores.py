@@ -83,6 +83,24 @@ def test_scores_are_those_of_the_published_metrics(name):
         assert len(np.unique(found[ours])) > 2
 
 
+@pytest.mark.parametrize("name", ["instances", "panoptic"])
+def test_data_without_void_or_classes_are_scored_too(tmp_path, name):
+    config = experiment(model="slot_attention", data="clevrtex")
+    config.evals = (name,)
+    declaration = datasets.get("clevrtex").declare(config.data)
+    (evaluator,) = evaluators.create(config, declaration)
+    true = np.zeros((1, 8, 8), np.uint8)
+    true[:, 2:6, 1:4], true[:, 1:3, 5:7] = 1, 2
+    masks = np.moveaxis(np.eye(3, dtype=np.float32)[true], -1, 1)
+    prediction = Prediction(None, jnp.asarray(masks), jnp.zeros((1, 3, 1)))
+    model, batch = mock.create_autospec(Model, instance=True), Batch({})
+    fields = {"segmentation": jnp.asarray(true)}
+    found = evaluator.finish(jax.device_get(evaluator.score(model, batch, prediction, fields)))
+    assert set(found) == set(evaluator.metrics) - {"mbo_c"}
+    for values in found.values():
+        np.testing.assert_allclose(values, 1.0, atol=1e-6)
+
+
 def test_objects_of_a_class_are_one():
     apart, together = scores("instances"), scores("instances", classes=(3,) * 7)
     np.testing.assert_array_equal(apart["mbo_c"], apart["mbo_i"])

@@ -27,12 +27,14 @@ class Evaluator(abc.ABC):
 
     Attributes:
         fields: what it needs of the data set beside the fields that the model names.
+        optional: what it uses of the data set where it is there.
         metrics: the names of its metrics, and what they mean.
         best: what makes a checkpoint the best where the config doesn't say, "max fg_ari" say; None:
             nothing of these metrics.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[Mapping[str, str]]
     best: ClassVar[str | None] = None
 

@@ -22,12 +22,13 @@ class Instances(Evaluator):
     Masks are enlarged to the size of the true ones, bilinearly, before the largest is taken.
     """
 
-    fields = ("segmentation", "ignore", "classes")
+    fields = ("segmentation",)
+    optional = ("ignore", "classes")
     best = "max mbo_i"
     metrics = MappingProxyType(
         {
             "mbo_i": "mean over objects of the best overlap with a mask",
-            "mbo_c": "the same with all objects of a class as one",
+            "mbo_c": "the same with all objects of a class as one, where the data has classes",
             "miou_i": "mean IoU of objects and masks, matched one to one",
             "corloc": "share of images with an object that some mask overlaps by more than half",
             "recovery": "share of objects that some mask overlaps by more than half",
@@ -42,23 +43,23 @@ class Instances(Evaluator):
         if prediction.masks is None:
             return {}
         num_true = self.declaration.num_entities
-        true = jnp.where(fields["ignore"] == SCORED, fields["segmentation"], num_true)
+        true = fields["segmentation"].astype(jnp.int32)
+        if "ignore" in fields:
+            true = jnp.where(fields["ignore"] == SCORED, true, num_true)
         table = table_at_true_size(prediction.masks, true, num_true + 1)[:, :num_true]
-        return {
-            "fg_ari_i": metrics.fg_adjusted_rand_index(table),
-            "table": table,
-            "classes": fields["classes"],
-        }
+        classes = {"classes": fields["classes"]} if "classes" in fields else {}
+        return {"fg_ari_i": metrics.fg_adjusted_rand_index(table), "table": table, **classes}
 
     def finish(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds what is matched on the host."""
-        table, classes = values.pop("table"), values.pop("classes")
-        by_class = np.zeros((len(table), int(classes.max(initial=0)) + 1, table.shape[2]), int)
-        np.add.at(by_class, (np.arange(len(table))[:, None], classes), table)
+        table, classes = values.pop("table"), values.pop("classes", None)
+        if classes is not None:
+            by_class = np.zeros((len(table), int(classes.max(initial=0)) + 1, table.shape[2]), int)
+            np.add.at(by_class, (np.arange(len(table))[:, None], classes), table)
+            values["mbo_c"] = metrics.mean_best_overlap(by_class)
         corloc, recovery = metrics.localization(table)
         return values | {
             "mbo_i": metrics.mean_best_overlap(table),
-            "mbo_c": metrics.mean_best_overlap(by_class),
             "miou_i": metrics.mean_iou(table),
             "corloc": corloc,
             "recovery": recovery,

@@ -22,7 +22,8 @@ class Panoptic(Evaluator):
     largest is taken. These scores and those of `instances` never go into one table.
     """
 
-    fields = ("segmentation", "ignore")
+    fields = ("segmentation",)
+    optional = ("ignore",)
     best = "max panoptic_mbo"
     metrics = MappingProxyType(
         {
@@ -40,7 +41,9 @@ class Panoptic(Evaluator):
         if prediction.masks is None:
             return {}
         void = self.declaration.num_entities
-        true = jnp.where(fields["ignore"] == VOID, void, fields["segmentation"])
+        true = fields["segmentation"].astype(jnp.int32)
+        if "ignore" in fields:
+            true = jnp.where(fields["ignore"] == VOID, void, true)
         table = table_at_true_size(prediction.masks, true, void + 1)
         return {
             "panoptic_ari": metrics.adjusted_rand_index(table[:, :void]),
