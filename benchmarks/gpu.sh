@@ -33,7 +33,7 @@ minutes=${MINUTES:-6}
 device=${DEVICE:-cuda}
 sizes=(--device "$device" ${BATCH:+--batch-size "$BATCH"} --rounds "${ROUNDS:-5}" --steps "${STEPS:-20}")
 models="slot_attention slate gnm iodine"
-configs="sa_clevr6 sa_clevr6_cpu sa_clevr10 sa_clevrtex sa_tetrominoes sa_multi_dsprites sa_multi_dsprites_cpu sa_shapes3d
+configs="sa_clevr6 sa_clevr6_cpu sa_clevr10 sa_clevrtex sa_tetrominoes sa_multi_dsprites sa_shapes3d
     slate_clevr6 slate_shapes3d gnm_clevr6 gnm_clevrtex6 iodine_clevr6 iodine_multi_dsprites"
 images=${IMAGES:-50000}
 parts=${*:-tests scenes $(printf 'train_%s ' $configs) $(printf 'speed_%s ' $models) $(printf 'scaling_%s ' $models) bars}
@@ -110,7 +110,7 @@ for part in $parts; do
             data=data/tetrominoes.h5
             make=(generate_tetrominoes.py)
             ;;
-        *_multi_dsprites | *_multi_dsprites_cpu)
+        *_multi_dsprites)
             data=data/multi_dsprites-$images.h5
             make=(generate_multi_dsprites.py --num-images "$images")
             ;;
