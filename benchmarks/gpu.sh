@@ -6,10 +6,10 @@
 #
 # Parts: tests, scenes, train_CONFIG for every config of published size whose data is generated
 # here, speed_MODEL and scaling_MODEL for every model but DINOSAUR, bars; without names, all of them.
-# Each takes MINUTES and three more at most. What a part has not done when its time is up, another call does: rows that the
-# CSV files have are not measured again, rendering goes on where it was, and training from its last
-# checkpoint. Results go to $RESULTS, with hardware and versions, data to data/. The bars alone, and
-# training alone:
+# Each takes MINUTES and three more at most. What a part has not done when its time is up, another
+# call does: rows that the CSV files have are not measured again, rendering goes on where it was, and
+# training from its last checkpoint. Results go to $RESULTS, with hardware and versions, data to
+# data/. The bars alone, and training alone:
 #
 #   bash benchmarks/gpu.sh speed_slot_attention speed_gnm scenes train_sa_clevr6 bars
 #   bash benchmarks/gpu.sh train_sa_clevr6 train_slate_clevr6

@@ -5,8 +5,8 @@
     objdisc eval --config configs/dinosaur_coco.py
 
 Features of 123,287 images take 37 GB before compression; the published runs mirror half of the
-images, these none.
-Without the first command: `--config.model.cached=False --config.data.features=None` in a copy.
+images, these none. Without the first command: `--config.model.cached=False
+--config.data.features=None` in a copy.
 """
 
 from objdisc_jax.config import experiment
