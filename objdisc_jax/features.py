@@ -15,8 +15,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from objdisc_jax.cli import exit_on_usage, parse_absl, run
-from objdisc_jax.data.dataset import SKIPPING
-from objdisc_jax.data.errors import BadImageError, DataError
+from objdisc_jax.data.errors import SKIPPING, BadImageError, DataError
 from objdisc_jax.errors import ConfigError
 
 DTYPE = "float16"

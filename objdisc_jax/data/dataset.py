@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from objdisc_jax.data import datasets, features
 from objdisc_jax.data.declaration import DatasetDeclaration, Field, Reader
-from objdisc_jax.data.errors import BadImageError, DataError
+from objdisc_jax.data.errors import SKIPPING, BadImageError, DataError
 from objdisc_jax.data.sampler import PADDING
 from objdisc_jax.names import closest
 
@@ -21,7 +21,6 @@ Positions = Sequence[int] | Int[np.ndarray, " b"]
 
 # So many images that cannot be read are no accident.
 _MOST_TRIES = 20
-SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

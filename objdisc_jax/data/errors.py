@@ -2,6 +2,9 @@
 
 from objdisc_jax.errors import UserError
 
+SKIPPING = "To go on without such images: --config.data.on_bad_image=skip"
+"""What helps where a `BadImageError` ends what it need not end."""
+
 
 class DataError(UserError):
     """Data is missing, damaged or not as declared, or a request for it cannot be met."""
