@@ -68,7 +68,7 @@ def write(config: ConfigDict, *, overwrite: bool = False) -> None:
     declaration, reader = dataset.declaration, dataset.reader
     model_run = run_dir.abstract(config)
     model = model_run.model
-    parts = frozen.load(model, model_run.frozen)
+    parts = frozen.load(model, model_run.frozen, loss=False)
     mesh = sharding.data_mesh()
     block = whole_chunks(BLOCK, mesh)
 

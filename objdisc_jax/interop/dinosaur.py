@@ -115,7 +115,7 @@ class DINOSAUR(TorchModel):
     """Slots of features, and a decoder trained on features.
 
     Where other models take images it takes `features` `[b, n, f]` of a frozen ViT, patches row by
-    row: those of the block that `settings.block` names.
+    row: those of the block that `settings.block` names. The loss knows no teacher.
     """
 
     input_range = (0.0, 1.0)

@@ -35,8 +35,9 @@ class BackboneModel(Model):
         return {"backbone": self.settings.weights or self.settings.vit.repository}
 
     def load_frozen(self, part: str, file: Path) -> dict[str, Any]:
-        """The backbone of a safetensors file in Hugging Face's layout."""
-        return from_hugging_face(super().load_frozen(part, file))
+        """The backbone of a safetensors file in Hugging Face's layout; other parts as they are."""
+        found = super().load_frozen(part, file)
+        return from_hugging_face(found) if part == "backbone" else found
 
     @property
     def encoding(self) -> Mapping[str, Any]:

@@ -78,11 +78,14 @@ class Model(nnx.Module, abc.ABC):
     Attributes:
         input_range: what black and white are to the model; the trainer scales images to it.
         fields: what the model needs of the data set, "image" being one such field.
+        loss_only: frozen parts that nothing but the loss uses, such as a teacher; prediction,
+            export and stored fields do without them.
         settings: what it was built from.
     """
 
     input_range: ClassVar[tuple[float, float]]
     fields: tuple[str, ...] = ("image",)
+    loss_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         del rngs  # of the subclass

@@ -55,7 +55,7 @@ def evaluate(
         configs.check(config)
     mesh = sharding.data_mesh()
     trained = run_dir.load_trained(
-        workdir, sharding.replicated(mesh), which=str(step), config=config
+        workdir, sharding.replicated(mesh), which=str(step), config=config, loss=True
     )
     changes: dict[str, str] = {}
     if config is not None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from objdisc_jax import hub, run_files
 from objdisc_jax.data.declaration import Field
 from objdisc_jax.data.features import refuse_others
@@ -28,18 +31,23 @@ class Frozen(NamedTuple):
 NONE = Frozen({}, {})
 
 
-def load(model: base.Model, like: base.Params) -> Frozen:
+def load(model: base.Model, like: base.Params, *, loss: bool = True) -> Frozen:
     """Reads the frozen parts of a model from the files that it names.
 
     Args:
         model: the model, whose own parameters are not looked at.
         like: the parts' shapes.
+        loss: whether the loss will be computed; without, `model.loss_only` parts are not read, but
+            zeros.
 
     Raises:
         ConfigError: a file is missing, cannot be read, or holds other parameters.
     """
     params, sources = {}, {}
     for part, source in model.frozen.items():
+        if part in model.loss_only and not loss:
+            params[part] = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like[part])
+            continue
         file = _find(part, source)
         try:
             found = model.load_frozen(part, file)
@@ -113,7 +121,11 @@ def check_computed(
 
 def computed_with(model: base.Model, parts: Frozen) -> dict[str, Any]:
     """What the fields of `model.encode_frozen` depend on beside the images, JSON."""
-    files = {f"SHA-256 of {part}": found["sha256"] for part, found in parts.sources.items()}
+    files = {
+        f"SHA-256 of {part}": found["sha256"]
+        for part, found in parts.sources.items()
+        if part not in model.loss_only
+    }
     return {**model.encoding, "resolution": list(model.resolution), **files}
 
 

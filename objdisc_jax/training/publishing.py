@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,13 +75,17 @@ def publish(
     }
     own, _ = base.partition(trained.params, trained.model)
     config = _without_places(trained.config)
+    frozen = {
+        part: {**found, "source": _without_place(found["source"])}
+        for part, found in trained.frozen.sources.items()
+    }
     try:
         with replacing(output) as partial:
             partial.mkdir(parents=True)
             weights.write(partial / pretrained.WEIGHTS, own, trained.step)
             configs.save(config, partial)
-            if trained.model.frozen:
-                shutil.copy(workdir / run_files.FROZEN, partial / run_files.FROZEN)
+            if frozen:
+                write_atomically(partial / run_files.FROZEN, json.dumps(frozen, indent=2) + "\n")
             write_atomically(partial / pretrained.SCORES, json.dumps(scores, indent=2) + "\n")
             card = _card(output.name, config, scores, limits)
             write_atomically(partial / pretrained.CARD, card)
@@ -101,11 +104,16 @@ def _without_places(config: ConfigDict) -> ConfigDict:
         (config, "pretrained"),
         (config.data, "features"),
         (config.model, "weights"),
+        (config.model, "teacher"),
     ):
-        value = block.get(key)
-        if value and (os.path.isabs(value) or os.path.exists(value)):
-            block[key] = Path(value).name
+        if block.get(key):
+            block[key] = _without_place(block[key])
     return config
+
+
+def _without_place(source: str) -> str:
+    """The name of a file or folder; anything else, such as a repository of the Hub, as it is."""
+    return Path(source).name if os.path.isabs(source) or os.path.exists(source) else source
 
 
 def _check_alike(config: ConfigDict, other: ConfigDict, run: Path) -> None:

@@ -153,7 +153,12 @@ def abstract(config: ConfigDict) -> Abstract:
 
 
 def load_trained(
-    workdir: Path, sharding: Sharding, *, which: str = "latest", config: ConfigDict | None = None
+    workdir: Path,
+    sharding: Sharding,
+    *,
+    which: str = "latest",
+    config: ConfigDict | None = None,
+    loss: bool = False,
 ) -> TrainedModel:
     """Reads a trained model.
 
@@ -164,6 +169,7 @@ def load_trained(
         config: build the model from this config instead of the run's own; its parameters must
             have the shapes of the trained ones, but everything else may differ (the number of
             slots, say).
+        loss: whether the model's loss will be computed (`frozen.load`).
 
     Raises:
         UserError: the directory holds no run or no such checkpoint, the checkpoint is damaged, the
@@ -177,7 +183,7 @@ def load_trained(
     if config is not None:
         wanted = abstract(config)
         _check_shapes(run.state.params, wanted.state.params, workdir)
-    parts = frozen.load(wanted.model, wanted.frozen)
+    parts = frozen.load(wanted.model, wanted.frozen, loss=loss)
     frozen.check(parts, workdir)
     params = trained | jax.device_put(parts.params, sharding)
     return TrainedModel(config or saved, wanted.model, wanted.graphdef, params, step, parts)

@@ -1,11 +1,15 @@
 """DINOSAUR: Slot Attention on the features of a frozen ViT, which the slots reconstruct.
 
 Seitzer et al. 2022, arXiv 2209.14860; the transformer decoder and its orders are those of SPOT,
-Kakogeorgiou et al. 2023, arXiv 2312.00648.
+Kakogeorgiou et al. 2023, arXiv 2312.00648, as is the teacher.
 """
+
+import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 from einops import rearrange
 from flax import nnx
 from jax import lax
@@ -23,22 +27,31 @@ from objdisc_jax.nn.slot_attention import SlotAttention
 class DINOSAUR(BackboneModel):
     """Slots of features, and a decoder trained on features."""
 
+    loss_only = ("teacher",)
     settings: Settings
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         super().__init__(settings, rngs=rngs)
-        self.slot_attention = SlotAttention(
-            settings.d_model,
-            settings,
-            input_mlp=settings.input_mlp,
-            normalized_state=settings.normalized_state,
-            rngs=rngs,
-        )
-        decoder = MLPDecoder if settings.decoder == "mlp" else AutoregressiveDecoder
-        self.decoder = decoder(settings, rngs=rngs)
+        self.slot_attention, self.decoder = _trained_parts(settings, rngs)
+        self.teacher = Teacher(settings, rngs=rngs) if settings.teacher else None
+
+    @property
+    def frozen(self) -> Mapping[str, str]:
+        """The backbone, and the teacher if there is one."""
+        teacher = self.settings.teacher
+        return {**super().frozen, "teacher": teacher} if teacher else super().frozen
 
     def noise(self, key: Array, batch_size: int) -> Noise:
-        """Standard normals of the initial slots; which patches, or which order, is decoded."""
+        """Standard normals of the initial slots; which patches, or which order, is decoded.
+
+        The teacher's are others.
+        """
+        noise = self._own_noise(key, batch_size)
+        if self.teacher is not None:
+            noise |= self.teacher.noise(jax.random.fold_in(key, 2), batch_size)
+        return noise
+
+    def _own_noise(self, key: Array, batch_size: int) -> Noise:
         slots_key, decoder_key = jax.random.split(key)
         noise, stride = self.slot_attention.noise(slots_key, batch_size), self.settings.patch_stride
         if isinstance(self.decoder, AutoregressiveDecoder):
@@ -51,7 +64,7 @@ class DINOSAUR(BackboneModel):
     def loss(
         self, batch: Batch, noise: Noise, *, step: Step, dropout_key: Array | None = None
     ) -> Loss:
-        """Mean squared error over patches and channels, plus the distillation if it is on."""
+        """Mean squared error over patches and channels, plus the terms of attention that are on."""
         del dropout_key  # no dropout in this model
         settings = self.settings
         features = self.features(batch)
@@ -78,6 +91,10 @@ class DINOSAUR(BackboneModel):
                 end_step=end,
             )
             loss = loss + weight * scalars["distillation"]
+        if self.teacher is not None:
+            segments = self.teacher(features, noise)
+            scalars["teacher"] = cross_entropy(attn, matched(attn, segments))
+            loss = loss + settings.teacher_weight * scalars["teacher"]
         return loss, scalars
 
     def predict(self, batch: Batch, noise: Noise, *, step: Step) -> Prediction:
@@ -132,6 +149,46 @@ class DINOSAUR(BackboneModel):
         return rearrange(patches, "b r c -> b (r c)")
 
 
+class Teacher(nnx.Module):
+    """A trained first stage, whose decoder divides the patches for a second one to learn."""
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        first_stage = dataclasses.replace(settings, gradient="unrolled", teacher=None)
+        self.slot_attention, self.decoder = _trained_parts(first_stage, rngs)
+
+    def noise(self, key: Array, batch_size: int) -> Noise:
+        """Standard normals of its initial slots, and the order of its transformer."""
+        slots_key, order_key = jax.random.split(key)
+        noise = {"teacher_slots": self.slot_attention.noise(slots_key, batch_size)["slots"]}
+        if isinstance(self.decoder, AutoregressiveDecoder):
+            num_orders = self.decoder.num_orders
+            noise["teacher_order"] = jax.random.randint(order_key, (batch_size,), 0, num_orders)
+        return noise
+
+    def __call__(self, features: Float[Array, "b n f"], noise: Noise) -> Int[Array, "b n"]:
+        """The slot whose mask is largest, of every patch."""
+        slots, attn = self.slot_attention(features, noise["teacher_slots"])
+        if isinstance(self.decoder, MLPDecoder):
+            _, masks = self.decoder(slots, attn)
+        else:
+            masks = self.decoder.masks(slots, features, noise["teacher_order"])
+        return jnp.argmax(masks, axis=1)
+
+
+def _trained_parts(
+    settings: Settings, rngs: nnx.Rngs
+) -> tuple[SlotAttention, MLPDecoder | AutoregressiveDecoder]:
+    slot_attention = SlotAttention(
+        settings.d_model,
+        settings,
+        input_mlp=settings.input_mlp,
+        normalized_state=settings.normalized_state,
+        rngs=rngs,
+    )
+    decoder = MLPDecoder if settings.decoder == "mlp" else AutoregressiveDecoder
+    return slot_attention, decoder(settings, rngs=rngs)
+
+
 def standardised(features: Float[Array, "b n f"]) -> Float[Array, "b n f"]:
     """Features with mean 0 and variance 1 over the channels of every patch."""
     mean = jnp.mean(features, axis=-1, keepdims=True)
@@ -147,3 +204,26 @@ def distillation(first: Float[Array, "b n k"], last: Float[Array, "b n k"]) -> F
     """
     log_first = jax.nn.log_softmax(first, axis=-1)
     return -jnp.mean(jnp.sum(lax.stop_gradient(last) * log_first, axis=-1), axis=-1)
+
+
+def matched(attn: Float[Array, "b n k"], segments: Int[Array, "b n"]) -> Int[Array, "b n"]:
+    """The slot that stands for the segment of each patch (SPOT).
+
+    Every segment has a slot of its own, so that the IoU of segments and slots, to which patches
+    belong that attend most to them, is largest in sum.
+    """
+    num_slots = attn.shape[-1]
+    own = jax.nn.one_hot(jnp.argmax(attn, axis=-1), num_slots)
+    segment = jax.nn.one_hot(segments, num_slots)
+    shared = jnp.einsum("bnk,bnt->bkt", own, segment)
+    either = jnp.sum(own, axis=1)[:, :, None] + jnp.sum(segment, axis=1)[:, None] - shared
+    iou = shared / jnp.maximum(either, 1.0)
+    slots, of = jax.vmap(optax.assignment.hungarian_algorithm)(-iou)
+    slots = jnp.take_along_axis(slots, jnp.argsort(of, axis=1), axis=1)
+    return jnp.take_along_axis(slots, segments, axis=1)
+
+
+def cross_entropy(attn: Float[Array, "b n k"], slots: Int[Array, "b n"]) -> Float[Array, "b"]:
+    """Of the attention, the class of each patch being a slot; mean over patches."""
+    given = jnp.take_along_axis(attn, slots[..., None], axis=-1)[..., 0]
+    return -jnp.mean(jnp.log(jnp.maximum(given, jnp.finfo(attn.dtype).tiny)), axis=-1)

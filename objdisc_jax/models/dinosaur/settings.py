@@ -38,6 +38,10 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
     # Final weight of the loss that draws the first iteration's attention towards the last's (DIAS).
     distillation_weight: float = 0.0
     distillation_ramp: tuple[int, int] = (0, 500_000)  # steps between which it rises from 0
+    # Weights of a trained model with these settings but gradient 'unrolled', a safetensors file or
+    # a repository: the attention learns its masks (SPOT's second stage).
+    teacher: str | None = None
+    teacher_weight: float = 0.005  # of that loss
 
     @property
     def d_model(self) -> int:
@@ -78,6 +82,8 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
             self.refuse("orders", "it must be 'rows' unless model.decoder is 'transformer'")
         if self.average_orders and self.orders == "rows":
             self.refuse("average_orders", "it needs model.orders 'random'")
+        if self.teacher and self.teacher_weight <= 0.0:
+            self.refuse("teacher_weight", "it must be above 0 for model.teacher to teach")
         if self.distillation_weight and self.gradient != "unrolled":
             self.refuse(
                 "distillation_weight",

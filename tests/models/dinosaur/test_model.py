@@ -6,12 +6,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
-from objdisc_jax.models.dinosaur.model import distillation
+from objdisc_jax.models.dinosaur.model import cross_entropy, distillation, matched
 from objdisc_jax.models.dinosaur.orders import patch_orders
 from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.testing.models import MODEL_CHECKS, ModelCase
@@ -23,11 +25,14 @@ VARIANTS = [
     {"gradient": "bo_qsa", "masks": "attention", "final_norm": True, "positions": "antialias"},
     {**TRANSFORMER, "average_orders": True},
     {"decoder": "transformer", "rematerialize": True},
+    {**TRANSFORMER, "gradient": "bo_qsa", "teacher": "first_stage"},
+    {"patch_stride": 2, "teacher": "first_stage"},
 ]
+NAMES = ["mlp", "queries", "orders", "rows", "taught", "taught_mlp"]
 
 
 @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("variant", range(len(VARIANTS)), ids=["mlp", "queries", "orders", "rows"])
+@pytest.mark.parametrize("variant", range(len(VARIANTS)), ids=NAMES)
 def test_variant_keeps_the_contract(variant, check):
     check(variant_case(variant))
 
@@ -162,6 +167,50 @@ def test_distillation_grows_over_its_steps():
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
+def test_slots_are_matched_with_segments_by_iou():
+    rng = np.random.default_rng(0)
+    attn = rng.dirichlet(np.ones(5), (20, 36)).astype(np.float32)
+    segments = rng.integers(0, [[5]] * 19 + [[3]], (20, 36))  # of the last image two are empty
+    found = np.asarray(matched(jnp.asarray(attn), jnp.asarray(segments)))
+    for slots, given, segment in zip(found, attn.argmax(-1), segments, strict=True):
+        own, segment_is = (np.eye(5)[labels] for labels in (given, segment))
+        shared = own.T @ segment_is
+        iou = shared / np.maximum(own.sum(0)[:, None] + segment_is.sum(0) - shared, 1)
+        slot_of = {t: k for t, k in zip(segment.tolist(), slots.tolist(), strict=True)}
+        assert (
+            len(set(slot_of.values())) == len(slot_of) == len(set(zip(segment, slots, strict=True)))
+        )
+        best = iou[linear_sum_assignment(-iou)].sum()
+        np.testing.assert_allclose(sum(iou[k, t] for t, k in slot_of.items()), best, rtol=1e-6)
+
+
+def test_attention_learns_the_slots_of_patches():
+    logits = jax.random.normal(jax.random.key(0), (2, 6, 3))
+    slots = jax.random.randint(jax.random.key(1), (2, 6), 0, 3)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, slots).mean(1)
+    np.testing.assert_allclose(cross_entropy(jax.nn.softmax(logits), slots), expected, rtol=1e-6)
+    # What the attention rules out is no infinity.
+    assert np.isfinite(
+        cross_entropy(jnp.zeros((1, 1, 2)).at[..., 0].set(1.0), jnp.ones((1, 1), int))
+    )
+
+
+def test_teacher_has_a_share_in_the_loss_and_no_gradient():
+    model, batch, noise = features_case(teacher="first_stage", teacher_weight=2.0)
+    graphdef, params = base.split(model)
+
+    def loss(params):
+        return base.merge(graphdef, params).loss(batch, noise, step=STEP)
+
+    total, scalars = loss(params)
+    np.testing.assert_allclose(total, scalars["recon_loss"] + 2.0 * scalars["teacher"], rtol=1e-6)
+    grads = jax.grad(lambda params: loss(params)[0].sum())(params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads["teacher"]))
+    trained, frozen = base.partition(params, model)
+    assert "teacher" in frozen
+    assert "teacher" not in trained
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -176,6 +225,7 @@ def test_distillation_grows_over_its_steps():
         ({"orders": "random"}, r"model\.orders: .* unless model\.decoder"),
         ({**TRANSFORMER, "orders": "rows", "average_orders": True}, r"model\.average_orders: "),
         ({"gradient": "bo_qsa", "distillation_weight": 1.0}, r"unless model\.gradient is 'unroll"),
+        ({"teacher": "a", "teacher_weight": 0.0}, r"model\.teacher_weight: .* above 0"),
         ({"decoder_hidden": ()}, r"model\.decoder_hidden: .* at least one layer"),
         ({"patch_stride": 7}, r"model\.patch_stride: got 7; it lies between 1 and 6"),
     ],

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objdisc_jax.interop.layouts import DENSE, SAME
+from objdisc_jax.interop.layouts import DENSE, SAME, Layout
 from objdisc_jax.interop.mapping import array_to_jax
 from objdisc_jax.models import base
 from objdisc_jax.models.base import Batch
+from objdisc_jax.models.dinosaur.model import cross_entropy, matched
 from objdisc_jax.models.dinosaur.orders import patch_orders
 from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.testing.models import ModelCase
@@ -62,6 +63,7 @@ OURS = r"decoder.transformer.blocks.\1."
 SPOT = (
     (r"bos_tokens", "decoder.bos"),
     (r"slot_attn\.(slot_mu|slot_log_sigma)", r"slot_attention.\1"),
+    (r"slot_attn\.slots_init\.weight", "slot_attention.slots_init"),
     (r"slot_attn\.layer_norm", "slot_attention.input_layer_norm"),
     (r"slot_attn\.mlp\.0", "slot_attention.input_mlp.layers.0"),
     (r"slot_attn\.mlp\.2", "slot_attention.input_mlp.layers.1"),
@@ -100,8 +102,23 @@ def rules(golden, group, table):
     for key, shape in json.loads(str(golden["config"]))["keys"][group]:
         path, layout = place(key, shape, table)
         names = tuple(int(name) if name.isdigit() else name for name in path.split("."))
-        found.append((key, names, partial(array_to_jax, layout=layout)))
+        change = partial(array_to_jax, layout=layout)
+        if path == "slot_attention.slots_init":
+            change = partial(queries_to_jax, layout=Queries())
+        found.append((key, names, change))
     return found
+
+
+class Queries(Layout):
+    """[1, k, d] to [k, d]."""
+
+    def torch_shape(self, shape):
+        return shape[1:]
+
+
+def queries_to_jax(tensor, layout):
+    del layout
+    return tensor[None]
 
 
 @pytest.fixture(scope="module")
@@ -208,16 +225,18 @@ def test_mlp_decoder_equals_the_published(golden, gain_name, gain, group, of, ta
     assert (found["masks"] == 0).any() == (top_k is not None)
 
 
+SPOTS = {
+    "input_mlp": (48, 48),
+    "decoder": "transformer",
+    "num_heads": 4,
+    "num_decoder_blocks": 2,
+    "orders": "random",
+}
+
+
 @pytest.mark.parametrize(("gain_name", "gain"), CASES)
 def test_transformer_decoder_equals_spots_in_every_order(golden, gain_name, gain):
-    settings = {
-        "input_mlp": (48, 48),
-        "decoder": "transformer",
-        "num_heads": 4,
-        "num_decoder_blocks": 2,
-        "orders": "random",
-    }
-    graphdef, params, frozen, places = build(golden, "spot", SPOT, gain, **settings)
+    graphdef, params, frozen, places = build(golden, "spot", SPOT, gain, **SPOTS)
     features, noise = make_features(golden)
     for order in range(9):
         given = {"slots": noise, "order": jnp.full(len(features), order)}
@@ -229,9 +248,41 @@ def test_transformer_decoder_equals_spots_in_every_order(golden, gain_name, gain
             check(golden, prefix, found, gain)
         if order in (0, 8):
             check_gradients(golden, prefix, grads, places, gain)
-    average = build(golden, "spot", SPOT, gain, average_orders=True, **settings)[0]
+    average = build(golden, "spot", SPOT, gain, average_orders=True, **SPOTS)[0]
     found, _, _ = compute(average, params, frozen, features, given)
     check(golden, f"{gain_name}spot/all", found, gain)
+
+
+@pytest.mark.parametrize(("gain_name", "gain"), CASES)
+def test_second_stage_learns_the_firsts_masks_as_spots_does(golden, gain_name, gain):
+    prefix = f"{gain_name}spot_student"
+    first = build(golden, "spot", SPOT, gain, **SPOTS)[1]
+    graphdef, params, frozen, places = build(
+        golden, "spot_student", SPOT, gain, gradient="bo_qsa", teacher="first_stage", **SPOTS
+    )
+    assert jax.tree.structure(frozen["teacher"]) == jax.tree.structure(first)
+    frozen |= {"teacher": first}
+    features, normals = make_features(golden)
+    order = jnp.zeros(len(features), int)
+    noise = {"order": order, "teacher_slots": normals, "teacher_order": order}
+    found, loss, grads = compute(graphdef, params, frozen, features, noise)
+
+    model = base.merge(graphdef, params | frozen)
+    np.testing.assert_array_equal(
+        model.teacher(features, noise), golden[f"{prefix}/teacher_labels"]
+    )
+    _, scalars = model.loss(Batch({"features": features}), noise, step=STEP)
+    np.testing.assert_allclose(scalars["recon_loss"].mean(), golden[f"{prefix}/loss"], rtol=1e-5)
+    check(golden, prefix, found, gain, ("slots", "attn"))
+    # Where two assignments are equally good, SPOT's is taken.
+    match, segments = (golden[f"{prefix}/{name}"] for name in ("match", "teacher_labels"))
+    slots = jnp.take_along_axis(jnp.asarray(match, int), jnp.asarray(segments, int), axis=1)
+    attn = jnp.asarray(found["attn"]).mT
+    np.testing.assert_allclose(cross_entropy(attn, slots).mean(), golden[f"{prefix}/ce"], rtol=1e-5)
+    if gain == 1.0:  # none are, but for segments without patches
+        np.testing.assert_array_equal(matched(attn, jnp.asarray(segments, int)), slots)
+        np.testing.assert_allclose(loss, golden[f"{prefix}/total"], rtol=1e-5)
+        check_gradients(golden, prefix, grads, places, gain)
 
 
 def test_orders_are_spots(golden):

@@ -1,0 +1,84 @@
+"""SPOT's second stage: a trained model teaches another, and is not needed afterwards."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import objdisc_jax
+from objdisc_jax import features
+from objdisc_jax.errors import ConfigError, UserError
+from objdisc_jax.training import evaluate, loop, publishing, run_dir
+from tests.backbones import write_tiny
+from tests.conftest import small_config
+from tests.training.test_train import changed, metrics, parameters
+
+
+@pytest.fixture
+def config(tmp_path, tetrominoes_file):
+    """Of the first stage, on stored features."""
+    config = small_config("dinosaur")
+    config.data.update(path=str(tetrominoes_file), num_workers=0)
+    config.data.features = str(tmp_path / "features.h5")
+    config.model.update(weights=str(write_tiny(tmp_path / "tiny.safetensors")), cached=True)
+    config.model.update(decoder="transformer", orders="random")
+    config.update(batch_size=8, num_train_steps=2, log_every=1)
+    config.schedule.update(name="constant", warmup_steps=0.0)
+    features.write(config)
+    return config
+
+
+def test_a_published_first_stage_teaches_a_second(config, tmp_path):
+    loop.train(config, tmp_path / "first")
+    evaluate.evaluate(tmp_path / "first", split="test")
+    publishing.publish(tmp_path / "first", tmp_path / "model", limits="-", data_command="-")
+    weights = tmp_path / "model" / "model.safetensors"
+    second = changed(config, **{"model.teacher": str(weights), "model.gradient": "bo_qsa"})
+    second.model.teacher_weight = 0.5
+    loop.train(second, tmp_path / "second")  # the features know nothing of a teacher
+
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    taught = run_dir.load_trained(tmp_path / "second", place, loss=True).params["teacher"]
+    teacher = parameters(tmp_path / "first")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        jax.device_get(taught),
+        {part: teacher[part] for part in ("slot_attention", "decoder")},
+    )
+    first = metrics(tmp_path / "second")[0]
+    assert first["train/loss"] == pytest.approx(
+        first["train/recon_loss"] + 0.5 * first["train/teacher"], rel=1e-5
+    )
+    assert set(json.loads((tmp_path / "second" / "frozen.json").read_text())) == {
+        "backbone",
+        "teacher",
+    }
+    scores = evaluate.evaluate(tmp_path / "second", split="test")
+    assert scores.means["teacher"] > 0
+
+    # What is predicted needs none; what is scored has a loss.
+    publishing.publish(tmp_path / "second", tmp_path / "pupil", limits="-", data_command="-")
+    recorded = json.loads((tmp_path / "pupil" / "frozen.json").read_text())
+    assert {part: found["source"] for part, found in recorded.items()} == {
+        "backbone": "tiny.safetensors"
+    }
+    weights.unlink()
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    labels = [
+        objdisc_jax.load(tmp_path / name, weights=config.model.weights).segment(image).segmentation
+        for name in ("second", "pupil")
+    ]
+    np.testing.assert_array_equal(*labels)
+    with pytest.raises(UserError, match=r"'teacher' comes from .* no such file"):
+        evaluate.evaluate(tmp_path / "second")
+
+
+def test_weights_of_another_kind_of_start_are_no_teacher(config, tmp_path):
+    queries = changed(config, **{"model.gradient": "bo_qsa"})
+    loop.train(queries, tmp_path / "first")
+    evaluate.evaluate(tmp_path / "first", split="test")
+    publishing.publish(tmp_path / "first", tmp_path / "model", limits="-", data_command="-")
+    second = changed(config, **{"model.teacher": str(tmp_path / "model" / "model.safetensors")})
+    with pytest.raises(ConfigError, match=r"does not fit the frozen part 'teacher'(.|\n)*slot_mu"):
+        loop.train(second, tmp_path / "second")
