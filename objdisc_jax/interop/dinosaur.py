@@ -96,7 +96,9 @@ class AutoregressiveDecoder(nn.Module):
         for layer in (self.input_projection, self.slot_projection):
             initialise(layer, "xavier")
         self.input_norm, self.slot_norm = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.transformer = TransformerDecoder(settings.num_patches, settings)
+        self.transformer = TransformerDecoder(
+            settings.num_patches, settings, plain=settings.plain_blocks
+        )
 
     def forward(self, slots: Tensor, features: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """What is predicted of features `[b, n, f]` in an order `[b]`, and masks `[b, k, n]`."""

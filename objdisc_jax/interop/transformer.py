@@ -16,18 +16,18 @@ def residual_gain(settings: TransformerSettings) -> float:
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention without biases; dropout of the weights and of the output."""
+    """Multi-head attention; dropout of the weights and of the output."""
 
-    def __init__(self, settings: TransformerSettings):
+    def __init__(self, settings: TransformerSettings, *, bias: bool):
         super().__init__()
         features, dropout = settings.d_model, settings.dropout
         self.num_heads = settings.num_heads
         self.attn_dropout = nn.Dropout(dropout)
         self.output_dropout = nn.Dropout(dropout)
-        self.proj_q = nn.Linear(features, features, bias=False)
-        self.proj_k = nn.Linear(features, features, bias=False)
-        self.proj_v = nn.Linear(features, features, bias=False)
-        self.proj_o = nn.Linear(features, features, bias=False)
+        self.proj_q = nn.Linear(features, features, bias=bias)
+        self.proj_k = nn.Linear(features, features, bias=bias)
+        self.proj_v = nn.Linear(features, features, bias=bias)
+        self.proj_o = nn.Linear(features, features, bias=bias)
         for layer in (self.proj_q, self.proj_k, self.proj_v):
             initialise(layer, "xavier")
         initialise(self.proj_o, "xavier", residual_gain(settings))
@@ -53,20 +53,22 @@ class MultiHeadAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """Causal self-attention, cross-attention, feed-forward network, each after a LayerNorm.
 
-    The first block's residual of self-attention is the normalised input.
+    The first block's residual of self-attention is the normalised input, unless it is `plain`.
     """
 
     self_attn_mask: Tensor
 
-    def __init__(self, num_tokens: int, settings: TransformerSettings, *, is_first: bool):
+    def __init__(
+        self, num_tokens: int, settings: TransformerSettings, *, is_first: bool, plain: bool
+    ):
         super().__init__()
-        self.is_first, features = is_first, settings.d_model
+        self.is_first, features = is_first and not plain, settings.d_model
         hidden = torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu(1)
         self.register_buffer("self_attn_mask", hidden)
         self.self_attn_layer_norm = nn.LayerNorm(features)
-        self.self_attn = MultiHeadAttention(settings)
+        self.self_attn = MultiHeadAttention(settings, bias=plain)
         self.encoder_decoder_attn_layer_norm = nn.LayerNorm(features)
-        self.encoder_decoder_attn = MultiHeadAttention(settings)
+        self.encoder_decoder_attn = MultiHeadAttention(settings, bias=plain)
         self.ffn_layer_norm = nn.LayerNorm(features)
         self.ffn = layers(features, 4 * features, features, gain=residual_gain(settings))
         self.ffn_dropout = nn.Dropout(settings.dropout)
@@ -87,15 +89,18 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Blocks that predict every token from those before it and from a context."""
+    """Blocks that predict every token from those before it and from a context.
 
-    def __init__(self, num_tokens: int, settings: TransformerSettings):
+    They are SLATE's, or `plain` ones: those of `nn.TransformerDecoder` with `norm_first`.
+    """
+
+    def __init__(self, num_tokens: int, settings: TransformerSettings, *, plain: bool = False):
         super().__init__()
         self.blocks = nn.ModuleList(
-            TransformerBlock(num_tokens, settings, is_first=i == 0)
+            TransformerBlock(num_tokens, settings, is_first=i == 0, plain=plain)
             for i in range(settings.num_decoder_blocks)
         )
-        self.layer_norm = nn.LayerNorm(settings.d_model)
+        self.layer_norm = nn.Identity() if plain else nn.LayerNorm(settings.d_model)
 
     def cross_weights(self, x: Tensor, context: Tensor) -> Tensor:
         """How every position divides the last block's cross-attention among the context."""

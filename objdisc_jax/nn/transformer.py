@@ -90,14 +90,18 @@ def causal_attend(
 
 
 class MultiHeadAttention(nnx.Module):
-    """Projections of multi-head attention, without biases; `gain` is of the output's weights."""
+    """Projections of multi-head attention; `gain` is of the output's weights."""
 
-    def __init__(self, settings: TransformerSettings, *, gain: float, rngs: nnx.Rngs):
+    def __init__(
+        self, settings: TransformerSettings, *, gain: float, use_bias: bool, rngs: nnx.Rngs
+    ):
         self.num_heads, sizes = settings.num_heads, (settings.d_model,) * 2
 
         def project(gain: float = 1.0) -> nnx.Linear:
             dtype = jnp.dtype(settings.dtype)
-            return linear(*sizes, init="xavier", gain=gain, use_bias=False, dtype=dtype, rngs=rngs)
+            return linear(
+                *sizes, init="xavier", gain=gain, use_bias=use_bias, dtype=dtype, rngs=rngs
+            )
 
         self.project_q = project()
         self.project_k = project()
@@ -124,18 +128,20 @@ class MultiHeadAttention(nnx.Module):
 class TransformerBlock(nnx.Module):
     """Causal self-attention, cross-attention and a feed-forward network, each after a LayerNorm.
 
-    Norms, softmax and the residual are float32. In the published first block the residual of
-    self-attention is the normalised input: `is_first` tells, a bool or an array of one.
+    Norms, softmax and the residual are float32. In SLATE's first block the residual of
+    self-attention is the normalised input: `is_first` tells, a bool or an array of one. `plain`: no
+    block is a first one in this sense, and attention has biases.
     """
 
-    def __init__(self, settings: TransformerSettings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: TransformerSettings, *, plain: bool, rngs: nnx.Rngs):
+        self.plain = plain
         self.dropout = settings.dropout
         size, dtype = settings.d_model, jnp.dtype(settings.dtype)
         gain = (3 * settings.num_decoder_blocks) ** -0.5  # of what is added to the residual
         self.self_norm = layer_norm(size, rngs=rngs)
-        self.self_attention = MultiHeadAttention(settings, gain=gain, rngs=rngs)
+        self.self_attention = MultiHeadAttention(settings, gain=gain, use_bias=plain, rngs=rngs)
         self.cross_norm = layer_norm(size, rngs=rngs)
-        self.cross_attention = MultiHeadAttention(settings, gain=gain, rngs=rngs)
+        self.cross_attention = MultiHeadAttention(settings, gain=gain, use_bias=plain, rngs=rngs)
         self.mlp_norm = layer_norm(size, rngs=rngs)
         self.mlp_in = linear(size, 4 * size, init="kaiming", dtype=dtype, rngs=rngs)
         self.mlp_out = linear(4 * size, size, init="xavier", gain=gain, dtype=dtype, rngs=rngs)
@@ -191,7 +197,7 @@ class TransformerBlock(nnx.Module):
         )
         visible = jnp.arange(cache.keys.shape[2])[None, None, None] <= position
         found = attend(attention.queries(y), cache, visible, 0.0, None)
-        x = (y if is_first else x) + attention.output(found)
+        x = (y if is_first and not self.plain else x) + attention.output(found)
         attention = self.cross_attention
         found = attend(attention.queries(self.cross_norm(x)), context, None, 0.0, None)
         x = x + attention.output(found)
@@ -209,7 +215,7 @@ class TransformerBlock(nnx.Module):
         attention = self.self_attention
         found = causal_attend(attention.queries(y), attention.memory(y), self.dropout, weights_seed)
         found = checkpoint_name(found, "attention")
-        x = jnp.where(is_first, y, x)
+        x = x if self.plain else jnp.where(is_first, y, x)
         return x + hash_prng.dropout(attention.output(found), self.dropout, output_seed)
 
     def _mlp(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
@@ -217,14 +223,19 @@ class TransformerBlock(nnx.Module):
 
 
 class TransformerDecoder(nnx.Module):
-    """Blocks that predict every token of a sequence from those before it and from a context."""
+    """Blocks that predict every token of a sequence from those before it and from a context.
 
-    def __init__(self, settings: TransformerSettings, *, rngs: nnx.Rngs):
+    They are SLATE's, or `plain` ones, those of `torch.nn.TransformerDecoder` with `norm_first`,
+    after which no norm comes.
+    """
+
+    def __init__(self, settings: TransformerSettings, *, plain: bool = False, rngs: nnx.Rngs):
         self.settings = settings
         self.blocks = nnx.List(
-            TransformerBlock(settings, rngs=rngs) for _ in range(settings.num_decoder_blocks)
+            TransformerBlock(settings, plain=plain, rngs=rngs)
+            for _ in range(settings.num_decoder_blocks)
         )
-        self.norm = layer_norm(settings.d_model, rngs=rngs)
+        self.norm = None if plain else layer_norm(settings.d_model, rngs=rngs)
 
     def contexts(self, context: Float[Array, "b k d"]) -> list[KeysValues]:
         """Keys and values of a context for the cross-attention of every block."""
@@ -240,7 +251,7 @@ class TransformerDecoder(nnx.Module):
         seeds = None
         if dropout_key is not None:
             seeds = hash_prng.seeds(dropout_key, len(self.blocks), SITES)
-        return self.norm(self._apply([*self.blocks], x, context, seeds))
+        return self._normalised(self._apply([*self.blocks], x, context, seeds))
 
     def cross_weights(
         self, x: Float[Array, "b t d"], context: Float[Array, "b k d"]
@@ -291,4 +302,7 @@ class TransformerDecoder(nnx.Module):
         for block, context, cache in zip(self.blocks, contexts, caches, strict=True):
             y, cache = block.step(y, context, cache, position, is_first=not new)
             new.append(cache)
-        return self.norm(y)[:, 0], new
+        return self._normalised(y)[:, 0], new
+
+    def _normalised(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        return x if self.norm is None else self.norm(x)

@@ -68,7 +68,7 @@ VARIANTS = [
     {"top_k": 2, "patch_stride": 2, "normalize_target": True, "gradient": "bo_qsa"},
     {"gradient": "unrolled", "distillation_weight": 1.0, "masks": "attention"},
     {"decoder": "transformer", "orders": "random", "average_orders": True},
-    {"decoder": "transformer"},
+    {"decoder": "transformer", "plain_blocks": True},
     {"normalized_state": True},
     {"position_grid": (4, 7), "patch_stride": 2},
 ]
@@ -76,7 +76,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
-    "variant", VARIANTS, ids=["top_k", "distilled", "orders", "rows", "normalized", "resampled"]
+    "variant", VARIANTS, ids=["top_k", "distilled", "orders", "plain", "normalized", "resampled"]
 )
 def test_variant_of_dinosaur_in_torch(variant, check):
     check("dinosaur", dataclasses.replace(small("dinosaur"), **variant))

@@ -89,7 +89,8 @@ class AutoregressiveDecoder(nnx.Module):
     """A transformer predicts every patch from those before it and from the slots.
 
     As in SPOT (Kakogeorgiou et al. 2023, arXiv 2312.00648), in one or in nine orders of the
-    patches, each with a first token of its own; features need no position. The masks are the last
+    patches, each with a first token of its own, or with `plain_blocks` as in DINOSAUR (section
+    3.2); features need no position. The masks are the last
     block's cross-attention, mean over heads. True features are the input in evaluation, too.
     """
 
@@ -107,7 +108,7 @@ class AutoregressiveDecoder(nnx.Module):
         self.input_projection, self.input_norm = project(size), layer_norm(size, rngs=rngs)
         self.slot_projection = project(settings.slot_size)
         self.slot_norm = layer_norm(size, rngs=rngs)
-        self.transformer = TransformerDecoder(settings, rngs=rngs)
+        self.transformer = TransformerDecoder(settings, plain=settings.plain_blocks, rngs=rngs)
 
     def __call__(
         self,

@@ -28,6 +28,9 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
     patch_stride: int = 1  # mlp: decode every n-th row and column in training, at a random offset
     num_heads: int = 6  # transformer: heads of its attention
     num_decoder_blocks: int = 4  # transformer: its blocks
+    # transformer: blocks as PyTorch and DINOSAUR's own code have them, with biases in the attention
+    # and no norm at the end, rather than SLATE's and SPOT's.
+    plain_blocks: bool = False
     # transformer: patches are predicted row by row, or in training in one of SPOT's nine orders.
     orders: Literal["rows", "random"] = "rows"
     average_orders: bool = False  # transformer: masks are the mean over all orders, not of rows

@@ -24,7 +24,7 @@ VARIANTS = [
     {"top_k": 2, "patch_stride": 2, "distillation_weight": 1.0, "normalize_target": True},
     {"gradient": "bo_qsa", "masks": "attention", "final_norm": True, "positions": "antialias"},
     {**TRANSFORMER, "average_orders": True},
-    {"decoder": "transformer", "rematerialize": True},
+    {"decoder": "transformer", "plain_blocks": True, "rematerialize": True},
     {**TRANSFORMER, "gradient": "bo_qsa", "teacher": "first_stage"},
     {"patch_stride": 2, "teacher": "first_stage"},
 ]

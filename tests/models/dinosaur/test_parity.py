@@ -253,6 +253,88 @@ def test_transformer_decoder_equals_spots_in_every_order(golden, gain_name, gain
     check(golden, f"{gain_name}spot/all", found, gain)
 
 
+LAYER = r"decoder\.decoder\.layers\.(\d+)\."
+OCLF = (
+    (r"decoder\.bos_token", ("decoder.bos",)),
+    (r"decoder\.inp_transform\.0", ("decoder.input_projection",)),
+    (r"decoder\.inp_transform\.1", ("decoder.input_norm",)),
+    (r"decoder\.cond_transform\.0", ("decoder.slot_projection",)),
+    (r"decoder\.cond_transform\.1", ("decoder.slot_norm",)),
+    (LAYER + "linear1", (OURS + "mlp_in",)),
+    (LAYER + "linear2", (OURS + "mlp_out",)),
+    (LAYER + "norm1", (OURS + "self_norm",)),
+    (LAYER + "norm2", (OURS + "cross_norm",)),
+    (LAYER + "norm3", (OURS + "mlp_norm",)),
+    (LAYER + r"self_attn\.in_proj", tuple(OURS + f"self_attention.project_{x}" for x in "qkv")),
+    (LAYER + r"self_attn\.out_proj", (OURS + "self_attention.project_out",)),
+    (
+        LAYER + r"multihead_attn\.in_proj",
+        tuple(OURS + f"cross_attention.project_{x}" for x in "qkv"),
+    ),
+    (LAYER + r"multihead_attn\.out_proj", (OURS + "cross_attention.project_out",)),
+)
+
+
+def oclf_places(key, shape):
+    """Where the parts of a parameter, stacked along its first axis, are here."""
+    parts = re.fullmatch(r"(.*)[._](weight|bias)", key)
+    for name, leaf in [(key, ""), *([parts.groups()] if parts else [])]:
+        for pattern, ours in OCLF:
+            if match := re.fullmatch(pattern, name):
+                leaf = {"weight": "kernel" if len(shape) == 2 else "scale"}.get(leaf, leaf)
+                paths = (f"{match.expand(path)}.{leaf}".rstrip(".").split(".") for path in ours)
+                return [[int(n) if n.isdigit() else n for n in path] for path in paths]
+    raise AssertionError(f"{key} has no place")
+
+
+@pytest.mark.parametrize(("gain_name", "gain"), CASES)
+def test_plain_transformer_equals_that_of_dinosaurs_own_code(golden, gain_name, gain):
+    settings = Settings(
+        **SIZES, decoder="transformer", num_heads=4, num_decoder_blocks=2, plain_blocks=True
+    )
+    graphdef, others = base.split(ModelCase("dinosaur", settings).build())
+    params = {"decoder": others.pop("decoder")}
+    keys = json.loads(str(golden["config"]))["keys"]["oclf"]
+    filled = 0
+    for key, shape in keys:
+        value = published.recipe(key, shape) * np.float32(gain if len(shape) > 1 else 1.0)
+        paths = oclf_places(key, shape)
+        for path, part in zip(paths, np.split(value, len(paths)), strict=True):
+            *parents, leaf = path
+            target = published.lookup(params, parents)
+            part = part.T if leaf == "kernel" else part.reshape(target[leaf].shape)
+            assert part.shape == target[leaf].shape
+            target[leaf], filled = jnp.asarray(part), filled + 1
+    assert filled == len(jax.tree.leaves(params))
+    features, _ = make_features(golden)
+    prefix = f"{gain_name}oclf"
+    slots, order = jnp.asarray(golden[f"{gain_name}mlp/slots"]), jnp.zeros(len(features), int)
+
+    @jax.jit
+    def compute(params):
+        decoder = base.merge(graphdef, others | params).decoder
+        recon = decoder(slots, features, order)
+        masks = decoder.masks(slots, features, order)
+        return jnp.mean((recon - features) ** 2), {"recon": recon[:, ::4], "masks": masks}
+
+    (loss, found), grads = jax.value_and_grad(compute, has_aux=True)(params)
+    np.testing.assert_allclose(loss, golden[f"{prefix}/loss"], rtol=1e-5)
+    check(golden, prefix, found, gain)
+    norms, projections = (golden[f"{prefix}/grad_{name}"] for name in ("norms", "projs"))
+    assert [key for key, _ in keys] == list(golden[f"{prefix}/grad_keys"])
+    for (key, shape), norm, projection in zip(keys, norms, projections, strict=True):
+        parts = [
+            np.asarray(published.lookup(grads, path), np.float64)
+            for path in oclf_places(key, shape)
+        ]
+        ours = np.concatenate([part.T if part.ndim == 2 else part for part in parts]).reshape(shape)
+        rtol = 1e-4 if gain == 1.0 else 3e-3
+        np.testing.assert_allclose(np.linalg.norm(ours), norm, rtol=rtol, err_msg=key)
+        direction = np.random.default_rng(zlib.crc32(b"proj:" + key.encode()))
+        found = np.vdot(direction.standard_normal(shape), ours)
+        assert abs(found - projection) < rtol * norm * np.sqrt(ours.size), key
+
+
 @pytest.mark.parametrize(("gain_name", "gain"), CASES)
 def test_second_stage_learns_the_firsts_masks_as_spots_does(golden, gain_name, gain):
     prefix = f"{gain_name}spot_student"
