@@ -147,7 +147,8 @@ class Trained:
     step: int
     """The training step of its parameters."""
     model: base.Model
-    """The model itself, with its parameters, for what is not here."""
+    """The model itself, with its parameters, for what is not here; not for its loss, where other
+    models have a share in that (`loss_only`)."""
 
     def __init__(
         self,

@@ -220,7 +220,8 @@ def from_torch(
         logging.warning("The weights fit the model, but the file says of it:%s", listed)
     step = _step(step, found.step, checkpoint)
     state = sharding.put_replicated(initial_state(config, params, step), sharding.data_mesh())
-    _write_run(workdir, config, frozen.load(run.model, run.frozen), state, step)
+    parts = frozen.load(run.model, run.frozen, loss=True)
+    _write_run(workdir, config, parts, state, step)
     logging.info("Made the run %s at step %d from the weights in %s.", workdir, step, checkpoint)
 
 

@@ -48,7 +48,7 @@ class TorchModel(nn.Module, abc.ABC):
         published: settings of which the published code knows this one value only.
         layouts: by the name of a project that publishes weights under other names, what its keys
             begin with and what ours do, and, if its tensors have more axes in front, of one, how
-            many; for models that several have published.
+            many (fewer are negative); for models that several have published.
         annealed: last components of the names of buffers that training changes, which a
             checkpoint may hold with any value.
     """

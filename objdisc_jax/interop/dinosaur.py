@@ -1,7 +1,7 @@
 """DINOSAUR's slots and decoders in PyTorch, on features of a ViT that the caller has.
 
 Several projects have published weights of them, each with keys of its own: `layouts` has those of
-FT-DINOSAUR and VideoSAUR (the MLP decoder) and of SPOT's first stage (the transformer).
+FT-DINOSAUR and VideoSAUR (the MLP decoder) and of SPOT (the transformer).
 """
 
 from types import MappingProxyType
@@ -164,6 +164,7 @@ class DINOSAUR(TorchModel):
             ),
             "SPOT": (
                 ("bos_tokens", "decoder.bos"),
+                ("slot_attn.slots_init.weight", "slot_attention.slots_init", -1),
                 ("slot_attn.slot_mu", "slot_attention.slot_mu"),
                 ("slot_attn.slot_log_sigma", "slot_attention.slot_log_sigma"),
                 ("slot_attn.layer_norm", "slot_attention.input_layer_norm"),

@@ -49,7 +49,7 @@ def from_layout(state: Mapping[str, Tensor], model: TorchModel) -> dict[str, Ten
     if best is None or fitting[best] <= already:
         return dict(state)
     return {
-        new if new in known else key: tensor.flatten(0, axes) if axes else tensor
+        new if new in known else key: _with_axes(tensor, -axes if new in known else 0)
         for (key, tensor), (new, axes) in zip(state.items(), found[best], strict=True)
     }
 
@@ -65,10 +65,12 @@ def to_layout(state: Mapping[str, Tensor], model: TorchModel, layout: str) -> di
         raise UserError(f"--layout: got {layout!r}; of this model there are {allowed}.")
     back = [(ours, theirs, sum(axes)) for theirs, ours, *axes in model.layouts[layout]]
     renamed = {key: _renamed(key, back) for key in state}
-    return {
-        new: state[key].reshape([1] * axes + list(state[key].shape))
-        for key, (new, axes) in renamed.items()
-    }
+    return {new: _with_axes(state[key], axes) for key, (new, axes) in renamed.items()}
+
+
+def _with_axes(tensor: Tensor, count: int) -> Tensor:
+    """A tensor with so many more axes in front, of one; fewer if negative."""
+    return tensor.flatten(0, -count) if count < 0 else tensor[(None,) * count]
 
 
 def _bare(key: str) -> str:

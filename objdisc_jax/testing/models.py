@@ -132,6 +132,22 @@ def frozen_parts_are_parts(case: ModelCase) -> None:
     assert set(case.model.frozen) <= set(parameters), f"{case.model.frozen} are no parts"
 
 
+def what_only_the_loss_uses_has_no_say(case: ModelCase) -> None:
+    """Without its `loss_only` parts the model predicts the same."""
+    graphdef, params = split(case.model)
+    parts = {part: params[part] for part in case.model.loss_only if part in case.model.frozen}
+    without = merge(graphdef, params | jax.tree.map(jnp.zeros_like, parts))
+    expected, found = (
+        (
+            model.predict(case.batch, case.noise, step=STEP),
+            model.visualize(case.batch, case.noise, step=STEP),
+            model.encode_frozen(case.batch.image) if "image" in case.batch.fields else {},
+        )
+        for model in (case.model, without)
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def noise_is_batched_and_depends_on_the_key_alone(case: ModelCase) -> None:
     """The same key gives the same noise, another key another."""
     again, other = (case.model.noise(jax.random.key(key), BATCH) for key in (0, 1))
@@ -275,6 +291,7 @@ MODEL_CHECKS: tuple[Callable[[ModelCase], None], ...] = (
     modules_hold_float32_parameters_only,
     splitting_and_merging_changes_nothing,
     frozen_parts_are_parts,
+    what_only_the_loss_uses_has_no_say,
     noise_is_batched_and_depends_on_the_key_alone,
     noise_of_an_example_does_not_depend_on_the_batch,
     expanded_noise_gives_the_same_loss,

@@ -31,7 +31,7 @@ class Frozen(NamedTuple):
 NONE = Frozen({}, {})
 
 
-def load(model: base.Model, like: base.Params, *, loss: bool = True) -> Frozen:
+def load(model: base.Model, like: base.Params, *, loss: bool) -> Frozen:
     """Reads the frozen parts of a model from the files that it names.
 
     Args:
@@ -48,7 +48,7 @@ def load(model: base.Model, like: base.Params, *, loss: bool = True) -> Frozen:
         if part in model.loss_only and not loss:
             params[part] = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like[part])
             continue
-        file = _find(part, source)
+        file = _find(part, source, _setting(model, source))
         try:
             found = model.load_frozen(part, file)
         except UserError:
@@ -129,20 +129,33 @@ def computed_with(model: base.Model, parts: Frozen) -> dict[str, Any]:
     return {**model.encoding, "resolution": list(model.resolution), **files}
 
 
-def _find(part: str, source: str) -> Path:
-    """The file of a source: a path, or REPOSITORY or REPOSITORY/FILE on the Hugging Face Hub."""
+def _setting(model: base.Model, source: str) -> str:
+    """The setting that names a source, or that does where nothing else is said."""
+    names = [name for name, value in vars(model.settings).items() if value == source]
+    return names[0] if names else "weights"
+
+
+def _find(part: str, source: str, setting: str) -> Path:
+    """The file of a source: a path, a folder, or REPOSITORY or REPOSITORY/FILE on the Hub."""
     file = Path(source).expanduser()
     if file.is_file():
         return file
+    if (file / HUB_FILE).is_file():
+        return file / HUB_FILE
     reason, (owner, _, rest) = "there is no such file", source.partition("/")
     repository, _, name = rest.partition("/")
-    if hub.is_repository(f"{owner}/{repository}"):
+    if file.is_dir():
+        reason = (
+            f"that folder has no {HUB_FILE} (objdisc convert to-pretrained makes a folder with one "
+            "of a run)"
+        )
+    elif hub.is_repository(f"{owner}/{repository}"):
         try:
             return hub.download(f"{owner}/{repository}", name or HUB_FILE)
         except hub.HubError as error:
             reason += f", and {error}"
     raise ConfigError(
         f"model: the frozen part {part!r} comes from {source}, but {reason}. Restore the file, or "
-        f"name where it lies (of a repository, {HUB_FILE}): --config.model.weights=FOLDER/FILE "
-        "where the setting is so called, --backbone FOLDER/FILE for predict."
+        f"name where it lies (of a repository, {HUB_FILE}): --config.model.{setting}=FOLDER/FILE"
+        f"{', --backbone FOLDER/FILE for predict' if setting == 'weights' else ''}."
     )

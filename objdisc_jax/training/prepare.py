@@ -45,7 +45,7 @@ def prepare(config: ConfigDict) -> Prepared:
     train_data, val_data = (loader.load(config.data, split) for split in ("train", "val"))
     run = run_dir.abstract(config)
     train_data.check_fields(run.model.fields, f"model {config.model.name!r}")
-    parts = frozen.load(run.model, run.frozen)
+    parts = frozen.load(run.model, run.frozen, loss=True)
     frozen.check_computed(parts, run.model, train_data.fields, config.data.features)
     num_images, expensive_metrics = config.eval.num_images, config.eval.expensive_metrics
     validation = Runner(

@@ -77,7 +77,7 @@ def publish(
     config = _without_places(trained.config)
     frozen = {
         part: {**found, "source": _without_place(found["source"])}
-        for part, found in trained.frozen.sources.items()
+        for part, found in run_files.read_json(workdir / run_files.FROZEN).items()
     }
     try:
         with replacing(output) as partial:
@@ -113,7 +113,9 @@ def _without_places(config: ConfigDict) -> ConfigDict:
 
 def _without_place(source: str) -> str:
     """The name of a file or folder; anything else, such as a repository of the Hub, as it is."""
-    return Path(source).name if os.path.isabs(source) or os.path.exists(source) else source
+    on_hub = source.count("/") == (2 if source.endswith(".safetensors") else 1)
+    here = os.path.isabs(source) or os.path.exists(source) or not on_hub
+    return Path(source).name if here else source
 
 
 def _check_alike(config: ConfigDict, other: ConfigDict, run: Path) -> None:
@@ -141,7 +143,8 @@ def _evaluated(workdir: Path, step: int | None = None) -> dict[str, Any]:
     changes = {
         key: change
         for key, change in found.get("differs_from_training", {}).items()
-        if key.startswith(("model.", "background.", "data.")) and key not in _PLACES
+        if key.startswith(("model.", "background.", "data."))
+        and key not in (*_PLACES, "model.weights", "model.teacher")  # the same by their hash
     }
     if changes:
         listing = ", ".join(f"{key}: {change}" for key, change in changes.items())

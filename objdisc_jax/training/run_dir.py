@@ -34,7 +34,8 @@ class TrainedModel(NamedTuple):
     config: ConfigDict  # the config it was built from
     model: base.Model  # the model, with shapes in place of its parameters
     graphdef: nnx.GraphDef  # its static description
-    # All its parameters, averaged over training if `optimizer.ema_decay` says so.
+    # All its parameters, averaged over training if `optimizer.ema_decay` says so; those of
+    # `model.loss_only` parts are zeros unless its loss was asked for.
     params: base.Params
     step: int  # the training step of the checkpoint
     frozen: frozen.Frozen  # its frozen parts

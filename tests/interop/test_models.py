@@ -98,11 +98,17 @@ def test_variant_of_dinosaur_in_torch(variant, check):
             test_parity.SPOT,
             {"decoder": "transformer", "orders": "random", "num_heads": 4},
         ),
+        (
+            "SPOT",
+            "spot_student",
+            test_parity.SPOT,
+            {"decoder": "transformer", "orders": "random", "num_heads": 4, "gradient": "bo_qsa"},
+        ),
     ],
 )
 def test_published_layouts_of_dinosaur_go_both_ways(layout, group, table, settings):
     golden = published.load_npz("dinosaur.npz")
-    input_mlp = (48, 48) if group == "spot" else (96, 32)
+    input_mlp = (48, 48) if layout == "SPOT" else (96, 32)
     sizes = {**test_parity.SIZES, **settings, "input_mlp": input_mlp, "num_decoder_blocks": 2}
     model = interop.get("dinosaur")(Settings(**sizes))
     keys = json.loads(str(golden["config"]))["keys"][group]

@@ -5,7 +5,10 @@ Kakogeorgiou et al. 2023, arXiv 2312.00648, as is the teacher.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from objdisc_jax.errors import ConfigError
 from objdisc_jax.models.backbone import BackboneModel
 from objdisc_jax.models.base import Batch, Loss, Noise, Prediction, Step
 from objdisc_jax.models.dinosaur.decoder import AutoregressiveDecoder, MLPDecoder
@@ -22,6 +26,11 @@ from objdisc_jax.models.dinosaur.settings import Settings
 from objdisc_jax.nn.pixel_decoder import lattice, pixel_offsets
 from objdisc_jax.nn.schedules import cosine_ramp
 from objdisc_jax.nn.slot_attention import SlotAttention
+
+# What a teacher's weights do not tell, and must be as the student has it.
+_TEACHERS = (
+    "backbone block final_norm num_iterations normalized_state decoder num_heads plain_blocks top_k"
+).split()
 
 
 class DINOSAUR(BackboneModel):
@@ -41,6 +50,29 @@ class DINOSAUR(BackboneModel):
         teacher = self.settings.teacher
         return {**super().frozen, "teacher": teacher} if teacher else super().frozen
 
+    def load_frozen(self, part: str, file: Path) -> dict[str, Any]:
+        """The backbone, or the teacher's slots and decoder of a folder that holds such a model.
+
+        Raises:
+            ConfigError: the config that lies beside a teacher's weights says otherwise.
+        """
+        beside = file.with_name("config.json")
+        if part == "teacher" and beside.is_file():
+            self._check_teacher(beside)
+        return super().load_frozen(part, file)
+
+    def _check_teacher(self, config: Path) -> None:
+        block = json.loads(config.read_text())["model"]
+        expected = {name: getattr(self.settings, name) for name in _TEACHERS}
+        for name, value in {**expected, "gradient": "unrolled"}.items():
+            found = block.get(name, value)
+            if found != value:
+                raise ConfigError(
+                    f"model.teacher: {config} has model.{name} = {found!r}, but this run needs a "
+                    f"teacher with {value!r}. Train the first stage with it, or set model.{name} "
+                    "here as there."
+                )
+
     def noise(self, key: Array, batch_size: int) -> Noise:
         """Standard normals of the initial slots; which patches, or which order, is decoded.
 
@@ -48,6 +80,7 @@ class DINOSAUR(BackboneModel):
         """
         noise = self._own_noise(key, batch_size)
         if self.teacher is not None:
+            # Of a third key, so that a model's own noise is the same with a teacher.
             noise |= self.teacher.noise(jax.random.fold_in(key, 2), batch_size)
         return noise
 

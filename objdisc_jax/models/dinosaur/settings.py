@@ -41,8 +41,9 @@ class Settings(settings.BackboneSettings, settings.SlotAttentionSettings):
     # Final weight of the loss that draws the first iteration's attention towards the last's (DIAS).
     distillation_weight: float = 0.0
     distillation_ramp: tuple[int, int] = (0, 500_000)  # steps between which it rises from 0
-    # Weights of a trained model with these settings but gradient 'unrolled', a safetensors file or
-    # a repository: the attention learns its masks (SPOT's second stage).
+    # A trained model with these settings but gradient 'unrolled', as a folder that `convert
+    # to-pretrained` makes, a safetensors file or a repository: the attention learns its masks
+    # (SPOT's second stage).
     teacher: str | None = None
     teacher_weight: float = 0.005  # of that loss
 

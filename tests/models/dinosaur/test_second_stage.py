@@ -34,7 +34,7 @@ def test_a_published_first_stage_teaches_a_second(config, tmp_path):
     evaluate.evaluate(tmp_path / "first", split="test")
     publishing.publish(tmp_path / "first", tmp_path / "model", limits="-", data_command="-")
     weights = tmp_path / "model" / "model.safetensors"
-    second = changed(config, **{"model.teacher": str(weights), "model.gradient": "bo_qsa"})
+    second = changed(config, **{"model.teacher": str(weights.parent), "model.gradient": "bo_qsa"})
     second.model.teacher_weight = 0.5
     loop.train(second, tmp_path / "second")  # the features know nothing of a teacher
 
@@ -61,8 +61,11 @@ def test_a_published_first_stage_teaches_a_second(config, tmp_path):
     publishing.publish(tmp_path / "second", tmp_path / "pupil", limits="-", data_command="-")
     recorded = json.loads((tmp_path / "pupil" / "frozen.json").read_text())
     assert {part: found["source"] for part, found in recorded.items()} == {
-        "backbone": "tiny.safetensors"
+        "backbone": "tiny.safetensors",
+        "teacher": "model",
     }
+    again = evaluate.evaluate(tmp_path / "pupil", config=second, output=tmp_path / "scores")
+    assert again.means == scores.means
     weights.unlink()
     image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     labels = [
@@ -70,15 +73,29 @@ def test_a_published_first_stage_teaches_a_second(config, tmp_path):
         for name in ("second", "pupil")
     ]
     np.testing.assert_array_equal(*labels)
-    with pytest.raises(UserError, match=r"'teacher' comes from .* no such file"):
+    with pytest.raises(UserError, match=r"'teacher' comes from .*/model, but that folder has no"):
         evaluate.evaluate(tmp_path / "second")
 
 
-def test_weights_of_another_kind_of_start_are_no_teacher(config, tmp_path):
+def test_other_models_are_no_teachers(config, tmp_path):
     queries = changed(config, **{"model.gradient": "bo_qsa"})
     loop.train(queries, tmp_path / "first")
     evaluate.evaluate(tmp_path / "first", split="test")
     publishing.publish(tmp_path / "first", tmp_path / "model", limits="-", data_command="-")
-    second = changed(config, **{"model.teacher": str(tmp_path / "model" / "model.safetensors")})
+    folder = tmp_path / "model"
+    second = changed(config, **{"model.teacher": str(folder)})
+    said = json.loads((folder / "config.json").read_text())
+    for changes, message in (
+        ({}, r"model\.teacher: .* has model\.gradient = 'bo_qsa', but .* with 'unrolled'"),
+        ({"gradient": "unrolled", "num_heads": 1}, r"has model\.num_heads = 1, but"),
+    ):
+        changed_block = {**said, "model": {**said["model"], **changes}}
+        (folder / "config.json").write_text(json.dumps(changed_block))
+        with pytest.raises(ConfigError, match=message):
+            loop.train(second, tmp_path / "second")
+    (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"does not fit the frozen part 'teacher'(.|\n)*slot_mu"):
         loop.train(second, tmp_path / "second")
+    elsewhere = changed(config, **{"model.teacher": str(tmp_path / "first")})
+    with pytest.raises(ConfigError, match=r"has no model\.safetensors .*to-pretrained.*\.teacher="):
+        loop.train(elsewhere, tmp_path / "second")
