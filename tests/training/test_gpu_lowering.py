@@ -47,9 +47,18 @@ def without_routine(program):
     return found
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_training_step_has_nothing_that_a_gpu_is_slow_at(name):
-    program = lowered_step(experiment(model=name, data="clevr_with_masks"))
+TAUGHT = {"decoder": "transformer", "gradient": "bo_qsa", "teacher": "first_stage"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, {}) for name in models.names()), ("dinosaur", TAUGHT)],
+    ids=[*models.names(), "dinosaur-taught"],
+)
+def test_training_step_has_nothing_that_a_gpu_is_slow_at(name, settings):
+    config = experiment(model=name, data="clevr_with_masks")
+    config.model.update(settings)
+    program = lowered_step(config)
     assert "stablehlo" in program
     assert without_routine(program) == []
     assert "f64" not in program
