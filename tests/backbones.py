@@ -6,6 +6,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from objdisc_jax.settings import VITS, ViT
+from tests.conftest import small_config
 from tests.golden.published import recipe
 
 
@@ -41,3 +42,12 @@ def write_tiny(file: Path, gain: float = 2.0) -> Path:
         tensors[key] = (recipe(key, shape) * scale).astype(np.float32)
     save_file(tensors, file)
     return file
+
+
+def cached_dinosaur(folder: Path, data_file: Path):
+    """The experiment of a small DINOSAUR on features of Tetrominoes that are yet to be stored."""
+    config = small_config("dinosaur")
+    config.data.update(path=str(data_file), num_workers=0)
+    config.data.features = str(folder / "features.h5")
+    config.model.update(weights=str(write_tiny(folder / "tiny.safetensors")), cached=True)
+    return config

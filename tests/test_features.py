@@ -19,17 +19,14 @@ from objdisc_jax.data.synthetic import tetrominoes
 from objdisc_jax.errors import UserError
 from objdisc_jax.training import evaluate, loop
 from objdisc_jax.training.prepare import prepare
-from tests.backbones import write_tiny
+from tests.backbones import cached_dinosaur, write_tiny
 from tests.conftest import NUM_IMAGES, SPLITS, small_config
 from tests.training.test_train import changed, metrics
 
 
 @pytest.fixture
 def config(tmp_path, tetrominoes_file):
-    config = small_config("dinosaur")
-    config.data.update(path=str(tetrominoes_file), num_workers=0)
-    config.data.features = str(tmp_path / "features.h5")
-    config.model.update(weights=str(write_tiny(tmp_path / "tiny.safetensors")), cached=True)
+    config = cached_dinosaur(tmp_path, tetrominoes_file)
     config.update(batch_size=8, num_train_steps=3, log_every=1)
     config.optimizer.learning_rate = 1e-3
     config.schedule.update(name="constant", warmup_steps=0.0)

@@ -90,8 +90,8 @@ class AutoregressiveDecoder(nnx.Module):
 
     As in SPOT (Kakogeorgiou et al. 2023, arXiv 2312.00648), in one or in nine orders of the
     patches, each with a first token of its own, or with `plain_blocks` as in DINOSAUR (section
-    3.2); features need no position. The masks are the last
-    block's cross-attention, mean over heads. True features are the input in evaluation, too.
+    3.2); features need no position. The masks are the last block's cross-attention, mean over
+    heads. True features are the input in evaluation, too.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):

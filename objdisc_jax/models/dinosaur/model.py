@@ -5,7 +5,6 @@ Kakogeorgiou et al. 2023, arXiv 2312.00648, as is the teacher.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from objdisc_jax import run_files
 from objdisc_jax.errors import ConfigError
 from objdisc_jax.models.backbone import BackboneModel
 from objdisc_jax.models.base import Batch, Loss, Noise, Prediction, Step
@@ -56,13 +56,12 @@ class DINOSAUR(BackboneModel):
         Raises:
             ConfigError: the config that lies beside a teacher's weights says otherwise.
         """
-        beside = file.with_name("config.json")
-        if part == "teacher" and beside.is_file():
-            self._check_teacher(beside)
+        if part == "teacher":
+            self._check_teacher(file.with_name(run_files.CONFIG))
         return super().load_frozen(part, file)
 
     def _check_teacher(self, config: Path) -> None:
-        block = json.loads(config.read_text())["model"]
+        block = run_files.read_json(config).get("model", {})
         expected = {name: getattr(self.settings, name) for name in _TEACHERS}
         for name, value in {**expected, "gradient": "unrolled"}.items():
             found = block.get(name, value)

@@ -10,18 +10,14 @@ import objdisc_jax
 from objdisc_jax import features
 from objdisc_jax.errors import ConfigError, UserError
 from objdisc_jax.training import evaluate, loop, publishing, run_dir
-from tests.backbones import write_tiny
-from tests.conftest import small_config
+from tests.backbones import cached_dinosaur
 from tests.training.test_train import changed, metrics, parameters
 
 
 @pytest.fixture
 def config(tmp_path, tetrominoes_file):
     """Of the first stage, on stored features."""
-    config = small_config("dinosaur")
-    config.data.update(path=str(tetrominoes_file), num_workers=0)
-    config.data.features = str(tmp_path / "features.h5")
-    config.model.update(weights=str(write_tiny(tmp_path / "tiny.safetensors")), cached=True)
+    config = cached_dinosaur(tmp_path, tetrominoes_file)
     config.model.update(decoder="transformer", orders="random")
     config.update(batch_size=8, num_train_steps=2, log_every=1)
     config.schedule.update(name="constant", warmup_steps=0.0)
